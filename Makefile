@@ -14,7 +14,7 @@ CONSTRAINTS ?= $(if $(filter 3.11 3.12 3.13,$(PYTHON_VERSION)),constraints.txt)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install --quiet $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+INSTALL := $(PIP) install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 EXTENSIONS := torch-cluster==1.6.3 torch-scatter==2.1.2
 
 .DEFAULT_GOAL := help
@@ -59,7 +59,7 @@ ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 min
 	    part=$$(mktemp -d "$$wheels.XXXXXX"); trap 'rm -rf "$$part"' EXIT; trap 'exit 130' INT TERM; \
 	    case "$$tag" in *-cuda/*) jobs=1;; *) jobs=$(JOBS);; esac; \
 	    printf '[build_ext]\nparallel = %s\n' "$$jobs" > "$$part/parallel.cfg"; \
-	    DIST_EXTRA_CONFIG="$$part/parallel.cfg" $(PIP) wheel --quiet --no-cache-dir --no-deps --no-build-isolation \
+	    DIST_EXTRA_CONFIG="$$part/parallel.cfg" $(PIP) wheel -qq --no-cache-dir --no-deps --no-build-isolation \
 	        --no-binary torch-cluster,torch-scatter --wheel-dir "$$part" $(EXTENSIONS); \
 	    rm "$$part/parallel.cfg"; chmod 755 "$$part"; \
 	    [ -d "$$wheels" ] || mv "$$part" "$$wheels"; \
