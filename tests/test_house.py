@@ -71,7 +71,7 @@ def calls(path: Path) -> Iterator[ast.Call]:
 
 
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess:
-    """Run code in a fresh interpreter, away from the checkout; a warning but PyG's own is an error."""
+    """Run code in a fresh interpreter, elsewhere; a warning is an error, but for PyG's own."""
     ignored = [
         "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
         "ignore:'torch-cluster' is no longer necessary:DeprecationWarning",
