@@ -14,7 +14,8 @@ CONSTRAINTS ?= $(if $(filter 3.11 3.12 3.13,$(PYTHON_VERSION)),constraints.txt)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-INSTALL := $(PIP) install -qq $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+# A wheel before a newer release that would have to be compiled.
+INSTALL := $(PIP) install -qq --prefer-binary $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 EXTENSIONS := torch-cluster==1.6.3 torch-scatter==2.1.2
 
 .DEFAULT_GOAL := help
