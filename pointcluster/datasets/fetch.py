@@ -1,0 +1,134 @@
+"""Fetching an archive of a public data set: https only, resumed, checked, unpacked inside its folder."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import stat
+import zipfile
+from pathlib import Path, PurePosixPath
+from typing import Sequence
+
+import requests
+
+
+def https_session() -> requests.Session:
+    """A session that speaks https alone, so that a redirect to plain http is an error too."""
+    session = requests.Session()
+    session.adapters.pop("http://")
+    return session
+
+
+def download(
+    urls: Sequence[str],
+    path: Path,
+    *,
+    session: requests.Session | None = None,
+    timeout: float = 60.0,
+) -> str:
+    """Download a file from the first of several mirrors that has it, and return its SHA-256.
+
+    What has arrived is kept in ``<name>.part`` and an interrupted download goes on from there. The
+    digest is written to ``<name>.sha256`` at the first download; later ones must agree with it.
+
+    Args:
+        urls: Mirrors, in the order in which they are tried.
+        path: The file to write.
+        session: Who sends the requests; :func:`https_session` by default.
+        timeout: Seconds without an answer after which the next mirror is tried.
+
+    Raises:
+        OSError: No mirror gave the file; the message says what each answered.
+        ValueError: The file came, but is not the one that was recorded before.
+    """
+    session = session or https_session()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_name(path.name + ".part")
+    failures = []
+    for url in urls:
+        try:
+            _download_one(session, url, part, timeout)
+            break
+        except (requests.RequestException, OSError) as error:
+            failures.append(f"  {url}\n    {type(error).__name__}: {error}")
+    else:
+        raise OSError("no mirror gave the file:\n" + "\n".join(failures))
+    digest = check_digest(part, path.with_name(path.name + ".sha256"))
+    os.replace(part, path)
+    return digest
+
+
+def _download_one(session: requests.Session, url: str, part: Path, timeout: float) -> None:
+    # The mirror that a part came from is noted: a part of one mirror's file must not be joined to
+    # the rest of another's.
+    source = part.with_name(part.name + ".url")
+    if not (part.exists() and source.exists() and source.read_text() == url):
+        part.unlink(missing_ok=True)
+        source.write_text(url)
+    have = part.stat().st_size if part.exists() else 0
+    headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
+    with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
+        if have and response.status_code == 416:  # nothing left to send: check the length below
+            expected = int(response.headers.get("Content-Range", f"*/{have}").rpartition("/")[2])
+        else:
+            response.raise_for_status()
+            resumed = response.status_code == 206
+            length = response.headers.get("Content-Length")
+            expected = int(length) + (have if resumed else 0) if length else None
+            with open(part, "ab" if resumed else "wb") as file:
+                for chunk in response.iter_content(1 << 20):
+                    file.write(chunk)
+    size = part.stat().st_size
+    if expected is not None and size != expected:
+        if size > expected:
+            part.unlink()
+        raise OSError(f"{size:,} bytes came where the server announced {expected:,}")
+    source.unlink()
+
+
+def check_digest(path: Path, record: Path) -> str:
+    """Compare a file's SHA-256 with the recorded one, or record it where there is none yet.
+
+    Raises:
+        ValueError: The digests differ.
+    """
+    sha256 = hashlib.sha256()
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            sha256.update(chunk)
+    digest = sha256.hexdigest()
+    if record.exists():
+        expected = record.read_text().split()[0]
+        if digest != expected:
+            raise ValueError(
+                f"{path} has SHA-256 {digest}, and {record} says {expected}: the file is damaged or "
+                f"has changed at its source. Delete {path.name} and try again, or delete "
+                f"{record.name} if you trust the new file."
+            )
+    else:
+        record.write_text(f"{digest}  {record.stem}\n")
+    return digest
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip archive into a folder, and refuse members that would leave it.
+
+    Raises:
+        ValueError: The archive is damaged, or a member is absolute, climbs with ``..`` or is a link.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            for member in file.infolist():
+                name = PurePosixPath(member.filename.replace("\\", "/"))
+                link = stat.S_ISLNK(member.external_attr >> 16)
+                if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or link:
+                    raise ValueError(
+                        f"{archive} holds {member.filename!r}, which would be written outside "
+                        f"{folder}: the archive was not unpacked"
+                    )
+            damaged = file.testzip()
+            if damaged is not None:
+                raise zipfile.BadZipFile(f"{damaged} is damaged")
+            file.extractall(folder)
+    except zipfile.BadZipFile as error:
+        raise ValueError(f"{archive} is not a whole zip archive: {error}") from error

@@ -1,0 +1,114 @@
+"""A classifier of clouds as a Lightning module."""
+
+from __future__ import annotations
+
+from typing import Any, Sequence
+
+import lightning
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch_geometric.data import Batch
+from torchmetrics import MetricCollection
+from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
+
+from pointcluster.training.schedule import cosine_with_warmup, decay_groups
+from pointcluster.training.seeding import mix
+
+
+class Classifier(lightning.LightningModule):
+    """Trains a network with cross entropy, AdamW and a cosine schedule.
+
+    Args:
+        model: ``model(batch)`` gives logits ``[B, len(classes)]``; ``model.config`` describes it.
+        classes: Names of the classes.
+        lr: Highest learning rate.
+        weight_decay: Of matrices; biases and scales do not decay.
+        label_smoothing: Part of the target that is spread over all classes.
+        warmup: Part of all steps in which the learning rate rises.
+        seed: Of dropout and stochastic depth. They are drawn from the seed and the number of the
+            step, so that a resumed run draws what the uninterrupted one would.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        *,
+        lr: float = 2e-3,
+        weight_decay: float = 0.05,
+        label_smoothing: float = 0.1,
+        warmup: float = 0.1,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.model = model
+        self.classes = list(classes)
+        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
+        self.label_smoothing, self.seed = label_smoothing, seed
+        number = len(self.classes)
+        accuracy = MetricCollection(
+            {
+                "accuracy": MulticlassAccuracy(number, average="micro"),
+                "mean_class_accuracy": MulticlassAccuracy(number, average="macro"),
+            }
+        )
+        self.train_metrics = accuracy.clone(prefix="train_")
+        self.val_metrics = accuracy.clone(prefix="val_")
+        self.test_metrics = accuracy.clone(prefix="test_")
+        self.confusion = MulticlassConfusionMatrix(number)
+        self.test_confusion: Tensor | None = None  # [true, predicted] counts, after a test
+
+    def forward(self, batch: Batch) -> Tensor:
+        return self.model(batch)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        torch.manual_seed(mix(self.seed, self.global_step, self.global_rank))
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        logits = self.model(batch).float()
+        loss = F.cross_entropy(logits, batch.y, label_smoothing=self.label_smoothing)
+        self.train_metrics(logits, batch.y)
+        self._log("train", loss, batch.num_graphs)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self.model(batch).float()
+        self.val_metrics(logits, batch.y)
+        self._log("val", F.cross_entropy(logits, batch.y), batch.num_graphs)
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        logits = self.model(batch).float()
+        self.test_metrics(logits, batch.y)
+        self.confusion(logits, batch.y)
+        self._log("test", F.cross_entropy(logits, batch.y), batch.num_graphs)
+
+    def on_test_epoch_end(self) -> None:
+        self.test_confusion = self.confusion.compute().cpu()  # over all processes
+        self.confusion.reset()
+
+    def _log(self, split: str, loss: Tensor, size: int) -> None:
+        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": size}
+        self.log(f"{split}_loss", loss, sync_dist=True, **options)
+        self.log_dict(getattr(self, f"{split}_metrics"), **options)
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        optimizer = torch.optim.AdamW(decay_groups(self.model, self.weight_decay), lr=self.lr)
+        steps = int(self.trainer.estimated_stepping_batches)
+        schedule = cosine_with_warmup(optimizer, steps, round(self.warmup * steps))
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        checkpoint["network"] = {"config": dict(self.model.config), "classes": self.classes}
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        found = checkpoint.get("network")
+        expected = {"config": dict(self.model.config), "classes": self.classes}
+        if found != expected:
+            raise ValueError(
+                f"the checkpoint is of another network or data set: it holds {found}, "
+                f"this run has {expected}"
+            )

@@ -1,0 +1,102 @@
+"""The loaders of a training run."""
+
+from __future__ import annotations
+
+from typing import Any, Callable, Sequence
+
+import lightning
+import numpy as np
+from torch.utils.data import Sampler
+from torch_geometric.data import Data
+from torch_geometric.loader import DataLoader
+
+from pointcluster.training.samplers import EpochSampler, ShardSampler
+from pointcluster.training.seeded_dataset import SeededDataset
+
+
+class PointDataModule(lightning.LightningDataModule):
+    """Batches of clouds for training, validation and test.
+
+    The same seed gives the same batches for any number of workers.
+
+    Args:
+        train: Training clouds; items have ``pos`` and ``y``.
+        test: Test clouds.
+        batch_size: Clouds a batch and process.
+        num_workers: Processes that read and augment; 0 does it in the training process.
+        seed: Order and augmentation.
+        train_transform: Augmentation.
+        test_transform: For validation and test.
+        val_fraction: Part of every training class that is set aside for validation. Which clouds
+            these are does not depend on ``seed``.
+
+    Raises:
+        ValueError: ``batch_size`` or ``val_fraction`` is out of range.
+    """
+
+    def __init__(
+        self,
+        train: Sequence[Data],
+        test: Sequence[Data],
+        *,
+        batch_size: int = 32,
+        num_workers: int = 0,
+        seed: int = 0,
+        train_transform: Callable[[Data], Data] | None = None,
+        test_transform: Callable[[Data], Data] | None = None,
+        val_fraction: float = 0.0,
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        if not 0 <= val_fraction < 1:
+            raise ValueError(f"val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        kept, held = carve_out([int(item.y) for item in train], val_fraction)
+        self.train = SeededDataset(train, items=kept, transform=train_transform, seed=seed)
+        self.val = SeededDataset(train, items=held, transform=test_transform, seed=seed)
+        self.test = SeededDataset(test, transform=test_transform, seed=seed)
+
+    def train_dataloader(self) -> DataLoader:
+        sampler = EpochSampler(self.train, seed=self.seed, **self._share())
+        # A last batch of few clouds would weigh as much as a full one: it is left out, and other
+        # clouds fall into it next epoch.
+        return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
+
+    def val_dataloader(self) -> DataLoader:
+        return self._loader(self.val, ShardSampler(len(self.val), **self._share()))
+
+    def test_dataloader(self) -> DataLoader:
+        return self._loader(self.test, ShardSampler(len(self.test), **self._share()))
+
+    def _share(self) -> dict[str, int]:
+        if self.trainer is None:
+            return {"rank": 0, "num_replicas": 1}
+        return {"rank": self.trainer.global_rank, "num_replicas": self.trainer.world_size}
+
+    def _loader(
+        self, dataset: SeededDataset, sampler: Sampler, *, drop_last: bool = False
+    ) -> DataLoader:
+        options: dict[str, Any] = {}
+        if self.trainer is not None and self.trainer.strategy.root_device.type == "cuda":
+            options["pin_memory"] = True
+        return DataLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+
+def carve_out(labels: Sequence[int], fraction: float) -> tuple[list[int], list[int]]:
+    """Split item numbers into kept and held, class by class, always in the same way."""
+    held: list[int] = []
+    rng = np.random.default_rng(0)
+    y = np.asarray(labels)
+    for label in np.unique(y):
+        members = rng.permutation(np.flatnonzero(y == label))
+        held += members[: round(fraction * len(members))].tolist()
+    return sorted(set(range(len(y))) - set(held)), sorted(held)

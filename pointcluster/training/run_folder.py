@@ -1,0 +1,85 @@
+"""The folder that a training run leaves."""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import tempfile
+from pathlib import Path
+from typing import Any, Sequence
+
+
+class RunFolder:
+    """Prepares, and reads back, the one folder of a run.
+
+    A fresh run never overwrites an earlier one: that is moved to ``<folder>.1``, ``.2`` and so on.
+    A resumed run must have the settings it began with.
+
+    Args:
+        path: The folder; it is made where it is missing.
+
+    Raises:
+        OSError: The folder cannot be made or written.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self.path = Path(path)
+        self.config = self.path / "config.json"
+        self.checkpoint = self.path / "checkpoints" / "last.ckpt"
+        self.metrics = self.path / "metrics.csv"
+        self.results = self.path / "results.json"
+
+    def start(self, settings: dict[str, Any], command: Sequence[str]) -> str | None:
+        """Begin a fresh run; returns where an earlier run was moved, if there was one."""
+        moved = None
+        if self.config.exists():
+            number = 1
+            while (other := self.path.with_name(f"{self.path.name}.{number}")).exists():
+                number += 1
+            os.rename(self.path, other)
+            moved = str(other)
+        self.check_writable()
+        write_json(self.config, settings)
+        (self.path / "command.txt").write_text(shlex.join(command) + "\n")
+        return moved
+
+    def resume(self, settings: dict[str, Any]) -> None:
+        """Check that a run can go on.
+
+        Raises:
+            FileNotFoundError: There is no run, or it has no checkpoint yet.
+            ValueError: It began with other settings.
+        """
+        if not self.config.exists():
+            raise FileNotFoundError(f"--resume: {self.path} holds no run (no {self.config.name})")
+        try:
+            began = json.loads(self.config.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{self.config} is damaged: {error}") from error
+        differ = [
+            f"{name} was {began.get(name)!r} and is now {settings.get(name)!r}"
+            for name in sorted(began.keys() | settings.keys())
+            if began.get(name) != json.loads(json.dumps(settings.get(name)))
+        ]
+        if differ:
+            raise ValueError(
+                f"--resume: {self.path} began with other settings: {'; '.join(differ)}"
+            )
+        self.check_writable()
+
+    def check_writable(self) -> None:
+        """Make the folder and write to it, so that a run does not fail after its first epoch."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=self.path):
+                pass
+        except OSError as error:
+            raise OSError(f"cannot write to the output folder {self.path}: {error}") from error
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write JSON beside the old file and rename."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(json.dumps(value, indent=2) + "\n")
+    os.replace(temporary, path)

@@ -1,0 +1,149 @@
+from __future__ import annotations
+
+import csv
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import lightning
+import pytest
+import torch
+from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
+
+from pointcluster.training import Classifier, PointDataModule, fit_and_test
+
+
+class InterruptAt(lightning.Callback):
+    """Sends this process the signal that Ctrl-C sends, in the middle of an epoch."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        if trainer.current_epoch == self.epoch and batch_idx == 1:
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture
+def run(tmp_path, tiny_network, clouds, classes):
+    def run(name: str, *, width: int = 16, workers: int = 0, **options):
+        torch.manual_seed(5)
+        classifier = Classifier(tiny_network(width=width), classes, lr=0.02, seed=5)
+        data = PointDataModule(
+            clouds[:21],
+            clouds[21:],
+            batch_size=4,
+            num_workers=workers,
+            seed=5,
+            train_transform=Compose([FixedPoints(16, replace=False), RandomJitter(0.05)]),
+        )
+        metrics = fit_and_test(
+            classifier, data, folder=tmp_path / name, epochs=4, accelerator="cpu", **options
+        )
+        return classifier, metrics
+
+    return run
+
+
+def test_interrupted_and_resumed_equals_uninterrupted(run, tmp_path):
+    straight, metrics = run("straight")
+    with pytest.raises(KeyboardInterrupt):
+        run("resumed", callbacks=(InterruptAt(2),))
+    assert signal.getsignal(signal.SIGINT) is not signal.SIG_IGN
+    checkpoint = torch.load(tmp_path / "resumed/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 1  # counted from 0: two whole epochs
+    torch.rand(7)  # the resumed process has another random state
+    resumed, again = run("resumed", resume=True)
+    assert again == metrics
+    for name, value in straight.state_dict().items():
+        assert torch.equal(value, resumed.state_dict()[name]), name
+
+
+def test_workers_change_nothing(run):
+    first, _ = run("none")
+    second, _ = run("two", workers=2)
+    for name, value in first.state_dict().items():
+        assert torch.equal(value, second.state_dict()[name]), name
+
+
+def test_run_learns_and_leaves_its_files(run, tmp_path, capfd):
+    classifier, metrics = run("a", title="Shapes ")
+    assert metrics["test_accuracy"] > 0.5
+    assert classifier.test_confusion.sum() == 9
+    trace = classifier.test_confusion.trace() / 9
+    assert metrics["test_accuracy"] == pytest.approx(float(trace))
+    rows = read_table(tmp_path / "a/metrics.csv")
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+    assert float(rows[0]["train_loss"]) > float(rows[-1]["train_loss"])
+    assert list((tmp_path / "a/tensorboard").glob("events*"))
+    out, err = capfd.readouterr()
+    assert [line.split()[:2] for line in out.splitlines()] == [["Shapes", "epoch"]] * 4
+    assert err == ""
+
+
+def test_resume_keeps_the_table(run, tmp_path):
+    with pytest.raises(KeyboardInterrupt):
+        run("a", callbacks=(InterruptAt(3),))
+    run("a", resume=True)
+    rows = read_table(tmp_path / "a/metrics.csv")
+    assert [float(row["epoch"]) for row in rows] == [1, 2, 3, 4]
+
+
+def test_checkpoint_of_another_network(run):
+    run("a")
+    with pytest.raises(ValueError, match="another network.*'width': 16.*'width': 8"):
+        run("a", width=8, resume=True)
+
+
+def test_damaged_checkpoint(run, tmp_path):
+    run("a")
+    path = tmp_path / "a/checkpoints/last.ckpt"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ValueError, match="last.ckpt is damaged"):
+        run("a", resume=True)
+
+
+@pytest.mark.slow
+def test_two_processes_count_every_test_cloud_once(tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        textwrap.dedent(
+            """
+            import sys, torch
+            from conftest import TinyNetwork, make_clouds, CLASSES
+            from pointcluster.training import Classifier, PointDataModule, fit_and_test
+            torch.manual_seed(0)
+            classifier = Classifier(TinyNetwork(), CLASSES)
+            clouds = make_clouds(31)
+            data = PointDataModule(clouds[:20], clouds[20:], batch_size=4)
+            metrics = fit_and_test(
+                classifier, data, folder=sys.argv[1], epochs=1, accelerator="cpu", devices=2
+            )
+            matrix = classifier.test_confusion
+            share = float(matrix.trace() / matrix.sum())
+            assert int(matrix.sum()) == 11, matrix
+            assert abs(metrics["test_accuracy"] - share) < 1e-6
+            print("counted", int(matrix.sum()))
+            """
+        )
+    )
+    here = Path(__file__).parent
+    environment = os.environ | {"PYTHONPATH": f"{here}{os.pathsep}{here.parents[1]}"}
+    environment |= {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        [sys.executable, str(program), str(tmp_path / "out")],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("counted 11") == 2
