@@ -1,0 +1,7 @@
+"""Point-cloud-first geometric learning: pictures and 3D scans are both point sets."""
+
+from pointcluster.geometry.backend import backends
+
+__version__ = "0.1.0"
+
+__all__ = ["__version__", "backends"]

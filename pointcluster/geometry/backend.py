@@ -1,0 +1,148 @@
+"""Which code answers a neighbour search."""
+
+from __future__ import annotations
+
+import functools
+import importlib.util
+from importlib import metadata
+from typing import NamedTuple
+
+BACKENDS = ("torch-cluster", "pyg-lib", "kdtree", "torch")
+"""Names that `backend=` takes besides `"auto"`, in the order of `backends()`."""
+
+
+class Backend(NamedTuple):
+    """What one backend is here, and what it serves unless told otherwise."""
+
+    name: str
+    available: bool
+    serves: tuple[str, ...]
+    reason: str
+
+
+class Backends(tuple[Backend, ...]):
+    """All backends; prints as a table."""
+
+    def __repr__(self) -> str:
+        rows = [("backend", "here", "serves by itself", "why")]
+        rows += [
+            (b.name, "yes" if b.available else "no", ", ".join(b.serves) or "-", b.reason)
+            for b in self
+        ]
+        wide = [max(len(row[i]) for row in rows) for i in range(3)]
+        return "\n".join(
+            "  ".join([*(cell.ljust(w) for cell, w in zip(row, wide, strict=False)), row[3]])
+            for row in rows
+        )
+
+
+@functools.cache
+def installed(module: str) -> str | None:
+    """The installed version of a module's package, or `None`; loads nothing."""
+    if importlib.util.find_spec(module) is None:
+        return None
+    try:
+        return metadata.version(module.replace("_", "-"))
+    except metadata.PackageNotFoundError:
+        return "unknown version"
+
+
+@functools.cache
+def extension(module: str) -> tuple[bool, str]:
+    """Whether a compiled extension is installed *and loads*, and one line on it.
+
+    A wheel built for another torch raises `OSError` when it loads, which must not take the
+    library down with it.
+    """
+    version = installed(module)
+    if version is None:
+        return False, "not installed"
+    try:
+        importlib.import_module(module)
+    except (ImportError, OSError, RuntimeError) as error:
+        return False, f"{version} is installed but does not load: {str(error).splitlines()[0]}"
+    return True, version
+
+
+@functools.cache
+def pyg_lib() -> tuple[bool, str]:
+    """Whether `pyg-lib` is there with the searches that PyG hands to it, and one line on it."""
+    available, note = extension("pyg_lib")
+    if not available:
+        return False, note
+    from torch_geometric import typing
+
+    if not (getattr(typing, "WITH_KNN", False) and getattr(typing, "WITH_FPS", False)):
+        return False, f"{note} has no knn and fps"
+    return True, note
+
+
+def available(backend: str) -> bool:
+    """Whether a backend can be used on this machine."""
+    if backend == "torch-cluster":
+        return extension("torch_cluster")[0]
+    if backend == "pyg-lib":
+        return pyg_lib()[0]
+    return True
+
+
+def choose(backend: str, automatic: str) -> str:
+    """The backend to use: the one asked for, or the `automatic` one.
+
+    Raises:
+        ValueError: There is no backend of that name.
+        ModuleNotFoundError: It is not installed here.
+    """
+    if backend == "auto":
+        return automatic
+    if backend not in BACKENDS:
+        raise ValueError(f"backend must be 'auto' or one of {list(BACKENDS)}, found {backend!r}")
+    if not available(backend):
+        why = extension("torch_cluster")[1] if backend == "torch-cluster" else pyg_lib()[1]
+        how = "pip install --no-build-isolation torch-cluster" * (backend == "torch-cluster")
+        raise ModuleNotFoundError(
+            f"backend {backend!r} cannot be used: {why}." + (f" To get it: {how}" if how else "")
+        )
+    return backend
+
+
+def backends() -> Backends:
+    """Report which backend serves which neighbour search on this machine, and why.
+
+    Every backend gives the same answer, ties included; they differ in speed and in what must be
+    installed. `backend=` of each function overrides the choice.
+    """
+    has_cluster, cluster = extension("torch_cluster")
+    has_pyg, pyg = pyg_lib()
+    gpu = "torch-cluster" if has_cluster else "pyg-lib" if has_pyg else None
+    extra = ("knn (GPU)", "fps (GPU)")
+    return Backends(
+        (
+            Backend(
+                "torch-cluster",
+                has_cluster,
+                extra if gpu == "torch-cluster" else (),
+                cluster + ("; on the CPU the KD-trees are faster" if has_cluster else ""),
+            ),
+            Backend(
+                "pyg-lib",
+                has_pyg,
+                extra if gpu == "pyg-lib" else (),
+                pyg + ("; second to torch-cluster" if has_pyg and has_cluster else ""),
+            ),
+            Backend(
+                "kdtree",
+                True,
+                ("knn (CPU)", "fps (CPU)"),
+                f"scipy {installed('scipy')}, fpsample {installed('fpsample')}; the fastest on the "
+                "CPU from about 100 points a cloud and up to 8 axes",
+            ),
+            Backend(
+                "torch",
+                True,
+                ("knn (CPU, small clouds)", "fps (CPU, small clouds)")
+                + (() if gpu else extra),
+                "plain tensors on any device; many small clouds in one go",
+            ),
+        )
+    )

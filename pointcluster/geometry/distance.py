@@ -1,0 +1,68 @@
+"""The distance that every search agrees on, and clouds laid out as padded rows."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    r"""Squared Euclidean distance, rounded the same way wherever it is computed.
+
+    $$ d(a, b) = ((a_1 - b_1)^2 + (a_2 - b_2)^2) + \ldots $$
+
+    in the positions' own dtype, axis after axis, each operation rounded by itself. This fixes the
+    last bit, so that backends can agree on which of two almost equally distant points is nearer.
+
+    Shapes:
+        - **a**, **b:** $(*, D)$, broadcast against each other
+        - **output:** $(*)$
+    """
+    total = (a[..., 0] - b[..., 0]).square_()
+    for axis in range(1, a.size(-1)):
+        total += (a[..., axis] - b[..., axis]).square_()
+    return total
+
+
+def starts_of(sizes: Sequence[int]) -> list[int]:
+    """Where each cloud starts in the packed order, and where the last one ends."""
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    return starts
+
+
+def of_like_size(sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Group the clouds that hold points so that padding a group at most doubles it."""
+    groups: dict[int, list[int]] = {}
+    for cloud, size in enumerate(sizes):
+        if size:
+            groups.setdefault((size - 1).bit_length(), []).append(cloud)
+    yield from groups.values()
+
+
+def padded_rows(
+    sizes: Sequence[int], clouds: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    r"""Lay clouds out as rows of one matrix.
+
+    Returns:
+        The packed index in each slot (a padded slot repeats the row's last point) and the number
+        of points a row.
+
+    Shapes:
+        - **output:** $(S, W)$ and $(S)$ for $S$ clouds of at most $W$ points
+    """
+    starts = starts_of(sizes)
+    start = torch.tensor([starts[c] for c in clouds], device=device)
+    count = torch.tensor([sizes[c] for c in clouds], device=device)
+    width = max(sizes[c] for c in clouds)
+    slot = torch.arange(width, device=device)
+    return start[:, None] + torch.minimum(slot, count[:, None] - 1), count
+
+
+def geometry_dtype(pos: Tensor) -> Tensor:
+    """Positions in the precision that geometry is worked out in: float32, or float64 as given."""
+    return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()

@@ -1,0 +1,287 @@
+"""The geometry of all stages of a network for one batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import scatter
+
+from pointcluster.geometry.check import check_positive, cloud_sizes
+from pointcluster.geometry.distance import geometry_dtype, starts_of
+from pointcluster.geometry.fps import anchor_numbers, sample, voxels
+from pointcluster.geometry.knn import search
+from pointcluster.geometry.region import (
+    ClusterGeometry,
+    canonical_order,
+    partition,
+    region_levels,
+    stored_geometry,
+)
+
+FPS_LIMIT = 16_384
+"""A cloud with more points than this gets its anchors one a voxel, unless told otherwise."""
+
+
+class AnchorGeometry(NamedTuple):
+    """Where points are reduced: anchors and the points each of them gathers."""
+
+    anchor: Tensor
+    """Index of each anchor among the points before. [M]"""
+    grouping: Tensor
+    """Indices of the k points before that are nearest to it, nearest first. [M, k]"""
+    relative: Tensor
+    """Their positions minus the anchor's. [M, k, D]"""
+    radius: Tensor
+    """Mean distance of the farthest of them, a cloud: the scale to see `relative` at. [B]"""
+    pos: Tensor
+    """Positions of the anchors. [M, D]"""
+    batch: Tensor
+    """Cloud of each anchor. [M]"""
+    batch_size: int
+    """Number of clouds B, empty ones included."""
+    cloud_size: int | None
+    """Anchors a cloud where all have the same number."""
+
+
+class StageGeometry(NamedTuple):
+    """One stage: how its points come from those before, and where they are clustered."""
+
+    anchors: AnchorGeometry
+    clusters: ClusterGeometry
+
+
+class StagePlan(NamedTuple):
+    """What to build for a stage."""
+
+    ratio: float
+    """Anchors as a share of the points before, in (0, 1]."""
+    k: int
+    """Points an anchor gathers."""
+    region_size: int | None
+    """Most points a region; `None`: each cloud is one region."""
+    num_centers: int
+    """Centres a region."""
+    center_k: int
+    """Points a centre is the mean of."""
+
+
+class Hierarchy(NamedTuple):
+    """The geometry of all stages; the first one's indices count the input's points."""
+
+    stages: tuple[StageGeometry, ...]
+    batch_size: int
+
+
+def anchor_geometry(
+    pos: Tensor,
+    num: int | float | Sequence[int],
+    k: int,
+    batch: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    sampling: str = "auto",
+    start: str = "far",
+    generator: torch.Generator | None = None,
+    backend: str = "auto",
+) -> AnchorGeometry:
+    r"""Choose anchors, and for each the `k` nearest points of its cloud.
+
+    Args:
+        pos: Positions of the points.
+        num: Anchors a cloud, as in :func:`fps`.
+        k: Points an anchor gathers.
+        batch: Sorted cloud index of each point.
+        batch_size: Number of clouds, when the last ones may be empty.
+        sampling: `"fps"`, `"voxel"`, or `"auto"`: one a voxel for clouds of more than
+            16,384 points.
+        start: Where farthest point sampling begins, as in :func:`fps`.
+        generator: Source of randomness for `start="random"`.
+        backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
+
+    Shapes:
+        - **pos:** $(N, D)$
+
+    Raises:
+        TypeError, ValueError: The point set is malformed or an argument makes no sense.
+    """
+    check_positive("k", k)
+    _check_sampling(sampling)
+    sizes = cloud_sizes(pos, batch, batch_size)
+    nums = anchor_numbers(num, sizes)
+    pos = geometry_dtype(pos.detach())
+    by_voxel = [_by_voxel(n, sampling) for n in sizes]
+    out: list[Tensor] = []
+    start_of = starts_of(sizes)
+    for wanted in (True, False):
+        if not any(n and v == wanted for n, v in zip(sizes, by_voxel, strict=True)):
+            continue
+        chosen = [m if v == wanted else 0 for m, v in zip(nums, by_voxel, strict=True)]
+        if wanted:
+            out.append(voxels(pos, chosen, sizes)[0])
+        else:
+            out.append(
+                sample(pos, chosen, sizes, start=start, generator=generator, backend=backend)
+            )
+    anchor = torch.cat(out) if out else torch.empty(0, dtype=torch.int64, device=pos.device)
+    cloud = torch.bucketize(anchor, torch.tensor(start_of[1:], device=pos.device), right=True)
+    if len(out) > 1:
+        by_cloud = cloud.sort(stable=True).indices
+        anchor, cloud = anchor[by_cloud], cloud[by_cloud]
+    counts = torch.bincount(cloud, minlength=len(sizes)).tolist()
+    grouping = search(pos, pos[anchor], k, sizes, counts, backend=backend)
+    return _anchors(pos, pos[anchor], anchor, grouping, counts)
+
+
+def _anchors(
+    pos: Tensor, anchor_pos: Tensor, anchor: Tensor, grouping: Tensor, counts: Sequence[int]
+) -> AnchorGeometry:
+    size = torch.tensor(list(counts), device=pos.device)
+    batch = torch.repeat_interleave(torch.arange(len(counts), device=pos.device), size)
+    relative = pos[grouping] - anchor_pos[:, None]
+    reach = relative.square().sum(dim=2).amax(dim=1).sqrt()
+    radius = scatter(reach, batch, dim_size=len(counts), reduce="mean")
+    return AnchorGeometry(
+        anchor=anchor,
+        grouping=grouping,
+        relative=relative,
+        radius=torch.where(radius > 0, radius, 1.0),  # one point, or coincident ones
+        pos=anchor_pos,
+        batch=batch,
+        batch_size=len(counts),
+        cloud_size=counts[0] if len(set(counts)) == 1 and counts[0] > 0 else None,
+    )
+
+
+def _check_sampling(sampling: str) -> None:
+    if sampling not in ("auto", "fps", "voxel"):
+        raise ValueError(f"sampling must be 'auto', 'fps' or 'voxel', found {sampling!r}")
+
+
+def _by_voxel(size: int, sampling: str) -> bool:
+    return sampling == "voxel" or (sampling == "auto" and size > FPS_LIMIT)
+
+
+def build_hierarchy(
+    pos: Tensor,
+    plans: Sequence[StagePlan],
+    batch: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    sampling: str = "auto",
+    start: str = "far",
+    generator: torch.Generator | None = None,
+    backend: str = "auto",
+) -> Hierarchy:
+    r"""Work out anchors, groupings, regions and centres of all stages of a network.
+
+    Stage $s$ keeps $n_s = \lceil r_s n_{s-1} \rceil$ anchors a cloud, a few more where that makes its
+    regions equally large. Farthest point sampling runs once: the anchors of a stage are the first ones
+    of the stage before. Inside a stage points are stored region by region. A cloud's geometry depends
+    neither on the other clouds of the batch nor on the order of its points (but for coincident ones).
+
+    Args:
+        pos: Positions of the points.
+        plans: What to build, stage by stage.
+        batch: Sorted cloud index of each point.
+        batch_size: Number of clouds, when the last ones may be empty.
+        sampling: `"fps"`, `"voxel"`, or `"auto"`: one a voxel while a cloud has more than 16,384
+            points.
+        start: Where farthest point sampling begins, as in :func:`fps`.
+        generator: Source of randomness for `start="random"`.
+        backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
+
+    Shapes:
+        - **pos:** $(N, D)$
+
+    Raises:
+        TypeError, ValueError: The point set or a plan is malformed.
+    """
+    _check_sampling(sampling)
+    for plan in plans:
+        for name in ("k", "num_centers", "center_k"):
+            check_positive(name, getattr(plan, name))
+        if plan.region_size is not None:
+            check_positive("region_size", plan.region_size)
+    sizes = cloud_sizes(pos, batch, batch_size)
+    pos = geometry_dtype(pos.detach())
+    canonical = canonical_order(pos, sizes)
+    points = pos[canonical]
+    # `ids` are the stage's points, by their place in the canonical order and stored by region.
+    ids = torch.arange(len(points), device=pos.device)
+    # A point's rank is the step at which farthest point sampling took it.
+    rank = torch.full_like(ids, len(points))
+    ranked = [False] * len(sizes)
+    stages = []
+    for plan in plans:
+        nums = [_rounded(n, plan) for n in sizes]
+        rising = ids.sort().values  # canonical order again: ties must not depend on the regions
+        kept, counts = _reduce(
+            points, rising, rank, ranked, nums, sizes, sampling, start, generator, backend
+        )
+        by_region, region_sizes = partition(points[kept], counts, plan.region_size)
+        kept = kept[by_region]
+        place = torch.empty_like(canonical)
+        place[ids] = torch.arange(len(ids), device=ids.device)
+        before, now = points[ids], points[kept]
+        grouping = search(before, now, plan.k, sizes, counts, backend=backend)
+        anchors = _anchors(before, now, place[kept], grouping, counts)
+        clusters = stored_geometry(
+            now,
+            counts,
+            region_sizes,
+            num_centers=plan.num_centers,
+            k=plan.center_k,
+            backend=backend,
+        )
+        if not stages:  # the first stage's indices count the input's points
+            anchors = anchors._replace(anchor=canonical[place[kept]], grouping=canonical[grouping])
+        stages.append(StageGeometry(anchors, clusters))
+        ids, sizes = kept, counts
+    return Hierarchy(tuple(stages), len(sizes))
+
+
+def _rounded(size: int, plan: StagePlan) -> int:
+    """How many anchors a cloud keeps: so many that its regions come out equally large."""
+    num = anchor_numbers(float(plan.ratio), [size])[0]
+    parts = 1 << region_levels(num, plan.region_size)
+    return min(size, -(-num // parts) * parts)
+
+
+def _reduce(
+    points: Tensor,
+    ids: Tensor,
+    rank: Tensor,
+    ranked: list[bool],
+    nums: Sequence[int],
+    sizes: Sequence[int],
+    sampling: str,
+    start: str,
+    generator: torch.Generator | None,
+    backend: str,
+) -> tuple[Tensor, list[int]]:
+    """The ids that a stage keeps, rising, and their number in each cloud."""
+    by_voxel = [_by_voxel(n, sampling) for n in sizes]
+    new = [
+        m if n and not v and not r else 0
+        for m, n, v, r in zip(nums, sizes, by_voxel, ranked, strict=True)
+    ]
+    if any(new):
+        picks = ids[sample(points[ids], new, sizes, start=start, generator=generator, backend=backend)]
+        rank[picks] = torch.cat([torch.arange(m, device=ids.device) for m in new])
+    for cloud, m in enumerate(new):
+        ranked[cloud] |= m > 0
+    limit = torch.repeat_interleave(
+        torch.tensor([0 if v else m for m, v in zip(nums, by_voxel, strict=True)], device=ids.device),
+        torch.tensor(list(sizes), device=ids.device),
+    )
+    keep = rank[ids] < limit
+    counts = list(nums)
+    if any(by_voxel):
+        wanted = [m if v else 0 for m, v in zip(nums, by_voxel, strict=True)]
+        chosen, found = voxels(points[ids], wanted, sizes)
+        keep[chosen] = True
+        counts = [f if v else m for m, f, v in zip(nums, found, by_voxel, strict=True)]
+    return ids[keep], counts

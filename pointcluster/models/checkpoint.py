@@ -1,0 +1,119 @@
+"""Networks on disk: weights as safetensors, what they are as JSON beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from pointcluster.models.factory import create_model
+
+
+def save_model(
+    path: str | os.PathLike[str], model: nn.Module, metadata: dict[str, Any] | None = None
+) -> Path:
+    """Write a network to `path` with `.safetensors` and, beside it, `.json`.
+
+    Each file appears whole or not at all.
+
+    Args:
+        path: Where to; a suffix is replaced.
+        model: A network made by :func:`create_model`.
+        metadata: What else to keep, as plain JSON: class names, data set, measured accuracy.
+
+    Returns:
+        The path of the weights.
+
+    Raises:
+        OSError: The folder cannot be written.
+        TypeError: `metadata` holds what JSON cannot.
+    """
+    from safetensors.torch import save
+
+    path = Path(path).with_suffix(".safetensors")
+    weights = save({key: value.contiguous().cpu() for key, value in model.state_dict().items()})
+    config = {**model.config, "num_classes": model.num_classes}
+    note = {
+        "format": "pointcluster",
+        "config": config,
+        "sha256": hashlib.sha256(weights).hexdigest(),
+        "metadata": metadata or {},
+    }
+    text = json.dumps(note, indent=1)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    _write(path, weights)
+    _write(path.with_suffix(".json"), (text + "\n").encode())
+    return path
+
+
+def load_model(
+    path: str | os.PathLike[str], *, name: str | None = None
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Read a network that :func:`save_model` wrote, in evaluation mode, and its metadata.
+
+    Args:
+        path: Path of either file, or without suffix.
+        name: The network that is expected, if only one will do.
+
+    Raises:
+        FileNotFoundError: One of the two files is not there.
+        ValueError: A file is damaged, the two do not belong together, or they hold another network.
+    """
+    from safetensors import SafetensorError
+    from safetensors.torch import load
+
+    path = Path(path)
+    if path.suffix in (".safetensors", ".json"):
+        path = path.with_suffix("")
+    files = [path.with_name(path.name + suffix) for suffix in (".safetensors", ".json")]
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} is not there: a network is two files, .safetensors and .json"
+            )
+    weights = files[0].read_bytes()
+    try:
+        note = json.loads(files[1].read_text())
+        config, digest, metadata = note["config"], note["sha256"], note["metadata"]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{files[1]} does not describe a network: {error!r}") from error
+    if hashlib.sha256(weights).hexdigest() != digest:
+        raise ValueError(
+            f"{files[0]} is damaged or of another run: its SHA-256 is not the one in {files[1].name}"
+        )
+    if name is not None and config.get("name") != name:
+        raise ValueError(f"{files[0]} holds {config.get('name')!r}, expected {name!r}")
+    try:
+        model = create_model(**config)
+        state = load(weights)
+    except (SafetensorError, TypeError, ValueError) as error:
+        raise ValueError(f"{files[0]} does not hold a network of this library: {error}") from error
+    own = {key: list(value.shape) for key, value in model.state_dict().items()}
+    found = {key: list(value.shape) for key, value in state.items()}
+    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
+    if wrong:
+        key = wrong[0]
+        raise ValueError(
+            f"{files[0]} holds weights of another network than {config['name']!r}: {len(wrong)} "
+            f"entries differ, first {key}: {found.get(key)} in the file, {own.get(key)} expected"
+        )
+    model.load_state_dict(state)
+    return model.eval(), metadata
+
+
+def _write(path: Path, content: bytes) -> None:
+    """Write under a temporary name beside the file, then rename: never half a file."""
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(content)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise

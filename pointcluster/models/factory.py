@@ -1,0 +1,45 @@
+"""Networks by their names."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import nn
+
+from pointcluster.models.point_coc import SIZES, PointCoC
+
+
+def list_models() -> list[str]:
+    """The names that :func:`create_model` takes."""
+    return sorted(SIZES)
+
+
+def create_model(
+    name: str, *, num_classes: int = 40, in_channels: int = 0, **options: Any
+) -> nn.Module:
+    """Build a network.
+
+    Args:
+        name: One of :func:`list_models`.
+        num_classes: Number of classes; 0 leaves the classifier out.
+        in_channels: Channels of the features that come with the positions.
+        options: Further arguments of the network's class, instead of its size's own.
+
+    Raises:
+        ValueError: There is no network of that name.
+        TypeError: An option is unknown to the network.
+    """
+    if name not in SIZES:
+        raise ValueError(f"there is no network {name!r}: choose one of {', '.join(list_models())}")
+    channels, depths, heads, num_centers, mlp_ratio, k = SIZES[name]
+    size: dict[str, Any] = {
+        "channels": channels,
+        "depths": depths,
+        "heads": heads,
+        "num_centers": num_centers,
+        "mlp_ratio": mlp_ratio,
+        "k": k,
+    }
+    model = PointCoC(num_classes, in_channels, **(size | options))
+    model.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels, **options}
+    return model

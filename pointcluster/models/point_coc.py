@@ -1,0 +1,273 @@
+"""Hierarchical networks of context clusters for 3D point clouds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch_geometric.data import Data
+from torch_geometric.utils import scatter
+
+from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
+from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
+
+#                        channels             depths        heads          centres  ratio  k
+SIZES = {
+    "point_coc_tiny": (((32, 64, 128, 192), (1, 1, 2, 1), (2, 2, 4, 4), 4, 2.0, 16)),
+    "point_coc_small": (((48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), 4, 3.0, 24)),
+}
+"""Sizes of the networks: channels, blocks and heads of the four stages, centres a region, hidden
+channels of the MLP as a multiple, and how many points an anchor gathers."""
+
+
+class Features(NamedTuple):
+    """The points of the last stage with their features."""
+
+    x: Tensor
+    """Features. [N, C]"""
+    pos: Tensor
+    """Positions. [N, D]"""
+    batch: Tensor
+    """Cloud of each point. [N]"""
+    batch_size: int
+    """Number of clouds."""
+
+
+class PointClusters(NamedTuple):
+    """The clusters of one block, seen from the points that went into the network."""
+
+    index: Tensor
+    """Number of each point's centre. [N, heads]"""
+    similarity: Tensor
+    """Similarity of its anchor to that centre, in (0, 1). [N, heads]"""
+    region: Tensor
+    """Region of each point. [N]"""
+    batch: Tensor
+    """Cloud of each point. [N]"""
+    center_pos: Tensor
+    """Where the centres sit. [R * M, D]"""
+    center_batch: Tensor
+    """Cloud of each centre. [R * M]"""
+
+
+class PointCoC(nn.Module):
+    r"""A classifier of point clouds: stages of a point reducer and context cluster blocks.
+
+    Each stage keeps half of the points as anchors, lets them gather their nearest points once
+    (features, and the encoded relative positions) and then works on them with context cluster
+    blocks in regions of at most 32 points, whose geometry all blocks share. The last stage's points
+    are pooled by mean and maximum. Only positions relative to the cloud's mean and to anchors
+    enter, so moving a cloud changes nothing.
+
+    The operator is that of "Image as Set of Points", Ma et al., ICLR 2023; encoding space once a
+    stage follows "DeLA", Chen et al., 2023, and "PointNeXt", Qian et al., NeurIPS 2022.
+
+    Args:
+        num_classes: Number of classes; 0 leaves the classifier out.
+        in_channels: Channels of the features `x` that come with the positions (normals, colours).
+        channels: Channels of the stages.
+        depths: Blocks of the stages.
+        heads: Heads in the stages' blocks.
+        num_centers: Centres a region.
+        mlp_ratio: Hidden channels of the blocks' MLP as a multiple.
+        k: Points that an anchor gathers.
+        center_k: Points that a centre is the mean of.
+        region_size: Most points a region.
+        dim: Number of axes of the positions.
+        dropout: Share of the head's hidden channels left out in training.
+        drop_path: Probability of leaving out the last block's branches for a cloud in training; it
+            rises evenly from 0 at the first.
+
+    Shapes:
+        - **data:** `pos` $(N, D)$, `batch` $(N)$, and `x` $(N, F)$ where `in_channels` is F
+        - **output:** $(B, \text{classes})$
+
+    Raises:
+        ValueError: The lists differ in length.
+    """
+
+    def __init__(
+        self,
+        num_classes: int = 40,
+        in_channels: int = 0,
+        *,
+        channels: Sequence[int],
+        depths: Sequence[int],
+        heads: Sequence[int],
+        num_centers: int = 4,
+        mlp_ratio: float = 4.0,
+        k: int = 24,
+        center_k: int = 8,
+        region_size: int = 32,
+        dim: int = 3,
+        dropout: float = 0.3,
+        drop_path: float = 0.1,
+    ) -> None:
+        super().__init__()
+        if not len(channels) == len(depths) == len(heads):
+            raise ValueError(
+                f"channels, depths and heads must be equally many, found {len(channels)}, "
+                f"{len(depths)} and {len(heads)}"
+            )
+        self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
+        self.num_features = 2 * channels[-1]
+        self.plans = [StagePlan(0.5, k, region_size, num_centers, center_k)] * len(channels)
+        drop = torch.linspace(0, drop_path, sum(depths)).tolist()
+        self.reducers, self.stages = nn.ModuleList(), nn.ModuleList()
+        width = dim + in_channels
+        for stage, (wide, depth, head) in enumerate(zip(channels, depths, heads, strict=True)):
+            hidden = 32 if stage == 0 else 16
+            self.reducers.append(
+                PointReducer(width, wide, k=k, num=0.5, dim=dim, mode="max", hidden=hidden)
+            )
+            self.stages.append(
+                nn.ModuleList(
+                    ContextClusterBlock(
+                        wide,
+                        heads=head,
+                        head_channels=wide // head,
+                        num_centers=num_centers,
+                        k=center_k,
+                        region_size=region_size,
+                        mlp_ratio=mlp_ratio,
+                        drop_path=drop.pop(0),
+                        layer_scale=None,
+                    )
+                    for _ in range(depth)
+                )
+            )
+            width = wide
+        self.feature_info = [
+            {"num_chs": wide, "reduction": 2 ** (s + 1), "module": f"stages.{s}"}
+            for s, wide in enumerate(channels)
+        ]
+        self.norm = CloudNorm(width)
+        self.neck = nn.Sequential(
+            nn.Linear(self.num_features, width), nn.GELU(), nn.Dropout(dropout)
+        )
+        self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+
+    def forward(self, data: Data, hierarchy: Hierarchy | None = None) -> Tensor:
+        """Class scores of each cloud; `hierarchy` reuses geometry worked out before."""
+        return self.forward_head(self.forward_features(data, hierarchy))
+
+    def hierarchy(self, data: Data) -> Hierarchy:
+        """The geometry of all stages for these clouds."""
+        return build_hierarchy(data.pos, self.plans, data.batch, batch_size=_batch_size(data))
+
+    def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
+        """The points of the last stage with their features."""
+        hierarchy = hierarchy or self.hierarchy(data)
+        x = self._input(data, hierarchy.batch_size)
+        for reducer, blocks, (anchors, clusters) in zip(
+            self.reducers, self.stages, hierarchy.stages, strict=True
+        ):
+            x, pos, batch = reducer(x, anchors)
+            for block in blocks:
+                x = block(x, clusters)
+        x = self.norm(x, batch, hierarchy.batch_size, anchors.cloud_size)
+        return Features(x, pos, batch, hierarchy.batch_size)
+
+    def forward_head(self, features: Features, pre_logits: bool = False) -> Tensor:
+        """Pool each cloud's points and classify; `pre_logits` stops before the classifier."""
+        x, _, batch, size = features
+        pooled = [scatter(x, batch, dim_size=size, reduce=reduce) for reduce in ("mean", "max")]
+        x = self.neck(torch.cat(pooled, dim=1))
+        return x if pre_logits else self.head(x)
+
+    def reset_classifier(self, num_classes: int) -> None:
+        """Replace the classifier by a new one; 0 leaves it out."""
+        self.num_classes = num_classes
+        weight = self.neck[0].weight
+        self.head = (
+            nn.Linear(weight.size(0), num_classes, device=weight.device, dtype=weight.dtype)
+            if num_classes
+            else nn.Identity()
+        )
+
+    @torch.no_grad()
+    def clusters(self, data: Data, stage: int = -1, block: int = -1) -> PointClusters:
+        """Every head's assignment in one block, for every point of the input.
+
+        A point belongs to the cluster of its nearest anchor, stage by stage.
+
+        Args:
+            data: The clouds.
+            stage: Which stage; negative ones count from the end.
+            block: Which of its blocks; negative ones count from the end.
+
+        Raises:
+            IndexError: There is no such stage or block.
+        """
+        stage = _place("stage", stage, len(self.stages))
+        block = _place(f"block of stage {stage}", block, len(self.stages[stage]))
+        training = self.training
+        self.eval()
+        try:
+            return self._clusters(data, stage, block)
+        finally:
+            self.train(training)
+
+    def _clusters(self, data: Data, stage: int, block: int) -> PointClusters:
+        hierarchy = self.hierarchy(data)
+        x = self._input(data, hierarchy.batch_size)
+        batch = data.batch if data.batch is not None else x.new_zeros(len(x), dtype=torch.int64)
+        pos, cloud = data.pos, batch
+        parent = torch.arange(len(x), device=x.device)
+        for s in range(stage + 1):
+            anchors, geometry = hierarchy.stages[s]
+            x, _, _ = self.reducers[s](x, anchors)
+            nearest = knn(
+                anchors.pos,
+                pos.to(anchors.pos.dtype),
+                1,
+                anchors.batch,
+                cloud,
+                batch_size=hierarchy.batch_size,
+            )[:, 0]
+            parent = nearest[parent]
+            pos, cloud = anchors.pos, anchors.batch
+            for b in range(block + 1 if s == stage else len(self.stages[s])):
+                x, found = self.stages[s][b](x, geometry, return_clusters=True)
+        return PointClusters(
+            index=found.index[parent],
+            similarity=found.similarity[parent],
+            region=found.region[parent],
+            batch=batch,
+            center_pos=pos[found.center],
+            center_batch=cloud[found.center],
+        )
+
+    def _input(self, data: Data, batch_size: int) -> Tensor:
+        """Positions relative to their cloud's mean, then the other features."""
+        pos = data.pos
+        if pos.size(1) != self.dim:
+            raise ValueError(f"pos must have {self.dim} axes, found {pos.size(1)}")
+        dtype = self.neck[0].weight.dtype
+        batch = data.batch if data.batch is not None else pos.new_zeros(len(pos), dtype=torch.int64)
+        mean = scatter(pos, batch, dim_size=batch_size, reduce="mean")
+        x = (pos - mean[batch]).to(dtype)
+        if not self.in_channels:
+            return x
+        extra = data.x
+        if extra is None or extra.dim() != 2 or extra.size(1) != self.in_channels:
+            found = None if extra is None else list(extra.shape)
+            raise ValueError(
+                f"the network needs features x of shape [N, {self.in_channels}], found {found}"
+            )
+        if len(extra) != len(pos):
+            raise ValueError(f"x has {len(extra)} points, pos {len(pos)}")
+        return torch.cat([x, extra.to(dtype)], dim=1)
+
+
+def _batch_size(data: Data) -> int | None:
+    """Number of clouds of a batch; counts empty ones at the end."""
+    return data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None
+
+
+def _place(name: str, index: int, count: int) -> int:
+    if not -count <= index < count:
+        raise IndexError(f"there is no {name} number {index}: choose 0 to {count - 1}")
+    return index % count

@@ -1,0 +1,53 @@
+"""Normalisation over all points and channels of one cloud."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch_geometric.utils import scatter
+
+
+class CloudNorm(nn.Module):
+    r"""Normalise each cloud over all its points and channels, then scale every channel.
+
+    $$ y_{nc} = \gamma_c \frac{x_{nc} - \mu}{\sqrt{\sigma^2 + \epsilon}} + \beta_c $$
+
+    with $\mu, \sigma^2$ over the points *and* channels of the point's cloud. On a lattice this is
+    `GroupNorm` with one group. ("Group Normalization", Wu and He, ECCV 2018.)
+
+    Args:
+        channels: Number of channels C.
+        eps: Added to the variance.
+
+    Shapes:
+        - **x:** $(N, C)$, **batch:** $(N)$
+        - **output:** $(N, C)$
+    """
+
+    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+        super().__init__()
+        self.eps = eps
+        self.weight = nn.Parameter(torch.ones(channels))
+        self.bias = nn.Parameter(torch.zeros(channels))
+
+    def forward(
+        self, x: Tensor, batch: Tensor, batch_size: int, cloud_size: int | None = None
+    ) -> Tensor:
+        """Normalise; `cloud_size` says that every cloud has that many points (the fast case)."""
+        with torch.autocast(x.device.type, enabled=False):
+            wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            if cloud_size is not None:
+                flat = wide.reshape(batch_size, -1)  # [B, n * C]
+                wide = F.layer_norm(flat, flat.shape[1:], eps=self.eps).view_as(x)
+            else:
+                # The mean over channels first: B numbers, not B x C, are summed over points.
+                mean = scatter(wide.mean(dim=1), batch, dim_size=batch_size, reduce="mean")
+                wide = wide - mean[batch, None]
+                square = wide.square().mean(dim=1)
+                var = scatter(square, batch, dim_size=batch_size, reduce="mean")
+                wide = wide * (var + self.eps).rsqrt()[batch, None]
+            return torch.addcmul(self.bias, wide, self.weight).to(x.dtype)
+
+    def extra_repr(self) -> str:
+        return f"{self.weight.numel()}, eps={self.eps}"
