@@ -436,7 +436,7 @@ def draw(path: Path, items: Sequence[tuple[str, dict[str, Any]]], columns: int =
     )
     for axis in axes.flat:
         axis.axis("off")
-    for axis, (title, item) in zip(axes.flat, items):
+    for axis, (title, item) in zip(axes.flat, items, strict=False):
         pos = to_unit_sphere(item["pos"][:POINTS]) @ (above @ aside).T
         order = np.argsort(pos[:, 2])
         near = (pos[order, 2:] + 1) / 2
@@ -538,7 +538,7 @@ def build(
             + [LICENCE_URLS[entry["licence"]], entry["credit"], entry["source"], entry["class"]]
             + ["test" if test[i] else "train", groups[i]]
         )
-    for name, members in zip(CLASSES, np.eye(len(CLASSES), dtype=bool)[y].T):
+    for name, members in zip(CLASSES, np.eye(len(CLASSES), dtype=bool)[y].T, strict=True):
         print(f"{name:16} {(members & ~test).sum():4} train {(members & test).sum():4} test")
     print(f"{'all':16} {(~test).sum():4} train {test.sum():4} test")
     return file.getvalue(), table.getvalue().encode()

@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-
+from typing import Any
 
 import numpy as np
 import torch
@@ -87,6 +87,10 @@ class HomeObjects(InMemoryDataset):
     @property
     def num_classes(self) -> int:
         return len(self.classes)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Items that were read are kept as views, and pickle would write all points for each view.
+        return {**self.__dict__, "_data_list": None}
 
     def __repr__(self) -> str:
         return f"HomeObjects({len(self)}, split={self.split!r})"
