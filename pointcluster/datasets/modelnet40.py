@@ -65,8 +65,8 @@ class ModelNet40(InMemoryDataset):
             folder = _fetch(Path(root))
         if folder is None:
             raise FileNotFoundError(
-                f"no ModelNet40 in {root}: expected train_files.txt there or in {FOLDER}/.\n"
-                f"{MANUAL_STEPS}"
+                f"no ModelNet40 in {root}: expected train_files.txt there or in {FOLDER}/ "
+                "(datasets/modelnet40/README.md tells how to get it)"
             )
         self.split = split
         self.classes = _lines(folder / "shape_names.txt")

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from pointcluster.training.run_folder import RunError
+
 
 class AtomicCheckpointIO(TorchCheckpointIO):
     """Writes beside the old checkpoint and renames; reads with ``weights_only=True``.
@@ -40,7 +42,7 @@ class AtomicCheckpointIO(TorchCheckpointIO):
 
         Raises:
             FileNotFoundError: There is none.
-            ValueError: It is damaged, or holds more than tensors and plain values.
+            RunError: It is damaged, or holds more than tensors and plain values.
         """
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no checkpoint {path}")
@@ -48,4 +50,4 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             return torch.load(path, map_location=map_location, weights_only=True)
         except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
             reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-            raise ValueError(f"{path} is damaged or is no training checkpoint: {reason}") from error
+            raise RunError(f"{path} is damaged or is no training checkpoint: {reason}") from error

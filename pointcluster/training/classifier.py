@@ -12,6 +12,7 @@ from torch_geometric.data import Batch
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from pointcluster.training.run_folder import RunError
 from pointcluster.training.schedule import cosine_with_warmup, decay_groups
 from pointcluster.training.seeding import mix
 
@@ -108,7 +109,7 @@ class Classifier(lightning.LightningModule):
         found = checkpoint.get("network")
         expected = {"config": dict(self.model.config), "classes": self.classes}
         if found != expected:
-            raise ValueError(
+            raise RunError(
                 f"the checkpoint is of another network or data set: it holds {found}, "
                 f"this run has {expected}"
             )

@@ -28,7 +28,7 @@ class PointDataModule(lightning.LightningDataModule):
         train_transform: Augmentation.
         test_transform: For validation and test.
         val_fraction: Part of every training class that is set aside for validation. Which clouds
-            these are does not depend on ``seed``.
+            these are does not depend on ``seed``; items with the same ``group`` stay together.
 
     Raises:
         ValueError: ``batch_size`` or ``val_fraction`` is out of range.
@@ -52,7 +52,8 @@ class PointDataModule(lightning.LightningDataModule):
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        kept, held = carve_out([int(item.y) for item in train], val_fraction)
+        groups = [int(item.get("group", i)) for i, item in enumerate(train)]
+        kept, held = carve_out([int(item.y) for item in train], groups, val_fraction)
         self.train = SeededDataset(train, items=kept, transform=train_transform, seed=seed)
         self.val = SeededDataset(train, items=held, transform=test_transform, seed=seed)
         self.test = SeededDataset(test, transform=test_transform, seed=seed)
@@ -91,12 +92,26 @@ class PointDataModule(lightning.LightningDataModule):
         )
 
 
-def carve_out(labels: Sequence[int], fraction: float) -> tuple[list[int], list[int]]:
-    """Split item numbers into kept and held, class by class, always in the same way."""
+def carve_out(
+    labels: Sequence[int], groups: Sequence[int], fraction: float
+) -> tuple[list[int], list[int]]:
+    """Split item numbers into kept and held, class by class, always in the same way.
+
+    Args:
+        labels: Class of every item.
+        groups: Group of every item; a group stays on one side.
+        fraction: Part of every class to hold, less what a whole group would put over it.
+    """
     held: list[int] = []
     rng = np.random.default_rng(0)
-    y = np.asarray(labels)
+    y, group = np.asarray(labels), np.asarray(groups)
     for label in np.unique(y):
-        members = rng.permutation(np.flatnonzero(y == label))
-        held += members[: round(fraction * len(members))].tolist()
-    return sorted(set(range(len(y))) - set(held)), sorted(held)
+        members = np.flatnonzero(y == label)
+        room = round(fraction * len(members))
+        for number in rng.permutation(np.unique(group[members])):
+            # items of the group in other classes go with it
+            same = np.flatnonzero(group == number)
+            if len(same) <= room:
+                held += same.tolist()
+                room -= len(same)
+    return sorted(set(range(len(y))) - set(held)), sorted(set(held))

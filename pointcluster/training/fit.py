@@ -14,13 +14,15 @@ from typing import Iterator
 import lightning
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
+from lightning.pytorch.utilities import rank_zero_only
+from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
 
 from pointcluster.training.atomic_checkpoint_io import AtomicCheckpointIO
 from pointcluster.training.callbacks import EpochTable, LastCheckpoint
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.data_module import PointDataModule
-from pointcluster.training.run_folder import RunFolder
+from pointcluster.training.run_folder import RunError, RunFolder
 
 
 def fit_and_test(
@@ -58,37 +60,50 @@ def fit_and_test(
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the checkpoint of the last whole epoch is on disk.
-        ValueError: The checkpoint is damaged or of another network.
+        RunError: The checkpoint is damaged or of another network, or Lightning refuses the
+            accelerator, the devices or the precision.
     """
     run = RunFolder(folder)
     bar = sys.stderr.isatty()
     with quiet_lightning():
-        trainer = lightning.Trainer(
-            max_epochs=epochs,
-            accelerator=accelerator,
-            devices=devices,
-            precision=precision,
-            default_root_dir=run.path,
-            logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
-            callbacks=[
-                EpochTable(run.metrics, title=title),
-                LastCheckpoint(run.checkpoint),
-                *([TQDMProgressBar(leave=False)] if bar else []),
-                *callbacks,
-            ],
-            plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=bar,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # the data module's samplers shard
-            limit_val_batches=1.0 if len(data.val) else 0,
-            num_sanity_val_steps=0,
-            log_every_n_steps=1,
-        )
+        try:
+            trainer = lightning.Trainer(
+                max_epochs=epochs,
+                accelerator=accelerator,
+                devices=devices,
+                precision=precision,
+                default_root_dir=run.path,
+                logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
+                callbacks=[
+                    EpochTable(run.metrics, title=title),
+                    LastCheckpoint(run.checkpoint),
+                    *([TQDMProgressBar(leave=False)] if bar else []),
+                    *callbacks,
+                ],
+                plugins=[AtomicCheckpointIO()],
+                enable_progress_bar=bar,
+                enable_model_summary=False,
+                use_distributed_sampler=False,  # the data module's samplers shard
+                limit_val_batches=1.0 if len(data.val) else 0,
+                num_sanity_val_steps=0,
+                log_every_n_steps=1,
+            )
+        except (MisconfigurationException, ValueError, RuntimeError) as error:
+            reason = " ".join(str(error).split())
+            raise RunError(
+                f"accelerator {accelerator!r}, devices {devices!r}, precision {precision!r}: "
+                f"{reason}"
+            ) from error
         last = str(run.checkpoint) if resume and run.checkpoint.exists() else None
         with keyboard_interrupts(trainer):
             trainer.fit(classifier, datamodule=data, ckpt_path=last)
             (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes, under ``torchrun`` or alone."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 @contextmanager

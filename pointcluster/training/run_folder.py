@@ -10,6 +10,10 @@ from pathlib import Path
 from typing import Any, Sequence
 
 
+class RunError(ValueError):
+    """A run cannot start or go on, for a reason that lies in its settings or files."""
+
+
 class RunFolder:
     """Prepares, and reads back, the one folder of a run.
 
@@ -30,10 +34,30 @@ class RunFolder:
         self.metrics = self.path / "metrics.csv"
         self.results = self.path / "results.json"
 
-    def start(self, settings: dict[str, Any], command: Sequence[str]) -> str | None:
-        """Begin a fresh run; returns where an earlier run was moved, if there was one."""
+    def open(
+        self, settings: dict[str, Any], *, command: Sequence[str], resume: bool = False
+    ) -> str | None:
+        """Begin a fresh run, or check that the one in the folder can go on.
+
+        Args:
+            settings: What decides the result, as plain values; written to ``config.json``.
+            command: How the run was started; written to ``command.txt``.
+            resume: Go on with the run in the folder.
+
+        Returns:
+            Where an earlier run was moved, if there was one.
+
+        Raises:
+            RunError: There is no run to resume, or it began with other settings.
+            OSError: The folder cannot be written.
+        """
+        if resume:
+            self._check_settings(settings)
+            self.check_writable()
+            return None
         moved = None
-        if self.config.exists():
+        # without a checkpoint there is nothing to keep
+        if self.config.exists() and any(self.path.rglob("last.ckpt")):
             number = 1
             while (other := self.path.with_name(f"{self.path.name}.{number}")).exists():
                 number += 1
@@ -44,29 +68,22 @@ class RunFolder:
         (self.path / "command.txt").write_text(shlex.join(command) + "\n")
         return moved
 
-    def resume(self, settings: dict[str, Any]) -> None:
-        """Check that a run can go on.
-
-        Raises:
-            FileNotFoundError: There is no run, or it has no checkpoint yet.
-            ValueError: It began with other settings.
-        """
+    def _check_settings(self, settings: dict[str, Any]) -> None:
         if not self.config.exists():
-            raise FileNotFoundError(f"--resume: {self.path} holds no run (no {self.config.name})")
+            raise RunError(f"--resume: {self.path} holds no run (no {self.config.name})")
         try:
             began = json.loads(self.config.read_text())
         except json.JSONDecodeError as error:
-            raise ValueError(f"{self.config} is damaged: {error}") from error
+            raise RunError(f"{self.config} is damaged: {error}") from error
         differ = [
             f"{name} was {began.get(name)!r} and is now {settings.get(name)!r}"
             for name in sorted(began.keys() | settings.keys())
             if began.get(name) != json.loads(json.dumps(settings.get(name)))
         ]
         if differ:
-            raise ValueError(
+            raise RunError(
                 f"--resume: {self.path} began with other settings: {'; '.join(differ)}"
             )
-        self.check_writable()
 
     def check_writable(self) -> None:
         """Make the folder and write to it, so that a run does not fail after its first epoch."""

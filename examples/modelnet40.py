@@ -1,0 +1,206 @@
+"""Train a classifier of 3D objects, test it, and draw the clusters it works with."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shlex
+import sys
+from pathlib import Path
+
+import torch
+from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
+
+from pointcluster import training, transforms, viz
+from pointcluster.datasets import HomeObjects, ModelNet40
+from pointcluster.datasets.modelnet40 import find_modelnet40
+from pointcluster.models import create_model, list_models, save_model
+
+ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "modelnet40")
+
+# What --epochs and --label-smoothing are where they are not given.
+RECIPES = {
+    "HomeObjects": {"epochs": 60, "label_smoothing": 0.1},
+    "ModelNet40": {"epochs": 250, "label_smoothing": 0.2},
+}
+# Settings that may change when a run is resumed: they do not decide its result.
+FREE = ("resume", "out", "root", "download", "workers", "accelerator")
+
+EPILOG = f"""where --epochs and --label-smoothing are not given:
+  HomeObjects   {RECIPES["HomeObjects"]}
+  ModelNet40    {RECIPES["ModelNet40"]}
+
+examples:
+  python examples/modelnet40.py                          HomeObjects, minutes on two cores
+  python examples/modelnet40.py --download               ModelNet40, fetched first (435 MB)
+  python examples/modelnet40.py --root ~/data --seeds 3  a local ModelNet40, mean and spread
+  python examples/modelnet40.py --resume                 go on after Ctrl-C
+  torchrun --nproc-per-node 4 examples/modelnet40.py --devices 4 --precision bf16-mixed
+
+A run leaves config.json, command.txt, metrics.csv, tensorboard/, checkpoints/, results.json,
+model.safetensors with model.json, clusters.png and confusion.png in the --out folder; with
+--seeds, in one folder a seed. Accuracy is that of the last epoch: no epoch is picked by it."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = training.Parser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = parser.add_argument_group("data")
+    data.add_argument("--root", metavar="FOLDER", help="where ModelNet40's HDF5 files are; without "
+                      f"it they are looked for in {ROOT}, and if they are not there the bundled "
+                      "HomeObjects are used")  # fmt: skip
+    data.add_argument("--download", action="store_true",
+                      help="fetch ModelNet40 where it is not there yet")  # fmt: skip
+    data.add_argument("--num-points", type=training.number(int, 1), default=1024, metavar="N",
+                      help="points a cloud: drawn anew each epoch in training, the first ones in "
+                      "the test (%(default)s)")  # fmt: skip
+    data.add_argument("--normals", action="store_true",
+                      help="normals as input features; only HomeObjects has them")  # fmt: skip
+    training.add_training_arguments(parser, models=list_models(), out="runs/modelnet40")
+    return parser.parse_args()
+
+
+def load_data(args: argparse.Namespace):
+    """The two splits: ModelNet40 where it is or was asked for, otherwise HomeObjects."""
+    if args.root or args.download or find_modelnet40(ROOT):
+        if args.normals:
+            raise ValueError("--normals: ModelNet40's HDF5 form has no normals")
+        train = ModelNet40(args.root or ROOT, "train", download=args.download)
+        return "ModelNet40", train, ModelNet40(args.root or ROOT, "test")
+    say(f"ModelNet40 is not in {ROOT}, and neither --root nor --download asks for it: "
+        "training on HomeObjects")  # fmt: skip
+    return "HomeObjects", HomeObjects(split="train"), HomeObjects(split="test")
+
+
+def prepare(args: argparse.Namespace):
+    """Data and output folder: what is wrong with the arguments shows here, before training."""
+    name, train, test = load_data(args)
+    if args.num_points > (points := train[0].num_nodes):
+        raise ValueError(f"--num-points is {args.num_points}, {name} has {points} points a cloud")
+    for setting, value in RECIPES[name].items():
+        if getattr(args, setting) is None:
+            setattr(args, setting, value)
+    if training.is_first_process():
+        settings = {key: value for key, value in vars(args).items() if key not in FREE}
+        moved = training.RunFolder(args.out).open(
+            settings | {"data": name}, command=["python", *sys.argv], resume=args.resume
+        )
+        say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
+    say(f"{name}: {len(train):,} training and {len(test):,} test clouds, {len(train.classes)} "
+        f"classes, {args.num_points:,} of {points:,} points each")  # fmt: skip
+    return name, train, test
+
+
+def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, folder: Path):
+    """One run: train, test, save the network, draw the pictures."""
+    augment = [FixedPoints(args.num_points, replace=False)]
+    augment += [transforms.RandomRotateUp()] if args.rotate else []
+    augment += [transforms.RandomAnisotropicScale(0.8, 1.25)] if args.scale else []
+    augment += [transforms.RandomTranslate(0.1)] if args.translate else []
+    augment += [RandomJitter(0.01)] if args.jitter else []
+    features = [transforms.NormalsAsFeatures()] if args.normals else []
+    test_transform = Compose([transforms.FirstPoints(args.num_points), *features])
+    data = training.PointDataModule(
+        train,
+        test,
+        batch_size=args.batch_size,
+        num_workers=args.workers,
+        seed=seed,
+        train_transform=Compose(augment + features),
+        test_transform=test_transform,
+        val_fraction=args.val_fraction,
+    )
+    torch.manual_seed(seed)
+    channels = 3 if args.normals else 0
+    model = create_model(args.model, num_classes=len(train.classes), in_channels=channels)
+    classifier = training.Classifier(
+        model,
+        train.classes,
+        lr=args.lr,
+        weight_decay=args.weight_decay,
+        label_smoothing=args.label_smoothing,
+        seed=seed,
+    )
+    metrics = training.fit_and_test(
+        classifier,
+        data,
+        folder=folder,
+        epochs=args.epochs,
+        resume=args.resume,
+        accelerator=args.accelerator,
+        devices=args.devices,
+        precision=args.precision,
+        title=f"{name} seed {seed} " if args.seeds > 1 else f"{name} ",
+    )
+    result = {"data": name, "num_points": args.num_points, "model": args.model, "seed": seed}
+    result |= {"epochs": args.epochs, **metrics}
+    title = (f"{name}, {args.num_points:,} points, {args.model}, seed {seed}: test accuracy "
+             f"{metrics['test_accuracy']:.1%}")  # fmt: skip
+    if training.is_first_process():
+        model = model.cpu().eval()
+        save_model(folder / "model", model, {"classes": train.classes, "result": result})
+        matrix = classifier.test_confusion.numpy()
+        viz.confusion_picture(folder / "confusion.png", matrix, train.classes, heading=title)
+        test.transform = test_transform
+        viz.model_clusters(
+            folder / "clusters.png", model, test, classes=train.classes, heading=title
+        )
+        test.transform = None
+        training.write_json(folder / "result.json", result)
+    say(f"{title} overall, {metrics['test_mean_class_accuracy']:.1%} mean over classes "
+        f"(last of {args.epochs} epochs)")  # fmt: skip
+    return result
+
+
+def run(args: argparse.Namespace) -> None:
+    """All seeds, and what they say together."""
+    try:
+        name, train, test = prepare(args)
+    except ValueError as error:
+        raise training.RunError(error) from error
+    out = Path(args.out)
+    results = []
+    for seed in range(args.seed, args.seed + args.seeds):
+        folder = out / f"seed-{seed}" if args.seeds > 1 else out
+        if args.resume and (folder / "result.json").exists():  # this seed is through
+            results.append(json.loads((folder / "result.json").read_text()))
+        else:
+            results.append(train_and_test(args, name, train, test, seed, folder))
+    summary = training.summarise(results)
+    if args.seeds > 1:
+        overall, mean = summary["test_accuracy"], summary["test_mean_class_accuracy"]
+        say(f"{name}, {args.num_points:,} points, {args.model}, {args.seeds} seeds: test accuracy "
+            f"{overall['mean']:.1%} ± {overall['std']:.1%} overall, {mean['mean']:.1%} ± "
+            f"{mean['std']:.1%} mean over classes (mean ± standard deviation)")  # fmt: skip
+    if training.is_first_process():
+        training.write_json(
+            out / "results.json", {"data": name, "summary": summary, "runs": results}
+        )
+        for path in [*sorted(out.rglob("model.*")), *sorted(out.rglob("*.png"))]:
+            say(f"  {path}")
+        say(f"  {out / 'results.json'}")
+
+
+def say(text: str, file=None) -> None:
+    if training.is_first_process():
+        print(text, file=file, flush=True)
+
+
+def main() -> int:
+    args = parse_arguments()
+    try:
+        run(args)
+    except KeyboardInterrupt:
+        again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
+        say(f"interrupted; go on after the last whole epoch with: {again}", file=sys.stderr)
+        return 130
+    except (training.RunError, OSError) as error:
+        say(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,16 @@
+"""Results over several seeds."""
+
+from __future__ import annotations
+
+import statistics
+from typing import Any, Sequence
+
+
+def summarise(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
+    """Mean and sample standard deviation (``None`` for one seed) of the two test accuracies."""
+    summary: dict[str, dict[str, float | None]] = {}
+    for key in ("test_accuracy", "test_mean_class_accuracy"):
+        values = [result[key] for result in results]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        summary[key] = {"mean": statistics.fmean(values), "std": spread}
+    return summary
