@@ -76,7 +76,7 @@ def _download_one(session: requests.Session, url: str, part: Path, timeout: floa
             length = response.headers.get("Content-Length")
             expected = int(length) + (have if resumed else 0) if length else None
             with open(part, "ab" if resumed else "wb") as file:
-                for chunk in response.iter_content(1 << 20):
+                for chunk in response.iter_content(1 << 16):
                     file.write(chunk)
     size = part.stat().st_size
     if expected is not None and size != expected:

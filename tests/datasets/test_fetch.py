@@ -1,0 +1,151 @@
+from __future__ import annotations
+
+import hashlib
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+import requests
+
+from pointcluster.datasets.fetch import check_digest, download, https_session, unpack
+
+CONTENT = bytes(range(256)) * 5000
+DIGEST = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves CONTENT at /whole, cut short at /short, and nothing elsewhere."""
+
+    def do_GET(self) -> None:
+        self.server.ranges.append((self.path, self.headers.get("Range")))
+        if self.path not in ("/whole", "/short"):
+            self.send_error(404)
+            return
+        start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        self.send_response(206 if start else 200)
+        self.send_header("Content-Length", str(len(CONTENT) - start))
+        self.end_headers()
+        end = len(CONTENT) // 2 if self.path == "/short" else len(CONTENT)
+        self.wfile.write(CONTENT[start:end])
+
+    def log_message(self, *args) -> None:
+        pass
+
+
+@pytest.fixture
+def server():
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.ranges = []
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+    thread.start()
+    yield server
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.fixture
+def session():
+    """A session for tests alone, which speaks http to this machine."""
+    with requests.Session() as session:
+        session.trust_env = False
+        yield session
+
+
+def url(server, name):
+    return f"http://127.0.0.1:{server.server_port}/{name}"
+
+
+def test_plain_http_is_refused(tmp_path):
+    with pytest.raises(OSError, match="No connection adapters"):
+        download(["http://127.0.0.1:9/a.zip"], tmp_path / "a.zip", session=https_session())
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_certificates_are_verified():
+    assert https_session().verify is True
+
+
+def test_next_mirror_and_digest(tmp_path, server, session):
+    path = tmp_path / "new" / "a.zip"
+    digest = download([url(server, "gone"), url(server, "whole")], path, session=session)
+    assert digest == DIGEST
+    assert path.read_bytes() == CONTENT
+    assert sorted(file.name for file in path.parent.iterdir()) == ["a.zip", "a.zip.sha256"]
+    assert path.with_name("a.zip.sha256").read_text().split() == [DIGEST, "a.zip"]
+
+
+def test_short_answer_is_an_error_and_is_resumed(tmp_path, server, session):
+    path = tmp_path / "a.zip"
+    with pytest.raises(OSError, match="no mirror gave the file"):
+        download([url(server, "short")], path, session=session)
+    half = tmp_path / "a.zip.part"
+    have = half.stat().st_size
+    assert 0 < have <= len(CONTENT) // 2
+    (tmp_path / "a.zip.part.url").write_text(url(server, "whole"))
+    download([url(server, "whole")], path, session=session)
+    assert server.ranges[-1] == ("/whole", f"bytes={have}-")
+    assert path.read_bytes() == CONTENT
+
+
+def test_part_of_another_mirror_is_not_joined(tmp_path, server, session):
+    path = tmp_path / "a.zip"
+    with pytest.raises(OSError):
+        download([url(server, "short")], path, session=session)
+    download([url(server, "whole")], path, session=session)
+    assert server.ranges[-1] == ("/whole", None)
+    assert path.read_bytes() == CONTENT
+
+
+def test_no_mirror(tmp_path, server, session):
+    with pytest.raises(OSError, match=r"(?s)gone.*404.*lost.*404"):
+        download([url(server, "gone"), url(server, "lost")], tmp_path / "a.zip", session=session)
+
+
+def test_changed_file_is_refused(tmp_path, server, session):
+    (tmp_path / "a.zip.sha256").write_text("0" * 64 + "  a.zip\n")
+    with pytest.raises(ValueError, match=f"SHA-256 {DIGEST}"):
+        download([url(server, "whole")], tmp_path / "a.zip", session=session)
+    assert not (tmp_path / "a.zip").exists()
+
+
+def test_digest_is_recorded_then_compared(tmp_path):
+    path, record = tmp_path / "a", tmp_path / "a.sha256"
+    path.write_bytes(b"one")
+    assert check_digest(path, record) == check_digest(path, record)
+    path.write_bytes(b"two")
+    with pytest.raises(ValueError, match="damaged or has changed"):
+        check_digest(path, record)
+
+
+@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:x"])
+def test_archive_cannot_leave_its_folder(tmp_path, name):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("good.txt", "good")
+        file.writestr(name, "bad")
+    with pytest.raises(ValueError, match="would be written outside"):
+        unpack(tmp_path / "a.zip", tmp_path / "folder")
+    assert not (tmp_path / "folder").exists()
+
+
+def test_links_are_refused(tmp_path):
+    link = zipfile.ZipInfo("link")
+    link.external_attr = 0o120777 << 16
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr(link, "/etc")
+    with pytest.raises(ValueError, match="'link'"):
+        unpack(tmp_path / "a.zip", tmp_path / "folder")
+
+
+@pytest.mark.parametrize("damage", ["cut", "flip"])
+def test_damaged_archive(tmp_path, damage):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("good.txt", "good" * 100)
+    content = bytearray(path.read_bytes())
+    if damage == "flip":
+        content[100] ^= 255
+    path.write_bytes(content[:200] if damage == "cut" else content)
+    with pytest.raises(ValueError, match="not a whole zip archive"):
+        unpack(path, tmp_path / "folder")

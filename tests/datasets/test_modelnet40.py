@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import pytest
+import torch
+
+from pointcluster.datasets import ModelNet40
+from pointcluster.datasets import modelnet40 as module
+
+FOLDER = "modelnet40_ply_hdf5_2048"
+SIZES = (5, 2)
+
+
+def write(path, count, *, first=0, points=2048, dtype="float32"):
+    rng = np.random.default_rng(first)
+    with h5py.File(path, "w") as file:
+        file["data"] = rng.uniform(-1, 1, (count, points, 3)).astype(dtype)
+        file["label"] = np.arange(first, first + count, dtype="uint8")[:, None]
+
+
+@pytest.fixture
+def root(tmp_path):
+    folder = tmp_path / FOLDER
+    folder.mkdir()
+    (folder / "shape_names.txt").write_text("\n".join(f"class{i}" for i in range(40)))
+    paths = "data/modelnet40_ply_hdf5_2048/ply_data_{}.h5\n"
+    (folder / "train_files.txt").write_text(paths.format("train0") + paths.format("train1"))
+    (folder / "test_files.txt").write_text(paths.format("test0"))
+    write(folder / "ply_data_train0.h5", 3)
+    write(folder / "ply_data_train1.h5", 2, first=3)
+    write(folder / "ply_data_test0.h5", 2)
+    return tmp_path
+
+
+@pytest.mark.parametrize("inside", [False, True])
+def test_reads_folder_or_the_one_above(root, inside):
+    train = ModelNet40(root / FOLDER if inside else root, "train", sizes=SIZES)
+    assert (len(train), train.num_classes, train.classes[1]) == (5, 40, "class1")
+    assert [int(item.y) for item in train] == [0, 1, 2, 3, 4]
+    item = train[4]
+    assert (item.pos.shape, item.pos.dtype) == ((2048, 3), torch.float32)
+    assert (item.y.shape, item.y.dtype) == ((1,), torch.int64)
+    with h5py.File(root / FOLDER / "ply_data_train1.h5") as file:
+        assert np.array_equal(item.pos.numpy(), file["data"][1])
+    assert len(ModelNet40(root, "test", sizes=SIZES)) == 2
+
+
+def test_transform_is_applied_to_a_copy(root):
+    def cut(data):
+        data.pos = data.pos[:7]
+        return data
+
+    train = ModelNet40(root, transform=cut, sizes=SIZES)
+    assert train[0].pos.size(0) == train[0].pos.size(0) == 7
+    train.transform = None
+    assert train[0].pos.size(0) == 2048
+
+
+def test_split_is_checked(root):
+    with pytest.raises(ValueError, match="'val', expected 'train' or 'test'"):
+        ModelNet40(root, "val")
+
+
+def test_number_of_clouds_is_checked(root):
+    with pytest.raises(ValueError, match="train split has 5 clouds, not 9,840"):
+        ModelNet40(root)
+    assert len(ModelNet40(root, sizes=None)) == 5
+
+
+def test_missing_folder(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"no ModelNet40 in .*expected train_files.txt"):
+        ModelNet40(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("name", ["ply_data_train1.h5", "shape_names.txt"])
+def test_missing_file(root, name):
+    (root / FOLDER / name).unlink()
+    with pytest.raises(FileNotFoundError, match=f"{name} is missing"):
+        ModelNet40(root, sizes=SIZES)
+
+
+@pytest.mark.parametrize("keep", [0, 100, 30_000])
+def test_truncated_file(root, keep):
+    path = root / FOLDER / "ply_data_train1.h5"
+    path.write_bytes(path.read_bytes()[:keep])
+    with pytest.raises(ValueError, match="ply_data_train1.h5 is truncated or is no HDF5"):
+        ModelNet40(root, sizes=SIZES)
+
+
+def test_missing_array(root):
+    with h5py.File(root / FOLDER / "ply_data_train0.h5", "a") as file:
+        del file["label"]
+    with pytest.raises(ValueError, match=r"holds \['data'\], expected.*'data' and 'label'"):
+        ModelNet40(root, sizes=SIZES)
+
+
+@pytest.mark.parametrize("options", [{"points": 1024}, {"dtype": "float64"}])
+def test_wrong_shape_or_type(root, options):
+    write(root / FOLDER / "ply_data_train0.h5", 3, **options)
+    with pytest.raises(ValueError, match=r"'data' is .*expected float32 \[n, 2048, 3\]"):
+        ModelNet40(root, sizes=SIZES)
+
+
+def test_labels_of_another_length(root):
+    with h5py.File(root / FOLDER / "ply_data_train0.h5", "a") as file:
+        del file["label"]
+        file["label"] = np.zeros((2, 1), dtype="uint8")
+    with pytest.raises(ValueError, match=r"'label' is uint8 \[2, 1\], expected integers \[3, 1\]"):
+        ModelNet40(root, sizes=SIZES)
+
+
+def test_class_index_out_of_range(root):
+    with h5py.File(root / FOLDER / "ply_data_train0.h5", "a") as file:
+        file["label"][1] = 40
+    with pytest.raises(ValueError, match="class indices go from 0 to 40, expected 0 to 39"):
+        ModelNet40(root, sizes=SIZES)
+
+
+def test_nan(root):
+    with h5py.File(root / FOLDER / "ply_data_train0.h5", "a") as file:
+        file["data"][2, 7, 1] = np.nan
+    with pytest.raises(ValueError, match="cloud 2 has NaN or infinite positions"):
+        ModelNet40(root, sizes=SIZES)
+
+
+def test_number_of_classes_is_checked(root):
+    (root / FOLDER / "shape_names.txt").write_text("chair\ntable\n")
+    with pytest.raises(ValueError, match="names 2 classes, expected 40"):
+        ModelNet40(root, sizes=SIZES)
+
+
+def test_failed_download_tells_the_steps(tmp_path, monkeypatch):
+    def fail(urls, path):
+        assert all(url.startswith("https://") for url in urls)
+        raise OSError("no mirror gave the file")
+
+    monkeypatch.setattr("pointcluster.datasets.fetch.download", fail)
+    with pytest.raises(OSError, match=r"(?s)no mirror gave the file.*by hand.*give that folder"):
+        ModelNet40(tmp_path, download=True)
+
+
+def test_download_unpacks(root, tmp_path, monkeypatch):
+    import zipfile
+
+    def serve(urls, path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with zipfile.ZipFile(path, "w") as file:
+            for member in sorted((root / FOLDER).iterdir()):
+                file.write(member, f"{FOLDER}/{member.name}")
+
+    monkeypatch.setattr("pointcluster.datasets.fetch.download", serve)
+    fresh = tmp_path / "fresh"
+    assert len(ModelNet40(fresh, download=True, sizes=SIZES)) == 5
+    assert module.find_modelnet40(fresh) == fresh / FOLDER

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pointcluster.training import RunError, RunFolder, summarise, write_json
+
+SETTINGS = {"epochs": 3, "data": "HomeObjects"}
+
+
+def start(path, **settings):
+    return RunFolder(path).open(SETTINGS | settings, command=["python", "a b.py"])
+
+
+def resume(path, **settings):
+    RunFolder(path).open(SETTINGS | settings, command=[], resume=True)
+
+
+def test_leaves_settings_and_command(tmp_path):
+    assert start(tmp_path / "new" / "run") is None
+    run = tmp_path / "new" / "run"
+    assert json.loads((run / "config.json").read_text()) == SETTINGS
+    assert (run / "command.txt").read_text() == "python 'a b.py'\n"
+
+
+def test_an_earlier_run_is_moved_not_overwritten(tmp_path):
+    for expected in (None, str(tmp_path / "run.1"), str(tmp_path / "run.2")):
+        assert start(tmp_path / "run") == expected
+        RunFolder(tmp_path / "run").checkpoint.parent.mkdir()
+        RunFolder(tmp_path / "run").checkpoint.write_text("weights")
+    assert (tmp_path / "run.1" / "checkpoints" / "last.ckpt").exists()
+
+
+def test_a_run_that_never_began_is_replaced(tmp_path):
+    start(tmp_path / "run")
+    assert start(tmp_path / "run", epochs=4) is None
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["epochs"] == 4
+
+
+def test_resume_needs_the_same_settings(tmp_path):
+    start(tmp_path / "run")
+    resume(tmp_path / "run")
+    with pytest.raises(RunError, match="epochs was 3 and is now 4"):
+        resume(tmp_path / "run", epochs=4)
+    with pytest.raises(RunError, match="lr was None and is now 0.1"):
+        resume(tmp_path / "run", lr=0.1)
+
+
+def test_resume_needs_a_run(tmp_path):
+    with pytest.raises(RunError, match="holds no run"):
+        resume(tmp_path)
+    (tmp_path / "config.json").write_text("{")
+    with pytest.raises(RunError, match="config.json is damaged"):
+        resume(tmp_path)
+
+
+def test_unwritable_folder(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match="cannot write to the output folder"):
+        start(tmp_path / "file" / "run")
+
+
+def test_json_that_fails_leaves_the_old(tmp_path):
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_summary():
+    results = [{"test_accuracy": a, "test_mean_class_accuracy": 0.5} for a in (0.7, 0.8, 0.9)]
+    summary = summarise(results)
+    assert summary["test_accuracy"] == pytest.approx({"mean": 0.8, "std": 0.1})
+    assert summary["test_mean_class_accuracy"] == {"mean": 0.5, "std": 0.0}
+    assert summarise(results[:1])["test_accuracy"] == {"mean": 0.7, "std": None}

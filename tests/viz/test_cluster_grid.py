@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from pointcluster.viz import cluster_grid
+from pointcluster.viz.cluster_grid import project
+
+
+def draw(path, count=5, points=50, **options):
+    rng = np.random.default_rng(0)
+    clouds = [rng.normal(size=(points, 3)) for _ in range(count)]
+    clusters = [rng.integers(0, 4, points) for _ in range(count)]
+    options.setdefault("titles", [f"cloud {i}" for i in range(count)])
+    return cluster_grid(path, clouds, clusters, **options)
+
+
+def test_one_panel_a_cloud(tmp_path):
+    path = draw(tmp_path / "new" / "a.png", heading="five clouds", columns=3)
+    assert [file.name for file in path.parent.iterdir()] == ["a.png"]
+    picture = imread(path)[..., :3]
+    height, width = picture.shape[:2]
+    assert width == 3 * 360
+    for i in range(6):
+        row, column = divmod(i, 3)
+        top, tall = 70 + row * (height - 70) // 2, (height - 70) // 2
+        panel = picture[top : top + int(tall * 0.75), column * 360 : (column + 1) * 360]
+        coloured = (np.ptp(panel, axis=-1) > 0.2).mean()
+        assert (coloured > 0.003) == (i < 5), i
+
+
+def test_same_picture_each_time(tmp_path):
+    assert draw(tmp_path / "a.png").read_bytes() == draw(tmp_path / "b.png").read_bytes()
+
+
+def test_global_state_of_matplotlib_is_left_alone(tmp_path):
+    draw(tmp_path / "a.png")
+    assert "matplotlib.pyplot" not in sys.modules or not sys.modules[
+        "matplotlib.pyplot"
+    ].get_fignums()
+
+
+@pytest.mark.parametrize("points", [1, 2])
+def test_tiny_clouds(tmp_path, points):
+    assert draw(tmp_path / "a.png", points=points).exists()
+
+
+def test_mismatched_lengths(tmp_path):
+    with pytest.raises(ValueError, match="5 clouds, 5 clusters and 1 titles"):
+        draw(tmp_path / "a.png", titles=["one"])
+    with pytest.raises(ValueError, match="2 points and 3 cluster numbers"):
+        cluster_grid(tmp_path / "a.png", [np.ones((2, 3))], [np.zeros(3)], titles=["a"])
+
+
+def test_up_is_up_and_near_is_near():
+    corners = np.array([[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0.0]])
+    screen, depth = project(corners)
+    assert screen[0, 1] > 0.9 and abs(screen[0, 0]) < 1e-9
+    assert depth[2] > depth[3]
+    assert screen[4, 0] > screen[5, 0]
+    assert np.allclose(np.linalg.norm(np.c_[screen, depth], axis=1), 1)
