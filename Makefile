@@ -14,7 +14,7 @@ CONSTRAINTS ?= $(if $(filter 3.11 3.12 3.13,$(PYTHON_VERSION)),constraints.txt)
 
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
-# A wheel before a newer release that would have to be compiled.
+# --prefer-binary: an older wheel rather than a newer release that would have to be compiled.
 INSTALL := $(PIP) install -qq --prefer-binary $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 EXTENSIONS := torch-cluster==1.6.3 torch-scatter==2.1.2
 
@@ -44,29 +44,47 @@ bench: $(VENV)/.train  ## measure time and memory; BENCHMARKS="geometry" for one
 	    echo "== benchmarks/$$name.py $(ARGS)"; $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; \
 	done
 
-# The two have no wheels of their own and are tied to one torch: build once for each torch, keep the
-# wheels outside the checkout. pip's cache is left out, as it does not tell one torch from another.
-# A GPU build (torch sees a GPU and there is nvcc) compiles one file at a time, as its wrapper of the
-# compiler is not safe in threads. A build appears under its name only when it is whole.
+# The two have no wheels of their own and are tied to one torch: build each once for each torch, keep
+# the wheels outside the checkout. pip's cache is left out, as it does not tell one torch from another.
+# A GPU build (torch sees a GPU and there is nvcc) compiles one file at a time, as torch's wrapper of
+# the compilers is not safe in threads then. A wheel appears in the cache only when it is whole.
+define EXT_TAG
+import sysconfig, torch
+from torch.utils.cpp_extension import CUDA_HOME
+gpu = "-cuda" if CUDA_HOME and torch.cuda.is_available() else ""
+print("torch" + torch.__version__ + gpu + "/" + sysconfig.get_config_var("SOABI"))
+endef
+define EXT_CHECK
+import torch, torch_cluster, torch_scatter as s
+print("torch-cluster", torch_cluster.__version__, "and torch-scatter", s.__version__, "work with torch", torch.__version__)
+endef
+export EXT_TAG EXT_CHECK
+
 ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 minutes, needs g++), install them
 	@set -e; \
-	tag=$$($(BIN)/python -c 'import sysconfig, torch; from torch.utils.cpp_extension import CUDA_HOME as home; print(f"torch{torch.__version__}" + ("-cuda" if home and torch.cuda.is_available() else "") + "/" + sysconfig.get_config_var("SOABI"))'); \
-	wheels="$(WHEELS)/$$tag"; \
-	if [ ! -d "$$wheels" ]; then \
-	    command -v "$${CXX:-g++}" >/dev/null || { echo "make ext: no C++ compiler; on Debian: apt-get install g++ python3-dev" >&2; exit 1; }; \
-	    echo "building $(EXTENSIONS) into $$wheels"; \
-	    $(INSTALL) setuptools wheel; \
-	    mkdir -p "$$(dirname "$$wheels")"; \
-	    part=$$(mktemp -d "$$wheels.XXXXXX"); trap 'rm -rf "$$part"' EXIT; trap 'exit 130' INT TERM; \
-	    case "$$tag" in *-cuda/*) jobs=1;; *) jobs=$(JOBS);; esac; \
-	    printf '[build_ext]\nparallel = %s\n' "$$jobs" > "$$part/parallel.cfg"; \
-	    DIST_EXTRA_CONFIG="$$part/parallel.cfg" $(PIP) wheel -qq --no-cache-dir --no-deps --no-build-isolation \
-	        --no-binary torch-cluster,torch-scatter --wheel-dir "$$part" $(EXTENSIONS); \
-	    rm "$$part/parallel.cfg"; chmod 755 "$$part"; \
-	    [ -d "$$wheels" ] || mv "$$part" "$$wheels"; \
-	fi; \
-	$(PIP) install --quiet --no-deps --no-index --force-reinstall "$$wheels"/*.whl; \
-	$(BIN)/python -c 'import torch, torch_cluster, torch_scatter; print("torch-cluster", torch_cluster.__version__, "and torch-scatter", torch_scatter.__version__, "work with torch", torch.__version__)'
+	tag=$$($(BIN)/python -c "$$EXT_TAG"); \
+	cache="$(WHEELS)/$$tag"; \
+	mkdir -p "$$cache"; \
+	for package in $(EXTENSIONS); do \
+	    name=$$(echo "$$package" | sed 's/-/_/g; s/==/-/'); \
+	    if ! ls "$$cache/$$name"-*.whl > /dev/null 2>&1; then \
+	        command -v "$${CXX:-g++}" > /dev/null || \
+	            { echo "make ext: no C++ compiler; on Debian: apt-get install g++ python3-dev" >&2; exit 1; }; \
+	        echo "building $$package into $$cache"; \
+	        $(INSTALL) setuptools wheel; \
+	        part=$$(mktemp -d "$$cache/part.XXXXXX"); \
+	        trap 'rm -rf "$$part"' EXIT; trap 'exit 130' INT TERM; \
+	        case "$$tag" in *-cuda/*) jobs=1;; *) jobs=$(JOBS);; esac; \
+	        printf '[build_ext]\nparallel = %s\n' "$$jobs" > "$$part/jobs.cfg"; \
+	        DIST_EXTRA_CONFIG="$$part/jobs.cfg" $(PIP) wheel -qq --no-cache-dir --no-deps --no-build-isolation \
+	            --no-binary :all: --wheel-dir "$$part" "$$package"; \
+	        mv "$$part"/*.whl "$$cache/"; \
+	        rm -rf "$$part"; \
+	    fi; \
+	    set -- "$$@" "$$cache/$$name"-*.whl; \
+	done; \
+	$(PIP) install -qq --no-deps --no-index --force-reinstall "$$@"; \
+	$(BIN)/python -c "$$EXT_CHECK"
 
 no-ext: $(VENV)/.train  ## take torch-cluster and torch-scatter out of the environment again
 	$(PIP) uninstall --quiet --yes torch-cluster torch-scatter
