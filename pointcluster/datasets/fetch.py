@@ -1,4 +1,4 @@
-"""Fetching an archive of a public data set: https only, resumed, checked, unpacked inside its folder."""
+"""Fetching an archive: https only, resumed, checked, unpacked inside its folder."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ import hashlib
 import os
 import stat
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import Sequence
 
 import requests
 
@@ -69,7 +69,8 @@ def _download_one(session: requests.Session, url: str, part: Path, timeout: floa
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
         if have and response.status_code == 416:  # nothing left to send: check the length below
-            expected = int(response.headers.get("Content-Range", f"*/{have}").rpartition("/")[2])
+            whole = response.headers.get("Content-Range", f"*/{have}").rpartition("/")[2]
+            expected: int | None = int(whole)
         else:
             response.raise_for_status()
             resumed = response.status_code == 206
@@ -101,8 +102,8 @@ def check_digest(path: Path, record: Path) -> str:
         expected = record.read_text().split()[0]
         if digest != expected:
             raise ValueError(
-                f"{path} has SHA-256 {digest}, and {record} says {expected}: the file is damaged or "
-                f"has changed at its source. Delete {path.name} and try again, or delete "
+                f"{path} has SHA-256 {digest}, and {record} says {expected}: the file is damaged "
+                f"or has changed at its source. Delete {path.name} and try again, or delete "
                 f"{record.name} if you trust the new file."
             )
     else:
@@ -114,7 +115,8 @@ def unpack(archive: Path, folder: Path) -> None:
     """Unpack a zip archive into a folder, and refuse members that would leave it.
 
     Raises:
-        ValueError: The archive is damaged, or a member is absolute, climbs with ``..`` or is a link.
+        ValueError: The archive is damaged, or has a member that is absolute, climbs with ``..`` or
+            is a link.
     """
     try:
         with zipfile.ZipFile(archive) as file:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
-from typing import Callable
 
 import numpy as np
 import torch
@@ -77,7 +77,7 @@ class ModelNet40(InMemoryDataset):
         # The lists hold paths of the machine they were written on: only the names count.
         files = [folder / Path(line).name for line in _lines(folder / f"{split}_files.txt")]
         parts = [_read(file, len(self.classes)) for file in files]
-        pos, y = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts))
+        pos, y = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
         expected = None if sizes is None else sizes[split == "test"]
         if expected is not None and len(y) != expected:
             raise ValueError(f"{folder}: the {split} split has {len(y):,} clouds, not {expected:,}")

@@ -1,4 +1,4 @@
-"""Training with Lightning: the module, the data, the checkpoint, and one function that runs them."""
+"""Training with Lightning: the module, the data, and one function that runs them."""
 
 from pointcluster.training.arguments import Parser, add_training_arguments, number
 from pointcluster.training.classifier import Classifier

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from typing import Any, Callable, NoReturn, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any, NoReturn
 
 
 class Parser(argparse.ArgumentParser):
@@ -57,7 +58,7 @@ def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -
     add(group, "--epochs", count, None, "how often each training cloud is seen", metavar="N")
     add(group, "--batch-size", count, 32, "clouds a step and device", metavar="N")
     add(group, "--lr", number(float, 0), 2e-3,
-        "highest learning rate of AdamW, after a line up and before a cosine down", metavar="X")  # fmt: skip
+        "highest learning rate of AdamW: a line up to it, a cosine down", metavar="X")  # fmt: skip
     add(group, "--weight-decay", number(float, 0), 0.05, "of matrices only", metavar="X")
     add(group, "--label-smoothing", number(float, 0, 1), None,
         "part of the target that is spread over all classes", metavar="X")  # fmt: skip

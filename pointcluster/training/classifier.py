@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import lightning
 import torch
@@ -93,7 +94,7 @@ class Classifier(lightning.LightningModule):
         self.log(f"{split}_loss", loss, sync_dist=True, **options)
         self.log_dict(getattr(self, f"{split}_metrics"), **options)
 
-    def configure_optimizers(self) -> dict[str, Any]:
+    def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(decay_groups(self.model, self.weight_decay), lr=self.lr)
         steps = int(self.trainer.estimated_stepping_batches)
         schedule = cosine_with_warmup(optimizer, steps, round(self.warmup * steps))
@@ -103,13 +104,17 @@ class Classifier(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = {"config": dict(self.model.config), "classes": self.classes}
+        checkpoint["network"] = self._network()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = checkpoint.get("network")
-        expected = {"config": dict(self.model.config), "classes": self.classes}
+        expected = self._network()
         if found != expected:
             raise RunError(
                 f"the checkpoint is of another network or data set: it holds {found}, "
                 f"this run has {expected}"
             )
+
+    def _network(self) -> dict[str, Any]:
+        config: Any = self.model.config
+        return {"config": dict(config), "classes": self.classes}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any, Callable, Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import lightning
 import numpy as np
@@ -59,21 +60,23 @@ class PointDataModule(lightning.LightningDataModule):
         self.test = SeededDataset(test, transform=test_transform, seed=seed)
 
     def train_dataloader(self) -> DataLoader:
-        sampler = EpochSampler(self.train, seed=self.seed, **self._share())
+        rank, processes = self._share()
+        sampler = EpochSampler(self.train, num_replicas=processes, rank=rank, seed=self.seed)
         # A last batch of few clouds would weigh as much as a full one: it is left out, and other
         # clouds fall into it next epoch.
         return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> DataLoader:
-        return self._loader(self.val, ShardSampler(len(self.val), **self._share()))
+        return self._loader(self.val, ShardSampler(len(self.val), *self._share()))
 
     def test_dataloader(self) -> DataLoader:
-        return self._loader(self.test, ShardSampler(len(self.test), **self._share()))
+        return self._loader(self.test, ShardSampler(len(self.test), *self._share()))
 
-    def _share(self) -> dict[str, int]:
+    def _share(self) -> tuple[int, int]:
+        """Number of this process, and how many there are."""
         if self.trainer is None:
-            return {"rank": 0, "num_replicas": 1}
-        return {"rank": self.trainer.global_rank, "num_replicas": self.trainer.world_size}
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
 
     def _loader(
         self, dataset: SeededDataset, sampler: Sampler, *, drop_last: bool = False

@@ -7,9 +7,10 @@ import signal
 import sys
 import threading
 import warnings
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Iterator
+from typing import Literal
 
 import lightning
 from lightning.pytorch.callbacks import TQDMProgressBar
@@ -34,7 +35,7 @@ def fit_and_test(
     resume: bool = False,
     accelerator: str = "auto",
     devices: str | int = "auto",
-    precision: str = "32-true",
+    precision: Literal["32-true", "bf16-mixed"] = "32-true",
     title: str = "",
     callbacks: tuple[lightning.Callback, ...] = (),
 ) -> dict[str, float]:

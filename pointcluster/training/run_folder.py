@@ -6,8 +6,9 @@ import json
 import os
 import shlex
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Sequence
+from typing import Any
 
 
 class RunError(ValueError):
@@ -81,9 +82,7 @@ class RunFolder:
             if began.get(name) != json.loads(json.dumps(settings.get(name)))
         ]
         if differ:
-            raise RunError(
-                f"--resume: {self.path} began with other settings: {'; '.join(differ)}"
-            )
+            raise RunError(f"--resume: {self.path} began with other settings: {'; '.join(differ)}")
 
     def check_writable(self) -> None:
         """Make the folder and write to it, so that a run does not fail after its first epoch."""

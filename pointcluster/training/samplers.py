@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Iterator
+from collections.abc import Iterator
 
 from torch.utils.data import DistributedSampler, Sampler
 
 
 class EpochSampler(DistributedSampler):
-    """Torch's sampler (an order by seed and epoch, shared among processes), giving the epoch too."""
+    """Torch's order by seed and epoch, shared among processes, with the epoch in it."""
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
         return ((self.epoch, index) for index in super().__iter__())
@@ -23,11 +23,11 @@ class ShardSampler(Sampler):
     Args:
         size: Items in all.
         rank: Number of this process.
-        num_replicas: How many processes there are.
+        processes: How many processes there are.
     """
 
-    def __init__(self, size: int, *, rank: int = 0, num_replicas: int = 1) -> None:
-        self.indices = range(rank, size, num_replicas)
+    def __init__(self, size: int, rank: int = 0, processes: int = 1) -> None:
+        self.indices = range(rank, size, processes)
 
     def __len__(self) -> int:
         return len(self.indices)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import statistics
-from typing import Any, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 
 def summarise(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:

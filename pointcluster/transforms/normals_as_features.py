@@ -10,7 +10,7 @@ from torch_geometric.transforms import BaseTransform
 class NormalsAsFeatures(BaseTransform):
     """Appends ``data.normal`` to the point features ``data.x``.
 
-    Put it last: transforms that turn or stretch a cloud keep ``normal`` right, and leave ``x`` alone.
+    Put it last: transforms that turn or stretch a cloud keep ``normal`` right, not ``x``.
 
     Shapes and units:
         ``x [P, F]`` or none becomes ``x [P, F + 3]``.

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 
@@ -53,7 +53,9 @@ def cluster_grid(
     figure.suptitle(heading, y=1 - 0.12 / figure.get_figheight(), va="top", fontsize=11)
     for panel in grid.flat:
         panel.set_axis_off()
-    for panel, pos, cluster, title in zip(grid.flat, clouds, clusters, titles):
+    for panel, pos, cluster, title in zip(
+        grid.flat, clouds, clusters, titles, strict=False
+    ):  # the last row may have empty panels
         if len(pos) != len(cluster):
             raise ValueError(f"a cloud has {len(pos)} points and {len(cluster)} cluster numbers")
         screen, depth = project(np.asarray(pos))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Sequence
 
 import numpy as np
 
@@ -59,7 +59,9 @@ def confusion_picture(
         colour = "white" if share[row, column] > 0.55 else "black"
         text = str(counts[row, column])
         panel.text(column, row, text, ha="center", va="center", fontsize=small, color=colour)
-    bar = figure.add_axes(((left + side + 0.15) / width, below / height, 0.14 / width, side / height))
+    bar = figure.add_axes(
+        ((left + side + 0.15) / width, below / height, 0.14 / width, side / height)
+    )
     figure.colorbar(image, cax=bar, ticks=[0, 0.5, 1], format=lambda value, _: f"{value:.0%}")
     bar.tick_params(labelsize=8)
     bar.set_title("of row", fontsize=8)

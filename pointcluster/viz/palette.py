@@ -6,18 +6,21 @@ import numpy as np
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, less black and
 # with a darker yellow that shows on white.
-PALETTE = np.array(
-    [
-        [0, 114, 178],
-        [230, 159, 0],
-        [0, 158, 115],
-        [204, 121, 167],
-        [86, 180, 233],
-        [213, 94, 0],
-        [214, 200, 20],
-        [110, 110, 110],
-    ]
-) / 255.0
+PALETTE = (
+    np.array(
+        [
+            [0, 114, 178],
+            [230, 159, 0],
+            [0, 158, 115],
+            [204, 121, 167],
+            [86, 180, 233],
+            [213, 94, 0],
+            [214, 200, 20],
+            [110, 110, 110],
+        ]
+    )
+    / 255.0
+)
 
 
 def cluster_colours(pos: np.ndarray, cluster: np.ndarray) -> np.ndarray:

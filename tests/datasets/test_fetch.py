@@ -119,7 +119,9 @@ def test_digest_is_recorded_then_compared(tmp_path):
         check_digest(path, record)
 
 
-@pytest.mark.parametrize("name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:x"])
+@pytest.mark.parametrize(
+    "name", ["../out.txt", "/out.txt", "a/../../out.txt", "..\\out.txt", "C:x"]
+)
 def test_archive_cannot_leave_its_folder(tmp_path, name):
     with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
         file.writestr("good.txt", "good")

@@ -36,9 +36,7 @@ def test_what_is_no_checkpoint(tmp_path, content, capsys):
     path = tmp_path / "last.ckpt"
     torch.save({"a": torch.ones(500), "b": Code() if content == "code" else 0}, path)
     whole = path.read_bytes()
-    path.write_bytes(
-        {"code": whole, "cut": whole[:-400], "text": b"hello", "empty": b""}[content]
-    )
+    path.write_bytes({"code": whole, "cut": whole[:-400], "text": b"hello", "empty": b""}[content])
     with pytest.raises(RunError, match="last.ckpt is damaged or is no training checkpoint"):
         AtomicCheckpointIO().load_checkpoint(path)
     assert "this ran" not in capsys.readouterr().out

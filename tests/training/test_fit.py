@@ -143,7 +143,7 @@ def test_two_processes_count_every_test_cloud_once(tmp_path):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=500,
     )
     assert done.returncode == 0, done.stderr
     assert done.stdout.count("counted 11") == 2

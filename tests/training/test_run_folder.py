@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pointcluster.training import RunError, RunFolder, summarise, write_json
+from pointcluster.training import RunError, RunFolder, write_json
 
 SETTINGS = {"epochs": 3, "data": "HomeObjects"}
 
@@ -68,11 +68,3 @@ def test_json_that_fails_leaves_the_old(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
-
-
-def test_summary():
-    results = [{"test_accuracy": a, "test_mean_class_accuracy": 0.5} for a in (0.7, 0.8, 0.9)]
-    summary = summarise(results)
-    assert summary["test_accuracy"] == pytest.approx({"mean": 0.8, "std": 0.1})
-    assert summary["test_mean_class_accuracy"] == {"mean": 0.5, "std": 0.0}
-    assert summarise(results[:1])["test_accuracy"] == {"mean": 0.7, "std": None}

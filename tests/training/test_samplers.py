@@ -20,7 +20,7 @@ def test_order_depends_on_seed_and_epoch():
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 7])
 def test_shards_hold_every_item_once(processes):
-    shards = [ShardSampler(20, rank=rank, num_replicas=processes) for rank in range(processes)]
+    shards = [ShardSampler(20, rank, processes) for rank in range(processes)]
     items = [index for shard in shards for _, index in shard]
     assert sorted(items) == list(range(20))
     assert [len(shard) for shard in shards] == [len(list(shard)) for shard in shards]

@@ -38,9 +38,9 @@ def test_same_picture_each_time(tmp_path):
 
 def test_global_state_of_matplotlib_is_left_alone(tmp_path):
     draw(tmp_path / "a.png")
-    assert "matplotlib.pyplot" not in sys.modules or not sys.modules[
-        "matplotlib.pyplot"
-    ].get_fignums()
+    assert (
+        "matplotlib.pyplot" not in sys.modules or not sys.modules["matplotlib.pyplot"].get_fignums()
+    )
 
 
 @pytest.mark.parametrize("points", [1, 2])
