@@ -45,7 +45,7 @@ def confusion_picture(
     )
     image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
     small = 8 if number <= 20 else 5.5
-    names = [f"{name} ({n})" for name, n in zip(classes, total[:, 0])]
+    names = [f"{name} ({n})" for name, n in zip(classes, total[:, 0], strict=True)]
     panel.set_xticks(range(number), classes, rotation=90, fontsize=small + 1)
     panel.set_yticks(range(number), names, fontsize=small + 1)
     panel.set_xlabel("predicted")
@@ -55,7 +55,7 @@ def confusion_picture(
     panel.set_yticks(np.arange(number + 1) - 0.5, minor=True)
     panel.grid(which="minor", color="0.88", linewidth=0.6)
     panel.tick_params(which="minor", length=0)
-    for row, column in zip(*np.nonzero(counts)):
+    for row, column in np.argwhere(counts):
         colour = "white" if share[row, column] > 0.55 else "black"
         text = str(counts[row, column])
         panel.text(column, row, text, ha="center", va="center", fontsize=small, color=colour)

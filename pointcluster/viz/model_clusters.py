@@ -53,7 +53,7 @@ def model_clusters(
     names = [name.replace("_", " ") for name in classes]
     titles = [
         names[label] if label == p else f"{names[label]}, taken for {names[p]}"
-        for (_, label, _), p in zip(chosen, predicted)
+        for (_, label, _), p in zip(chosen, predicted, strict=True)
     ]
     clouds = [batch.batch == i for i in range(len(chosen))]
     return cluster_grid(
