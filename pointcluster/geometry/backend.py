@@ -140,8 +140,7 @@ def backends() -> Backends:
             Backend(
                 "torch",
                 True,
-                ("knn (CPU, small clouds)", "fps (CPU, small clouds)")
-                + (() if gpu else extra),
+                ("knn (CPU, small clouds)", "fps (CPU, small clouds)") + (() if gpu else extra),
                 "plain tensors on any device; many small clouds in one go",
             ),
         )

@@ -110,18 +110,20 @@ def sample(
     out: list[Tensor | None] = [None] * len(sizes)
     for clouds in of_like_size([n if m else 0 for n, m in zip(sizes, nums, strict=True)]):
         n = max(sizes[c] for c in clouds)
-        if backend == "kdtree" and (asked != "auto" or len(clouds) <= FEW_CLOUDS or n >= BUCKETS_FROM):
+        if backend == "kdtree" and (
+            asked != "auto" or len(clouds) <= FEW_CLOUDS or n >= BUCKETS_FROM
+        ):
             for c in clouds:
                 points = pos[starts[c] : starts[c + 1]].cpu().numpy()
-                picks = _one_cloud(points, nums[c], first[c])
-                out[c] = torch.from_numpy(picks).to(pos.device) + starts[c]
+                found = _one_cloud(points, nums[c], first[c])
+                out[c] = torch.from_numpy(found).to(pos.device) + starts[c]
             continue
-        group = [[part[c] for c in clouds] for part in (nums, sizes, first)]
+        m, n_of, f = ([part[c] for c in clouds] for part in (nums, sizes, first))
         if backend in ("torch", "kdtree"):
             rows, _ = padded_rows(sizes, clouds, pos.device)
-            picks = _rows(pos[rows], *group)
+            picks = _rows(pos[rows], m, n_of, f)
         else:
-            picks = _verified(pos, clouds, starts, *group, backend)
+            picks = _verified(pos, clouds, starts, m, n_of, f, backend)
         if len(clouds) == len(sizes) and len(set(nums)) == 1:
             return (picks + torch.tensor(starts[:-1], device=pos.device)[:, None]).view(-1)
         for row, c in enumerate(clouds):
@@ -218,8 +220,8 @@ def _one_cloud(points: np.ndarray, num: int, first: int) -> np.ndarray:
 def _fpsample(points: np.ndarray, num: int, first: int) -> np.ndarray:
     """The plain sampler of `fpsample`, whose distances are rounded as ours.
 
-    Of equally far points it takes the last, so it sees the cloud from its end. Its bucketed samplers
-    would be faster on large clouds but do not begin at the point they are told to.
+    Of equally far points it takes the last, so it sees the cloud from its end. Its bucketed
+    samplers would be faster on large clouds but do not begin at the point they are told to.
     """
     import fpsample
 
@@ -296,8 +298,8 @@ def _verified(
     """Take the anchors from a compiled kernel and sample again the clouds where it strayed.
 
     A kernel that rounds another way, or breaks a tie another way, takes another point, and all
-    points after it differ. Checking a given sequence needs no step-by-step work, so it is fast where
-    the kernels are: on a GPU.
+    points after it differ. Checking a given sequence needs no step-by-step work, so it is fast
+    where the kernels are: on a GPU.
     """
     # The kernels begin at a cloud's first point: exchange it with the one to begin at.
     order = [torch.arange(starts[c], starts[c + 1], device=pos.device) for c in clouds]
@@ -344,7 +346,9 @@ def _kernel(pos: Tensor, nums: list[int], sizes: list[int], backend: str) -> Ten
     )
     # The kernels take a share and round it up: aim at the middle of the step.
     ratio = torch.tensor(
-        [(m - 0.5) / n for m, n in zip(nums, sizes, strict=True)], dtype=pos.dtype, device=pos.device
+        [(m - 0.5) / n for m, n in zip(nums, sizes, strict=True)],
+        dtype=pos.dtype,
+        device=pos.device,
     )
     if backend == "torch-cluster":
         import torch_cluster
@@ -352,7 +356,7 @@ def _kernel(pos: Tensor, nums: list[int], sizes: list[int], backend: str) -> Ten
         found: Tensor = torch_cluster.fps(pos, batch, ratio, random_start=False)
         return found
     starts = torch.tensor(starts_of(sizes), device=pos.device)
-    return torch.ops.pyg.fps(pos, starts, ratio, False)  # type: ignore[no-any-return]
+    return torch.ops.pyg.fps(pos, starts, ratio, False)
 
 
 # One a voxel -------------------------------------------------------------------------------------
@@ -368,9 +372,9 @@ def voxel_anchors(
     r"""Choose anchors one a voxel of an even grid: for clouds too large for :func:`fps`.
 
     The grid starts at the cloud's lowest corner; its voxels are cubes, of a size for which about
-    `num` of them hold points (within 5 % where the cloud allows it; one voxel may hold coincident
-    points only). In each, the point nearest to the voxel's middle is the anchor, of equally near
-    ones that of the lower index. The cost is that of sorting the points, however many anchors.
+    `num` of them hold points (within 5 % for some hundreds and more; coarse grids grow in steps).
+    In each, the point nearest to the voxel's middle is the anchor, of equally near ones that of the
+    lower index. The cost is that of sorting the points, however many anchors.
 
     Args:
         pos: Positions of the points.

@@ -177,10 +177,11 @@ def build_hierarchy(
 ) -> Hierarchy:
     r"""Work out anchors, groupings, regions and centres of all stages of a network.
 
-    Stage $s$ keeps $n_s = \lceil r_s n_{s-1} \rceil$ anchors a cloud, a few more where that makes its
-    regions equally large. Farthest point sampling runs once: the anchors of a stage are the first ones
-    of the stage before. Inside a stage points are stored region by region. A cloud's geometry depends
-    neither on the other clouds of the batch nor on the order of its points (but for coincident ones).
+    Stage $s$ keeps $n_s = \lceil r_s n_{s-1} \rceil$ anchors a cloud, a few more where that makes
+    its regions equally large. Farthest point sampling runs once: the anchors of a stage are the
+    first ones of the stage before. Inside a stage points are stored region by region. A cloud's
+    geometry depends neither on the other clouds of the batch nor on the order of its points (but
+    for coincident ones).
 
     Args:
         pos: Positions of the points.
@@ -214,7 +215,7 @@ def build_hierarchy(
     # A point's rank is the step at which farthest point sampling took it.
     rank = torch.full_like(ids, len(points))
     ranked = [False] * len(sizes)
-    stages = []
+    stages: list[StageGeometry] = []
     for plan in plans:
         nums = [_rounded(n, plan) for n in sizes]
         rising = ids.sort().values  # canonical order again: ties must not depend on the regions
@@ -269,12 +270,16 @@ def _reduce(
         for m, n, v, r in zip(nums, sizes, by_voxel, ranked, strict=True)
     ]
     if any(new):
-        picks = ids[sample(points[ids], new, sizes, start=start, generator=generator, backend=backend)]
+        picks = ids[
+            sample(points[ids], new, sizes, start=start, generator=generator, backend=backend)
+        ]
         rank[picks] = torch.cat([torch.arange(m, device=ids.device) for m in new])
     for cloud, m in enumerate(new):
         ranked[cloud] |= m > 0
     limit = torch.repeat_interleave(
-        torch.tensor([0 if v else m for m, v in zip(nums, by_voxel, strict=True)], device=ids.device),
+        torch.tensor(
+            [0 if v else m for m, v in zip(nums, by_voxel, strict=True)], device=ids.device
+        ),
         torch.tensor(list(sizes), device=ids.device),
     )
     keep = rank[ids] < limit

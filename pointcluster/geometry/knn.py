@@ -312,7 +312,13 @@ def _refined(
         source = keep[cloud].nonzero().view(-1)
         target = keep[query_cloud].nonzero().view(-1)
         found = _kernel(
-            pos[source], query[target], k + 1, cloud[source], query_cloud[target], len(sizes), backend
+            pos[source],
+            query[target],
+            k + 1,
+            cloud[source],
+            query_cloud[target],
+            len(sizes),
+            backend,
         )
         index = source[found].view(-1, k + 1)
         d = squared_distance(pos[index], query[target][:, None])

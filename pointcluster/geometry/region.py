@@ -18,8 +18,8 @@ class ClusterGeometry(NamedTuple):
     r"""Where points are clustered: regions, centres and what the centres are the mean of.
 
     Points are *stored* region by region, so that each region is a slice. Centre $m$ of region $r$
-    has the number $r M + m$. A region with fewer points than centres repeats its centres; a repeated
-    one never takes a point, since the first of equals does.
+    has the number $r M + m$. A region with fewer points than centres repeats its centres; a
+    repeated one never takes a point, since the first of equals does.
     """
 
     order: Tensor | None
@@ -56,9 +56,9 @@ def region_levels(size: int, region_size: int | None) -> int:
 def split_evenly(pos: Tensor, sizes: Sequence[int], levels: int) -> tuple[Tensor, Tensor]:
     r"""Halve clouds `levels` times, each part at the median of its longest axis.
 
-    The parts of a cloud are boxes whose numbers of points differ by one at most. A tie at the median
-    goes by the points' order. This is a KD-tree's construction for all clouds at once; it costs
-    $O(N \log N)$ a level.
+    The parts of a cloud are boxes whose numbers of points differ by one at most. A tie at the
+    median goes by the points' order. This is a KD-tree's construction for all clouds at once; it
+    costs $O(N \log N)$ a level.
 
     Shapes:
         - **pos:** $(N, D)$, clouds of at least $2^{levels}$ points
@@ -127,7 +127,9 @@ def partition(
     region_sizes: list[list[int]] = [[] for _ in sizes]
     starts = starts_of(sizes)
     for level in sorted(set(levels)):
-        for clouds in of_like_size([n if at == level else 0 for n, at in zip(sizes, levels, strict=True)]):
+        for clouds in of_like_size(
+            [n if at == level else 0 for n, at in zip(sizes, levels, strict=True)]
+        ):
             whole = len(clouds) == len(sizes)
             if whole:
                 inside, back = pos, None
@@ -165,11 +167,11 @@ def cluster_geometry(
 ) -> ClusterGeometry:
     r"""Work out regions, centres and groupings for one set of points.
 
-    Regions are boxes with equally many points (`region_size` or fewer; sizes inside a cloud differ by
-    one at most), found by halving a cloud at the median of its longest axis; `None` makes each cloud
-    one region. In each region, `num_centers` centres sit on points chosen evenly, and each one's
-    grouping is the `k` nearest points of its region. A region with fewer points has them all, once,
-    in each grouping. Nothing depends on the order of the points, but for coincident ones.
+    Regions are boxes with equally many points (`region_size` or fewer; sizes inside a cloud differ
+    by one at most), found by halving a cloud at the median of its longest axis; `None` makes each
+    cloud one region. In each region, `num_centers` centres sit on points chosen evenly, and each
+    one's grouping is the `k` nearest points of its region. A region with fewer points has them all,
+    once, in each grouping. Nothing depends on the order of the points, but for coincident ones.
 
     Args:
         pos: Positions of the points.
@@ -223,7 +225,9 @@ def _given_centers(
     centers: Tensor, pos: Tensor, sizes: Sequence[int], num_centers: int, region_size: int | None
 ) -> Tensor:
     if region_size is not None:
-        raise ValueError("centres can be given only where each cloud is one region: region_size=None")
+        raise ValueError(
+            "centres can be given only where each cloud is one region: region_size=None"
+        )
     expected = num_centers * sum(n > 0 for n in sizes)
     if centers.dtype != torch.int64 or centers.shape != (expected,):
         raise ValueError(

@@ -9,13 +9,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-
 from pointcluster.models.factory import create_model
+from pointcluster.models.point_coc import PointCoC
 
 
 def save_model(
-    path: str | os.PathLike[str], model: nn.Module, metadata: dict[str, Any] | None = None
+    path: str | os.PathLike[str], model: PointCoC, metadata: dict[str, Any] | None = None
 ) -> Path:
     """Write a network to `path` with `.safetensors` and, beside it, `.json`.
 
@@ -53,7 +52,7 @@ def save_model(
 
 def load_model(
     path: str | os.PathLike[str], *, name: str | None = None
-) -> tuple[nn.Module, dict[str, Any]]:
+) -> tuple[PointCoC, dict[str, Any]]:
     """Read a network that :func:`save_model` wrote, in evaluation mode, and its metadata.
 
     Args:
@@ -84,7 +83,7 @@ def load_model(
         raise ValueError(f"{files[1]} does not describe a network: {error!r}") from error
     if hashlib.sha256(weights).hexdigest() != digest:
         raise ValueError(
-            f"{files[0]} is damaged or of another run: its SHA-256 is not the one in {files[1].name}"
+            f"{files[0]} is damaged or of another run: {files[1].name} has another SHA-256"
         )
     if name is not None and config.get("name") != name:
         raise ValueError(f"{files[0]} holds {config.get('name')!r}, expected {name!r}")

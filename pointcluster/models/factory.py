@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import nn
-
 from pointcluster.models.point_coc import SIZES, PointCoC
 
 
@@ -16,7 +14,7 @@ def list_models() -> list[str]:
 
 def create_model(
     name: str, *, num_classes: int = 40, in_channels: int = 0, **options: Any
-) -> nn.Module:
+) -> PointCoC:
     """Build a network.
 
     Args:
@@ -31,15 +29,6 @@ def create_model(
     """
     if name not in SIZES:
         raise ValueError(f"there is no network {name!r}: choose one of {', '.join(list_models())}")
-    channels, depths, heads, num_centers, mlp_ratio, k = SIZES[name]
-    size: dict[str, Any] = {
-        "channels": channels,
-        "depths": depths,
-        "heads": heads,
-        "num_centers": num_centers,
-        "mlp_ratio": mlp_ratio,
-        "k": k,
-    }
-    model = PointCoC(num_classes, in_channels, **(size | options))
+    model = PointCoC(num_classes, in_channels, **(SIZES[name]._asdict() | options))
     model.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels, **options}
     return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,13 +13,31 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
 
-#                        channels             depths        heads          centres  ratio  k
+
+class Size(NamedTuple):
+    """What makes one network larger than another; the terms are :class:`PointCoC`'s."""
+
+    channels: tuple[int, ...]
+    depths: tuple[int, ...]
+    heads: tuple[int, ...]
+    ratios: tuple[float, ...]
+    encode: tuple[int, ...]
+    k: int
+    mlp_ratio: float
+    head_hidden: int
+
+
+# fmt: off
 SIZES = {
-    "point_coc_tiny": (((32, 64, 128, 192), (1, 1, 2, 1), (2, 2, 4, 4), 4, 2.0, 16)),
-    "point_coc_small": (((48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), 4, 3.0, 24)),
+    # channels, blocks, heads and share of points kept for each stage, hidden channels of its
+    # encoder; points an anchor gathers; hidden channels of an MLP as a multiple; channels of the head
+    "point_coc_tiny": Size(
+        (48, 96, 192), (1, 1, 1), (2, 4, 4), (0.25, 0.5, 0.5), (16, 0, 0), 16, 2.0, 128),
+    "point_coc_small": Size(
+        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.5,) * 4, (32, 16, 16, 16), 24, 3.0, 256),
 }
-"""Sizes of the networks: channels, blocks and heads of the four stages, centres a region, hidden
-channels of the MLP as a multiple, and how many points an anchor gathers."""
+# fmt: on
+"""The networks by name."""
 
 
 class Features(NamedTuple):
@@ -38,7 +56,7 @@ class Features(NamedTuple):
 class PointClusters(NamedTuple):
     """The clusters of one block, seen from the points that went into the network."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     """Number of each point's centre. [N, heads]"""
     similarity: Tensor
     """Similarity of its anchor to that centre, in (0, 1). [N, heads]"""
@@ -70,9 +88,12 @@ class PointCoC(nn.Module):
         channels: Channels of the stages.
         depths: Blocks of the stages.
         heads: Heads in the stages' blocks.
-        num_centers: Centres a region.
-        mlp_ratio: Hidden channels of the blocks' MLP as a multiple.
+        ratios: Anchors of each stage as a share of the points before.
+        encode: Hidden channels of the MLP that encodes relative positions; 0 for a linear map.
         k: Points that an anchor gathers.
+        mlp_ratio: Hidden channels of the blocks' MLP as a multiple.
+        head_hidden: Channels between pooling and classifier.
+        num_centers: Centres a region.
         center_k: Points that a centre is the mean of.
         region_size: Most points a region.
         dim: Number of axes of the positions.
@@ -96,9 +117,12 @@ class PointCoC(nn.Module):
         channels: Sequence[int],
         depths: Sequence[int],
         heads: Sequence[int],
-        num_centers: int = 4,
-        mlp_ratio: float = 4.0,
+        ratios: Sequence[float],
+        encode: Sequence[int],
         k: int = 24,
+        mlp_ratio: float = 4.0,
+        head_hidden: int = 256,
+        num_centers: int = 4,
         center_k: int = 8,
         region_size: int = 32,
         dim: int = 3,
@@ -106,21 +130,25 @@ class PointCoC(nn.Module):
         drop_path: float = 0.1,
     ) -> None:
         super().__init__()
-        if not len(channels) == len(depths) == len(heads):
+        lengths = [len(each) for each in (channels, depths, heads, ratios, encode)]
+        if len(set(lengths)) > 1:
             raise ValueError(
-                f"channels, depths and heads must be equally many, found {len(channels)}, "
-                f"{len(depths)} and {len(heads)}"
+                "channels, depths, heads, ratios and encode must be equally many, found "
+                f"{', '.join(map(str, lengths))}"
             )
+        self.config: dict[str, Any] = {}  # what create_model() builds it from
         self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
         self.num_features = 2 * channels[-1]
-        self.plans = [StagePlan(0.5, k, region_size, num_centers, center_k)] * len(channels)
+        self.plans = [StagePlan(r, k, region_size, num_centers, center_k) for r in ratios]
         drop = torch.linspace(0, drop_path, sum(depths)).tolist()
-        self.reducers, self.stages = nn.ModuleList(), nn.ModuleList()
+        self.reducers: Any = nn.ModuleList()
+        self.stages: Any = nn.ModuleList()
         width = dim + in_channels
         for stage, (wide, depth, head) in enumerate(zip(channels, depths, heads, strict=True)):
-            hidden = 32 if stage == 0 else 16
             self.reducers.append(
-                PointReducer(width, wide, k=k, num=0.5, dim=dim, mode="max", hidden=hidden)
+                PointReducer(
+                    width, wide, k=k, num=ratios[stage], dim=dim, mode="max", hidden=encode[stage]
+                )
             )
             self.stages.append(
                 nn.ModuleList(
@@ -144,10 +172,10 @@ class PointCoC(nn.Module):
             for s, wide in enumerate(channels)
         ]
         self.norm = CloudNorm(width)
-        self.neck = nn.Sequential(
-            nn.Linear(self.num_features, width), nn.GELU(), nn.Dropout(dropout)
+        self.neck: Any = nn.Sequential(
+            nn.Linear(self.num_features, head_hidden), nn.GELU(), nn.Dropout(dropout)
         )
-        self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+        self.head = nn.Linear(head_hidden, num_classes) if num_classes else nn.Identity()
 
     def forward(self, data: Data, hierarchy: Hierarchy | None = None) -> Tensor:
         """Class scores of each cloud; `hierarchy` reuses geometry worked out before."""

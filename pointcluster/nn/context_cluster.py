@@ -17,7 +17,7 @@ EPS = 1e-8
 class Clusters(NamedTuple):
     """Which centre each point was assigned to, one assignment a head."""
 
-    index: Tensor
+    index: Tensor  # type: ignore[assignment]
     """Number of the centre: region * centres a region + centre in the region. [N, heads]"""
     similarity: Tensor
     """The similarity s to it, in (0, 1). [N, heads]"""
@@ -183,19 +183,19 @@ class ContextCluster(nn.Module):
         if geometry.pool is not None:
             pool = geometry.pool.to(fv.dtype)
             return torch.bmm(pool, fv.view(pool.size(0), pool.size(2), -1)).flatten(0, 1)
-        weight = geometry.weight.to(fv.dtype)
-        center = fv.new_zeros(geometry.grouping.size(0), fv.size(1))
+        # Added up in the points' own order: centres of the same points must come out the same to
+        # the last bit, or rounding, not the rule, would choose between them.
+        index, by = geometry.grouping.sort(dim=1, stable=True)
+        weight = geometry.weight.to(fv.dtype).gather(1, by)
+        center = fv.new_zeros(index.size(0), fv.size(1))
         for slot in range(self.k):  # one neighbour at a time: no [R * M, k, C]
-            center = torch.addcmul(
-                center, weight[:, slot, None], fv[geometry.grouping[:, slot]]
-            )
+            center = torch.addcmul(center, weight[:, slot, None], fv[index[:, slot]])
         return center
 
-    def _in_slices(
-        self, fv: Tensor, geometry: ClusterGeometry
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _in_slices(self, fv: Tensor, geometry: ClusterGeometry) -> tuple[Tensor, Tensor, Tensor]:
         """Regions of equal size: each is a slice, and every step a batched matrix product."""
-        size, m = geometry.region_size, geometry.num_centers
+        m = geometry.num_centers
+        size = geometry.region_size or 0  # a number, where there are slices
         points = fv.view(-1, size, 2, self.heads, self.head_channels)  # [R, P, 2, H, c]
         f, v = points.permute(2, 0, 3, 1, 4).unbind(0)  # [R, H, P, c]
         center = self._propose(fv, geometry).view(-1, m, 2, self.heads, self.head_channels)
@@ -206,16 +206,16 @@ class ContextCluster(nn.Module):
             cos = torch.matmul(f, c.transpose(-1, -2)) / norm  # [R, H, P, M]
             score, index = (self.beta + self.alpha * cos).max(dim=-1)  # [R, H, P]
             s = score.sigmoid()
-        own = torch.zeros_like(cos, dtype=v.dtype).scatter(-1, index[..., None], s[..., None].to(v.dtype))
+        own = torch.zeros_like(cos, dtype=v.dtype).scatter(
+            -1, index[..., None], s[..., None].to(v.dtype)
+        )
         h = g + torch.matmul(own.transpose(-1, -2), v)  # [R, H, M, c]
         h = h / (1 + own.sum(dim=-2)[..., None])
         y = torch.matmul(own, h).transpose(1, 2)  # [R, P, H, c]
         index = index.transpose(1, 2).reshape(-1, self.heads)
         return y.reshape(fv.size(0), -1), index, s.transpose(1, 2).reshape(-1, self.heads)
 
-    def _in_segments(
-        self, fv: Tensor, geometry: ClusterGeometry
-    ) -> tuple[Tensor, Tensor, Tensor]:
+    def _in_segments(self, fv: Tensor, geometry: ClusterGeometry) -> tuple[Tensor, Tensor, Tensor]:
         """Regions of any size: a scatter and a gather."""
         n, m, region = fv.size(0), geometry.num_centers, geometry.region
         f, v = fv.view(n, 2, self.heads, self.head_channels).unbind(1)  # [N, H, c]
@@ -223,19 +223,23 @@ class ContextCluster(nn.Module):
         c, g = center.unbind(2)  # [R, M, H, c]
         f, c = _at_least_float32(f), _at_least_float32(c)
         norm = _norm(c)  # [R, M, H]
-        cos = torch.stack(  # one centre at a time: no [N, M, c]
-            [(f * c[region, j]).sum(dim=-1) / norm[region, j] for j in range(m)], dim=-1
-        ) / _norm(f)[..., None]  # [N, H, M]
+        cos = (
+            torch.stack(  # one centre at a time: no [N, M, c]
+                [(f * c[region, j]).sum(dim=-1) / norm[region, j] for j in range(m)], dim=-1
+            )
+            / _norm(f)[..., None]
+        )  # [N, H, M]
         score, index = (self.beta + self.alpha * cos).max(dim=-1)  # [N, H]
         s = score.sigmoid()
         head = torch.arange(self.heads, device=fv.device)
         own = ((region[:, None] * m + index) * self.heads + head).view(-1)  # [N * H]
         weight = s.to(v.dtype).reshape(-1, 1)
         slots = c.size(0) * m * self.heads
-        h = scatter(weight * v.reshape(n * self.heads, -1), own, dim_size=slots, reduce="sum")
-        total = scatter(weight, own, dim_size=slots, reduce="sum")
-        h = (g.reshape(slots, -1) + h) / (1 + total)
-        return (weight * h[own]).view(n, -1), index, s
+        v = weight * v.reshape(n * self.heads, self.head_channels)
+        h = g.reshape(slots, self.head_channels) + scatter(v, own, dim_size=slots, reduce="sum")
+        h = h / (1 + scatter(weight, own, dim_size=slots, reduce="sum"))
+        y = weight * h[own]
+        return y.view(n, self.heads * self.head_channels), index, s
 
 
 def _norm(x: Tensor) -> Tensor:

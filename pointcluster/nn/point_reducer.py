@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,8 +24,9 @@ class PointReducer(nn.Module):
 
     $$ y_a = \max_j \big( W x_{n_j} + e(p_{n_j} - p_a) \big) $$
 
-    with a small MLP $e$. The linear map comes before the gathering: once a point, not once a
-    neighbour. Without features, $x$ may be `None` and positions alone are gathered.
+    with a small MLP $e$, or a linear map (`hidden=0`), which is far cheaper. $W$ is applied before
+    the gathering, once a point and not once a neighbour. Without features, $x$ may be `None` and
+    positions alone are gathered.
 
     From "Image as Set of Points", Ma et al., ICLR 2023; the maximum over a neighbourhood is of
     "PointNet++", Qi et al., NeurIPS 2017.
@@ -36,13 +38,13 @@ class PointReducer(nn.Module):
         num: Anchors a cloud, or as a float in (0, 1] the share of its points.
         dim: Number of axes of the positions; 0 leaves relative positions out.
         mode: `"concat"` or `"max"`.
-        hidden: Channels inside the MLP of `"max"`.
+        hidden: Channels inside the MLP of `"max"`; 0 for a linear map.
         scaled: Divide relative positions by their cloud's mean reach, so that the layer sees the
             same at any density and scale.
 
     Shapes:
         - **x:** $(N, C_{in})$, **pos:** $(N, D)$, **batch:** $(N)$ sorted
-        - **output:** $(M, C_{out})$, $(M, D)$ and $(M)$: features, positions and clouds of the anchors
+        - **output:** $(M, C_{out})$, $(M, D)$, $(M)$: the anchors' features, positions and clouds
 
     Raises:
         ValueError: A number is not positive, an option is unknown, or nothing is left to gather.
@@ -61,25 +63,23 @@ class PointReducer(nn.Module):
         scaled: bool = True,
     ) -> None:
         super().__init__()
-        for name, value in [("out_channels", out_channels), ("k", k), ("hidden", hidden)]:
+        for name, value in [("out_channels", out_channels), ("k", k)]:
             check_positive(name, value)
         if mode not in ("concat", "max"):
             raise ValueError(f"mode must be 'concat' or 'max', found {mode!r}")
-        if in_channels < 0 or dim < 0 or in_channels + dim == 0:
+        if min(in_channels, dim, hidden) < 0 or in_channels + dim == 0:
             raise ValueError(
-                f"nothing to gather with in_channels = {in_channels} and dim = {dim}"
+                f"nothing to gather: in_channels = {in_channels}, dim = {dim}, hidden = {hidden}"
             )
         self.in_channels, self.k, self.num, self.dim = in_channels, k, num, dim
         self.mode, self.scaled = mode, scaled
         if mode == "concat":
-            self.linear = nn.Linear(k * (in_channels + dim), out_channels)
+            self.linear: Any = nn.Linear(k * (in_channels + dim), out_channels)
         else:
+            # e is two maps: to `hidden`, for each relative position, and from there a linear one.
             self.linear = nn.Linear(in_channels, out_channels) if in_channels else None
-            self.encode = (
-                nn.Sequential(nn.Linear(dim, hidden), nn.GELU(), nn.Linear(hidden, out_channels))
-                if dim
-                else None
-            )
+            self.encode = nn.Sequential(nn.Linear(dim, hidden), nn.GELU()) if hidden else None
+            self.place = nn.Linear(hidden or dim, out_channels, bias=False) if dim else None
 
     def forward(
         self,
@@ -132,9 +132,62 @@ class PointReducer(nn.Module):
             parts = [x[index]] if x is not None else []
             parts += [relative] if self.dim else []
             return self.linear(torch.cat(parts, dim=2).flatten(1))
-        if self.linear is None or x is None:
-            return self.encode(relative).amax(dim=1)
-        value = self.linear(x)[index]  # [M, k, C]
+        value = None if self.linear is None else self.linear(x)  # [N, C]
+        if self.place is None:
+            return _GatherMax.apply(value, None, None, index)
         if self.encode is not None:
-            value = value + self.encode(relative)
-        return value.amax(dim=1)
+            relative = self.encode(relative)
+        weight = self.place.weight
+        if value is not None:  # one type, also under autocast
+            relative, weight = relative.to(value.dtype), weight.to(value.dtype)
+        return _GatherMax.apply(value, relative, weight, index)
+
+
+class _GatherMax(torch.autograd.Function):
+    r"""The maximum over each anchor's points: $y_{ac} = \max_j\, x_{n_j c} + (W r_{aj})_c$.
+
+    One neighbour after another. Autograd's own gather, product and maximum hold, and go back
+    through, tensors of anchors x neighbours x channels; the result needs anchors x channels.
+    """
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor | None, relative: Tensor | None, weight: Tensor | None, index: Tensor
+    ) -> Tensor:
+        def value(slot: int) -> Tensor:  # [M, C]
+            if x is None:
+                return relative[:, slot] @ weight.t()  # type: ignore[index,union-attr]
+            chosen = x.index_select(0, index[:, slot])
+            if relative is not None and weight is not None:
+                chosen.addmm_(relative[:, slot], weight.t())
+            return chosen
+
+        best = value(0)
+        which = torch.zeros(best.shape, device=best.device)
+        for slot in range(1, index.size(1)):
+            # In the values' own type and in place: comparisons to bool are many times slower.
+            other = value(slot)
+            higher = torch.maximum(best, other)
+            which = torch.maximum(which, other.gt_(best).float().mul_(slot))
+            best = higher
+        ctx.save_for_backward(which.to(torch.int16), relative, weight, index)
+        ctx.size = None if x is None else x.size(0)
+        return best
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        which, relative, weight, index = ctx.saved_tensors
+        which = which.long()  # [M, C]
+        x = to_relative = to_weight = None
+        if ctx.needs_input_grad[0]:
+            x = grad.new_zeros(ctx.size, grad.size(1))
+            x.scatter_add_(0, index.gather(1, which), grad)
+        if ctx.needs_input_grad[1]:
+            spread = grad.new_zeros(*index.shape, grad.size(1))  # [M, k, C]
+            spread.scatter_(1, which[:, None], grad[:, None])
+            to_relative = spread @ weight
+            to_weight = spread.flatten(0, 1).t() @ relative.flatten(0, 1)
+        elif ctx.needs_input_grad[2]:
+            chosen = (relative[..., axis].gather(1, which) for axis in range(relative.size(2)))
+            to_weight = torch.stack([(grad * r).sum(dim=0) for r in chosen], dim=1)
+        return x, to_relative, to_weight, None

@@ -1,0 +1,173 @@
+from __future__ import annotations
+
+import re
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pointcluster.geometry import fps, voxel_anchors
+from pointcluster.geometry.fps import _buckets, _is_farthest, _verified
+from tests.geometry.conftest import HERE, KINDS, make_points
+from tests.geometry.truth import loop_fps
+
+
+def check(pos, nums, sizes, backend, start="first"):
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    found = fps(pos, nums, batch, batch_size=len(sizes), start=start, backend=backend)
+    truth, begin = [], 0
+    for n, m in zip(sizes, nums, strict=True):
+        if n and m:
+            truth += [begin + i for i in loop_fps(pos[begin : begin + n].numpy(), m, 0)]
+        begin += n
+    assert found.tolist() == truth
+
+
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("kind", KINDS)
+def test_agrees_with_the_loop(backend, dtype, kind, dim):
+    sizes = [40, 1, 0, 23, 34, 0]
+    check(make_points(kind, sum(sizes), dim, dtype), [12, 1, 5, 23, 7, 2], sizes, backend)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_many_equal_clouds(backend, dtype, kind):
+    check(make_points(kind, 8 * 40, 3, dtype), [12] * 8, [40] * 8, backend)
+
+
+@given(
+    sizes=st.lists(st.integers(0, 25), min_size=1, max_size=3),
+    share=st.floats(0.05, 1),
+    dim=st.integers(1, 3),
+    seed=st.integers(0, 1000),
+)
+@pytest.mark.parametrize("name", HERE)
+def test_every_backend_on_grids_with_ties(name, sizes, share, dim, seed):
+    generator = torch.Generator().manual_seed(seed)
+    pos = torch.randint(0, 4, (sum(sizes), dim), generator=generator).float()
+    check(pos, [max(1, int(share * n)) for n in sizes], sizes, name)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_buckets_agree_with_the_loop(dtype, kind):
+    pos = make_points(kind, 400, 3, dtype, seed=3)
+    assert _buckets(pos.numpy(), 30, 5).tolist() == loop_fps(pos.numpy(), 30, 5)
+
+
+@pytest.mark.slow
+def test_large_cloud_agrees_with_the_plain_path():
+    pos = make_points("random", 20_000, 3, torch.float32)
+    assert torch.equal(fps(pos, 700), fps(pos, 700, backend="torch"))
+
+
+def test_fewer_anchors_are_the_first_of_more():
+    pos = make_points("random", 500, 3, torch.float32)
+    assert torch.equal(fps(pos, 300)[:40], fps(pos, 40))
+
+
+def test_anchors_do_not_depend_on_the_order_of_points(backend):
+    pos = make_points("random", 300, 3, torch.float32)
+    order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(pos[fps(pos, 50, backend=backend)], pos[order][fps(pos[order], 50)])
+
+
+def test_no_point_twice_however_many_coincide(backend):
+    found = fps(torch.zeros(9, 3), 9, start="first", backend=backend)
+    assert found.tolist() == list(range(9))
+
+
+def test_share_is_rounded_up_and_large_numbers_are_cut():
+    batch = torch.tensor([0] * 5 + [2] * 3)
+    pos = make_points("random", 8, 2, torch.float32)
+    assert len(fps(pos, 0.5, batch)) == 3 + 0 + 2
+    assert len(fps(pos, 4, batch)) == 4 + 0 + 3
+
+
+def test_random_start_follows_the_seed():
+    pos = make_points("random", 100, 3, torch.float32)
+    first = {
+        int(fps(pos, 1, start="random", generator=torch.Generator().manual_seed(s)))
+        for s in range(20)
+    }
+    again = fps(pos, 9, start="random", generator=torch.Generator().manual_seed(4))
+    assert len(first) > 5
+    assert torch.equal(
+        again, fps(pos, 9, start="random", generator=torch.Generator().manual_seed(4))
+    )
+
+
+@pytest.mark.parametrize("wrong", [False, True])
+def test_a_kernel_that_strays_is_corrected(monkeypatch, wrong):
+    import importlib
+
+    module = importlib.import_module("pointcluster.geometry.fps")
+    pos = make_points("lattice", 3 * 30, 3, torch.float32)
+    sizes, nums = [30, 30, 30], [10, 10, 10]
+
+    def kernel(points, nums, sizes, backend):
+        found = fps(points, nums, torch.arange(3).repeat_interleave(30), start="first")
+        if wrong:
+            found = found.clone()
+            found[14], found[15] = found[15].clone(), found[14].clone()
+        return found
+
+    monkeypatch.setattr(module, "_kernel", kernel)
+    rows = _verified(pos, [0, 1, 2], [0, 30, 60, 90], nums, sizes, [3, 0, 29], "any")
+    for row, first in enumerate([3, 0, 29]):
+        assert rows[row].tolist() == loop_fps(pos[30 * row : 30 * row + 30].numpy(), 10, first)
+
+
+def test_is_farthest_knows_right_from_wrong():
+    pos = make_points("random", 60, 3, torch.float32)
+    picks = fps(pos, 20)
+    assert _is_farthest(pos, picks)
+    for j in range(1, 20):
+        bad = picks.clone()
+        bad[j] = next(i for i in range(60) if i not in picks.tolist())
+        assert not _is_farthest(pos, bad)
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"num": 0}, ValueError, "num must be at least 1"),
+        ({"num": 1.5}, ValueError, "(0, 1]"),
+        ({"num": [1, 2]}, ValueError, "num lists 2 clouds"),
+        ({"num": [-1]}, ValueError, "negative"),
+        ({"num": "all"}, ValueError, "num lists"),
+        ({"start": "last"}, ValueError, "start must be"),
+        ({"pos": torch.full((3, 2), float("nan"))}, ValueError, "NaN"),
+    ],
+)
+def test_bad_input(change, error, message):
+    with pytest.raises(error, match=re.escape(message)):
+        fps(**({"pos": torch.zeros(3, 2), "num": 1} | change))
+
+
+def test_voxel_anchors_are_one_a_voxel_and_about_as_many_as_asked():
+    pos = torch.rand(20_000, 3, generator=torch.Generator().manual_seed(0))
+    for num, slack in ((50, 0.3), (700, 0.1), (5_000, 0.1)):
+        found = voxel_anchors(pos, num)
+        assert abs(len(found) - num) <= slack * num
+        assert len(found.unique()) == len(found)
+        gap = torch.cdist(pos[found], pos[found]).fill_diagonal_(9).amin(dim=1).median()
+        random = torch.randperm(20_000, generator=torch.Generator().manual_seed(1))[: len(found)]
+        other = torch.cdist(pos[random], pos[random]).fill_diagonal_(9).amin(dim=1).median()
+        assert gap > 1.1 * other  # more even than chance
+
+
+def test_voxel_anchors_of_ragged_and_degenerate_clouds():
+    pos = torch.cat([torch.zeros(50, 3), torch.rand(400, 3), torch.rand(2, 3)])
+    batch = torch.tensor([0] * 50 + [2] * 400 + [3] * 2)
+    found = voxel_anchors(pos, 20, batch, batch_size=5)
+    count = torch.bincount(batch[found], minlength=5).tolist()
+    assert count[0] == 1 and count[1] == 0 and count[3] == 2 and count[4] == 0
+    assert 15 <= count[2] <= 25
+    alone = voxel_anchors(pos[50:450], 20) + 50
+    assert torch.equal(found[batch[found] == 2], alone)
+
+
+def test_voxel_anchors_keep_two_far_apart_points():
+    pos = torch.tensor([[0.0, 0.0], [1e6, 0.0], [1e6, 1e-3]])
+    assert 1 <= len(voxel_anchors(pos, 2)) <= 3

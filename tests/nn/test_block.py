@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import pytest
+import torch
+
+from pointcluster.nn import ContextClusterBlock
+
+
+def make(**options):
+    torch.manual_seed(0)
+    options = {"heads": 2, "head_channels": 4, "region_size": 16, "k": 5} | options
+    return ContextClusterBlock(8, **options).double().eval()
+
+
+def points(sizes=(32, 0, 32, 32)):
+    torch.manual_seed(1)
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    n = sum(sizes)
+    return torch.randn(n, 8).double(), torch.randn(n, 3).double(), batch
+
+
+def test_is_two_normalised_residual_branches():
+    x, pos, batch = points()
+    block = make(layer_scale=0.3)
+    assert block.scale1.tolist() == [pytest.approx(0.3)] * 8
+    y, clusters = block(x, pos, batch, batch_size=4, return_clusters=True)
+    z = x + block.scale1 * block.cluster(block.norm1(x, batch, 4), pos, batch, batch_size=4)
+    z = z + block.scale2 * block.mlp(block.norm2(z, batch, 4))
+    torch.testing.assert_close(y, z, rtol=0, atol=1e-12)
+    assert clusters.index.shape == (96, 2)
+    assert torch.equal(y, block(x, pos, batch, batch_size=4))
+
+
+@pytest.mark.parametrize("sizes", [(32, 0, 32, 32), (32, 32), (9, 50, 1)])
+def test_geometry_agrees_and_clouds_are_apart(sizes):
+    x, pos, batch = points(sizes)
+    block = make(layer_scale=None)
+    y = block(x, pos, batch, batch_size=len(sizes))
+    geometry = block.cluster.geometry(pos, batch, batch_size=len(sizes))
+    assert torch.equal(y, block(x, geometry))
+    for cloud in set(batch.tolist()):
+        own = batch == cloud
+        torch.testing.assert_close(block(x[own], pos[own]), y[own], rtol=0, atol=1e-11)
+
+
+def test_drop_path_leaves_whole_clouds_as_they_are():
+    x, pos, batch = points((16,) * 40)
+    block = make(drop_path=0.6, layer_scale=1.0).train()
+    changed = (block(x, pos, batch) != x).any(dim=1).view(40, 16)
+    assert (changed == changed[:, :1]).all()
+    assert 0 < int(changed[:, 0].sum()) < 40
+
+
+def test_x_of_another_length():
+    x, pos, batch = points()
+    with pytest.raises(ValueError, match="x has 95 points, pos 96"):
+        make()(x[1:], pos, batch, batch_size=4)
