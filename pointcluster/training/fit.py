@@ -110,9 +110,10 @@ def is_first_process() -> bool:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keeps advertisements and advice that does not fit here off the screen."""
-    logger = logging.getLogger("lightning.pytorch")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
     with warnings.catch_warnings():
         # Clouds are small and in memory; on a few CPU cores workers take time from training.
         warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
@@ -123,7 +124,8 @@ def quiet_lightning() -> Iterator[None]:
         try:
             yield
         finally:
-            logger.setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 @contextmanager
