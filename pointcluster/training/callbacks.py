@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -50,9 +51,9 @@ class EpochTable(Callback):
         module.print(
             f"{self.title}epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  "
             + "  ".join(parts)
-            + f"  {row['seconds']:.1f} s",
-            flush=True,
+            + f"  {row['seconds']:.1f} s"
         )
+        sys.stdout.flush()
 
     def _write(self) -> None:
         temporary = self.path.with_name(self.path.name + ".tmp")

@@ -65,7 +65,7 @@ def fit_and_test(
             accelerator, the devices or the precision.
     """
     run = RunFolder(folder)
-    bar = sys.stderr.isatty()
+    bar = sys.stdout.isatty()
     with quiet_lightning():
         try:
             trainer = lightning.Trainer(

@@ -17,7 +17,7 @@ def end_epoch(table, epoch, *, first=True, **metrics):
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.5}])],
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
     )
-    module = SimpleNamespace(print=lambda text, **options: printed.append(text))
+    module = SimpleNamespace(print=printed.append)
     table.on_train_epoch_start(trainer, module)
     table.on_train_epoch_end(trainer, module)
     return printed

@@ -89,6 +89,14 @@ def test_run_learns_and_leaves_its_files(run, tmp_path, capfd):
     assert err == ""
 
 
+def test_progress_bar_in_a_terminal(run, monkeypatch, capsys):
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
+    run("a", title="Shapes ")
+    out, err = capsys.readouterr()
+    assert "Epoch 3: 100%" in out + err
+    assert (out + err).count("Shapes epoch") == 4
+
+
 def test_resume_keeps_the_table(run, tmp_path):
     with pytest.raises(KeyboardInterrupt):
         run("a", callbacks=(InterruptAt(3),))
