@@ -63,7 +63,7 @@ def cluster_grid(
         near = (depth - depth.min()) / max(float(np.ptp(depth)), 1e-9)
         colour = cluster_colours(np.asarray(pos), np.asarray(cluster))
         colour = 1 - (1 - colour) * (0.35 + 0.65 * near[:, None])
-        size = float(np.clip(9000 / len(pos), 0.5, 9)) * (0.6 + 0.6 * near)
+        size = float(np.clip(9000 / len(pos), 0.5, 20)) * (0.6 + 0.6 * near)
         order = np.argsort(depth, kind="stable")  # the front is drawn last
         panel.scatter(*screen[order].T, c=colour[order], s=size[order], linewidths=0)
         panel.set(aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.3, 1.08))

@@ -45,8 +45,9 @@ def confusion_picture(
     )
     image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
     small = 8 if number <= 20 else 5.5
-    names = [f"{name} ({n})" for name, n in zip(classes, total[:, 0], strict=True)]
-    panel.set_xticks(range(number), classes, rotation=90, fontsize=small + 1)
+    plain = [name.replace("_", " ") for name in classes]
+    names = [f"{name} ({n})" for name, n in zip(plain, total[:, 0], strict=True)]
+    panel.set_xticks(range(number), plain, rotation=90, fontsize=small + 1)
     panel.set_yticks(range(number), names, fontsize=small + 1)
     panel.set_xlabel("predicted")
     panel.set_ylabel("true (test clouds)")
