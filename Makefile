@@ -44,7 +44,7 @@ bench: $(VENV)/.train  ## measure time and memory; BENCHMARKS="geometry" for one
 	    echo "== benchmarks/$$name.py $(ARGS)"; $(BIN)/python benchmarks/$$name.py $(ARGS) || exit 1; \
 	done
 
-# The two have no wheels of their own and are tied to one torch: build each once for each torch, keep
+# torch-cluster and torch-scatter have no wheels of their own and are tied to one torch: build each once for each torch, keep
 # the wheels outside the checkout. pip's cache is left out, as it does not tell one torch from another.
 # A GPU build (torch sees a GPU and there is nvcc) compiles one file at a time, as torch's wrapper of
 # the compilers is not safe in threads then. A wheel appears in the cache only when it is whole.
@@ -60,7 +60,7 @@ print("torch-cluster", torch_cluster.__version__, "and torch-scatter", s.__versi
 endef
 export EXT_TAG EXT_CHECK
 
-ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 minutes, needs g++), install them
+ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 minutes, needs g++), install them and fpsample
 	@set -e; \
 	tag=$$($(BIN)/python -c "$$EXT_TAG"); \
 	cache="$(WHEELS)/$$tag"; \
@@ -84,10 +84,11 @@ ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 min
 	    set -- "$$@" "$$cache/$$name"-*.whl; \
 	done; \
 	$(PIP) install -qq --no-deps --no-index --force-reinstall "$$@"; \
+	$(INSTALL) 'fpsample>=0.3.3'; \
 	$(BIN)/python -c "$$EXT_CHECK"
 
-no-ext: $(VENV)/.train  ## take torch-cluster and torch-scatter out of the environment again
-	$(PIP) uninstall --quiet --yes torch-cluster torch-scatter
+no-ext: $(VENV)/.train  ## take torch-cluster, torch-scatter and fpsample out of the environment again
+	$(PIP) uninstall --quiet --yes torch-cluster torch-scatter fpsample
 
 clean:  ## delete the environment and all caches in the checkout; built wheels stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

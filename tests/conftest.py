@@ -15,7 +15,7 @@ settings.register_profile("pointcluster", deadline=None)
 settings.load_profile("pointcluster")
 
 
-EXTENSIONS = ("torch_cluster", "torch_scatter")
+EXTENSIONS = ("torch_cluster", "torch_scatter", "fpsample")
 
 
 def loads(name):
@@ -32,12 +32,12 @@ def pytest_addoption(parser):
     group.addoption(
         "--require-ext",
         action="store_true",
-        help="stop unless torch-cluster and torch-scatter load and PyTorch Geometric uses them",
+        help="stop unless the compiled extensions load and PyTorch Geometric uses them",
     )
     group.addoption(
         "--forbid-ext",
         action="store_true",
-        help="stop if torch-cluster or torch-scatter is installed",
+        help="stop if torch-cluster, torch-scatter or fpsample is installed",
     )
 
 

@@ -134,7 +134,7 @@ assert not heavy, f"importing pointcluster loads {{heavy}}"
 
 
 def test_the_core_works_where_nothing_optional_is_installed(tmp_path):
-    absent = sorted(ON_DEMAND - {"fpsample"} | {"pyg_lib", "rich", "torch_scatter", "torch_sparse"})
+    absent = sorted(ON_DEMAND | {"pyg_lib", "rich", "torch_scatter", "torch_sparse"})
     code = f"""
 for name in {absent!r}:
     sys.modules[name] = None

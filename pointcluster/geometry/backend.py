@@ -114,6 +114,9 @@ def backends() -> Backends:
     """
     has_cluster, cluster = extension("torch_cluster")
     has_pyg, pyg = pyg_lib()
+    has_fpsample, fpsample = extension("fpsample")
+    if not has_fpsample:
+        fpsample += " (NumPy instead)"
     gpu = "torch-cluster" if has_cluster else "pyg-lib" if has_pyg else None
     extra = ("knn (GPU)", "fps (GPU)")
     return Backends(
@@ -134,8 +137,8 @@ def backends() -> Backends:
                 "kdtree",
                 True,
                 ("knn (CPU)", "fps (CPU)"),
-                f"scipy {installed('scipy')}, fpsample {installed('fpsample')}; the fastest on the "
-                "CPU from about 100 points a cloud and up to 8 axes",
+                f"scipy {installed('scipy')}, fpsample {fpsample}; fastest on the CPU from about "
+                "100 points a cloud and up to 8 axes",
             ),
             Backend(
                 "torch",

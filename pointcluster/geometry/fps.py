@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pointcluster.geometry.backend import available, choose
+from pointcluster.geometry.backend import available, choose, extension
 from pointcluster.geometry.check import check_positive, cloud_sizes
 from pointcluster.geometry.distance import (
     geometry_dtype,
@@ -19,10 +19,10 @@ from pointcluster.geometry.distance import (
     starts_of,
 )
 
-BUCKETS_FROM = 16_384
+BUCKETS_FROM = 8_192
 """From this many points a cloud on, skipping far buckets beats looking at every point (CPU)."""
 FEW_CLOUDS = 6
-"""Up to this many clouds, one at a time in compiled code beats all at once in NumPy (CPU)."""
+"""Up to this many clouds, one at a time in `fpsample` beats all at once in NumPy (CPU)."""
 
 
 def fps(
@@ -212,9 +212,11 @@ def _rows_numpy(
 
 
 def _one_cloud(points: np.ndarray, num: int, first: int) -> np.ndarray:
-    if len(points) < BUCKETS_FROM and points.dtype == np.float32:
+    if len(points) >= BUCKETS_FROM:
+        return _buckets(points, num, first)
+    if points.dtype == np.float32 and extension("fpsample")[0]:
         return _fpsample(points, num, first)
-    return _buckets(points, num, first)
+    return _rows_numpy(points[None], [num], [len(points)], [first])[0, :num]
 
 
 def _fpsample(points: np.ndarray, num: int, first: int) -> np.ndarray:

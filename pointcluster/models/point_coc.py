@@ -30,11 +30,11 @@ class Size(NamedTuple):
 # fmt: off
 SIZES = {
     # channels, blocks, heads and share of points kept for each stage, hidden channels of its
-    # encoder; points an anchor gathers; hidden channels of an MLP as a multiple; channels of the head
+    # encoder; points an anchor gathers; hidden channels of an MLP as a multiple; of the head
     "point_coc_tiny": Size(
         (48, 96, 192), (1, 1, 1), (2, 4, 4), (0.25, 0.5, 0.5), (16, 0, 0), 16, 2.0, 128),
     "point_coc_small": Size(
-        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.5,) * 4, (32, 16, 16, 16), 24, 3.0, 256),
+        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.5,) * 4, (32, 16, 16, 16), 24, 3.0, 192),
 }
 # fmt: on
 """The networks by name."""
@@ -128,6 +128,8 @@ class PointCoC(nn.Module):
         dim: int = 3,
         dropout: float = 0.3,
         drop_path: float = 0.1,
+        layer_scale: float | None = None,
+        norm: bool = True,
     ) -> None:
         super().__init__()
         lengths = [len(each) for each in (channels, depths, heads, ratios, encode)]
@@ -142,6 +144,7 @@ class PointCoC(nn.Module):
         self.plans = [StagePlan(r, k, region_size, num_centers, center_k) for r in ratios]
         drop = torch.linspace(0, drop_path, sum(depths)).tolist()
         self.reducers: Any = nn.ModuleList()
+        self.norms: Any = nn.ModuleList()
         self.stages: Any = nn.ModuleList()
         width = dim + in_channels
         for stage, (wide, depth, head) in enumerate(zip(channels, depths, heads, strict=True)):
@@ -150,6 +153,7 @@ class PointCoC(nn.Module):
                     width, wide, k=k, num=ratios[stage], dim=dim, mode="max", hidden=encode[stage]
                 )
             )
+            self.norms.append(nn.BatchNorm1d(wide) if norm else nn.Identity())
             self.stages.append(
                 nn.ModuleList(
                     ContextClusterBlock(
@@ -161,7 +165,7 @@ class PointCoC(nn.Module):
                         region_size=region_size,
                         mlp_ratio=mlp_ratio,
                         drop_path=drop.pop(0),
-                        layer_scale=None,
+                        layer_scale=layer_scale,
                     )
                     for _ in range(depth)
                 )
@@ -189,10 +193,11 @@ class PointCoC(nn.Module):
         """The points of the last stage with their features."""
         hierarchy = hierarchy or self.hierarchy(data)
         x = self._input(data, hierarchy.batch_size)
-        for reducer, blocks, (anchors, clusters) in zip(
-            self.reducers, self.stages, hierarchy.stages, strict=True
+        for reducer, norm, blocks, (anchors, clusters) in zip(
+            self.reducers, self.norms, self.stages, hierarchy.stages, strict=True
         ):
             x, pos, batch = reducer(x, anchors)
+            x = norm(x)
             for block in blocks:
                 x = block(x, clusters)
         x = self.norm(x, batch, hierarchy.batch_size, anchors.cloud_size)
@@ -246,7 +251,7 @@ class PointCoC(nn.Module):
         parent = torch.arange(len(x), device=x.device)
         for s in range(stage + 1):
             anchors, geometry = hierarchy.stages[s]
-            x, _, _ = self.reducers[s](x, anchors)
+            x = self.norms[s](self.reducers[s](x, anchors)[0])
             nearest = knn(
                 anchors.pos,
                 pos.to(anchors.pos.dtype),

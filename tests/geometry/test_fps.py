@@ -171,3 +171,17 @@ def test_voxel_anchors_of_ragged_and_degenerate_clouds():
 def test_voxel_anchors_keep_two_far_apart_points():
     pos = torch.tensor([[0.0, 0.0], [1e6, 0.0], [1e6, 1e-3]])
     assert 1 <= len(voxel_anchors(pos, 2)) <= 3
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("here", [True, False])
+def test_one_cloud_with_and_without_fpsample(monkeypatch, kind, here):
+    import importlib
+
+    module = importlib.import_module("pointcluster.geometry.fps")
+    if here:
+        pytest.importorskip("fpsample")
+    else:
+        monkeypatch.setattr(module, "extension", lambda name: (False, "not installed"))
+    pos = make_points(kind, 90, 3, torch.float32)
+    assert module._one_cloud(pos.numpy(), 40, 7).tolist() == loop_fps(pos.numpy(), 40, 7)

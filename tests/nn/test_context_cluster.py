@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointcluster.geometry import cluster_geometry
@@ -75,6 +75,7 @@ def test_positions_and_geometry_give_the_same_answer():
     assert torch.equal(layer(x, pos, batch, batch_size=6), layer(x, geometry))
 
 
+@settings(max_examples=40)
 @given(
     sizes=st.lists(st.integers(0, 40), min_size=1, max_size=4),
     dim=st.integers(1, 4),

@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+import pytest
+
+import pointcluster
+from pointcluster.geometry import backend
+
+
+def test_report_names_every_backend_and_says_why():
+    report = pointcluster.backends()
+    assert [b.name for b in report] == list(backend.BACKENDS)
+    served = [service for b in report for service in b.serves]
+    for service in ("knn (CPU)", "fps (CPU)", "knn (GPU)", "fps (GPU)"):
+        assert served.count(service) == 1
+    text = repr(report)
+    assert all(b.name in text and b.reason in text for b in report)
+    assert not any(b.serves for b in report if not b.available)
+
+
+def test_an_extension_that_does_not_load_is_no_backend(monkeypatch):
+    def broken(name):
+        raise OSError("undefined symbol: _ZN3c10\nmore")
+
+    backend.extension.cache_clear()
+    monkeypatch.setattr(backend, "installed", lambda module: "1.6.3")
+    monkeypatch.setattr(backend.importlib, "import_module", broken)
+    try:
+        assert backend.extension("torch_cluster") == (
+            False,
+            "1.6.3 is installed but does not load: undefined symbol: _ZN3c10",
+        )
+        with pytest.raises(ModuleNotFoundError, match="does not load"):
+            backend.choose("torch-cluster", "torch")
+    finally:
+        monkeypatch.undo()
+        backend.extension.cache_clear()

@@ -1,0 +1,134 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pointcluster.geometry import StagePlan, anchor_geometry, build_hierarchy, fps, knn
+from tests.geometry.conftest import KINDS, make_points
+
+PLANS = [StagePlan(0.5, 8, 16, 4, 5), StagePlan(0.25, 6, 16, 4, 5), StagePlan(1.0, 4, None, 2, 3)]
+
+
+def packed(sizes, kind="random", seed=0, dim=3):
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    return make_points(kind, sum(sizes), dim, torch.float64, seed), batch
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_stages_are_what_single_functions_give(backend, kind):
+    sizes = [200, 0, 37, 1, 200]
+    pos, batch = packed(sizes, kind)
+    hierarchy = build_hierarchy(pos, PLANS, batch, batch_size=5, backend=backend)
+    before, before_batch = pos, batch
+    for stage, plan in zip(hierarchy.stages, PLANS, strict=True):
+        a, c = stage
+        assert torch.equal(a.pos, before[a.anchor])
+        assert torch.equal(a.batch, before_batch[a.anchor])
+        assert len(a.anchor.unique()) == len(a.anchor)
+        near = knn(before, a.pos, plan.k, before_batch, a.batch, batch_size=5)
+        if kind not in ("lattice", "coincident"):  # ties go by another order of the points
+            assert torch.equal(a.grouping, near)
+        torch.testing.assert_close(
+            (before[a.grouping] - a.pos[:, None]).norm(dim=2),
+            (before[near] - a.pos[:, None]).norm(dim=2),
+            rtol=0,
+            atol=0,
+        )
+        torch.testing.assert_close(a.relative, before[a.grouping] - a.pos[:, None])
+        assert c.order is None and torch.equal(c.batch, a.batch)
+        assert (c.region.diff() >= 0).all()
+        assert torch.equal(
+            a.batch[c.center].view(-1, plan.num_centers)[:, 0],
+            a.batch[c.center][:: plan.num_centers],
+        )
+        before, before_batch = a.pos, a.batch
+
+
+def test_anchors_are_those_of_farthest_point_sampling():
+    pos, batch = packed([256, 256])
+    stages = build_hierarchy(pos, PLANS[:2], batch).stages
+    chosen = stages[0].anchors.anchor
+    assert set(chosen.tolist()) == set(fps(pos, 128, batch).tolist())
+    again = chosen[stages[1].anchors.anchor]
+    assert set(again.tolist()) == set(fps(pos, 32, batch).tolist())
+
+
+@settings(max_examples=30)
+@given(
+    sizes=st.lists(st.integers(0, 80), min_size=1, max_size=3),
+    seed=st.integers(0, 99),
+    kind=st.sampled_from(["random", "grid"]),
+)
+def test_neither_order_nor_company_matters(sizes, seed, kind):
+    pos, batch = packed(sizes, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    if kind == "grid":  # distinct points with many ties
+        cell = torch.cat([torch.randperm(512, generator=generator)[:n] for n in sizes])
+        pos = torch.stack([cell // 64, cell // 8 % 8, cell % 8], dim=1).double()
+    whole = build_hierarchy(pos, PLANS, batch, batch_size=len(sizes))
+    for cloud, n in enumerate(sizes):
+        own = pos[batch == cloud]
+        order = torch.randperm(n, generator=generator)
+        alone = build_hierarchy(own[order], PLANS, batch_size=1)
+        for a, b in zip(whole.stages, alone.stages, strict=True):
+            inside = a.anchors.batch == cloud
+            assert torch.equal(a.anchors.pos[inside], b.anchors.pos)
+            assert torch.equal(a.anchors.relative[inside], b.anchors.relative)
+            region = a.clusters.region[inside]
+            assert torch.equal(region - (region[0] if n else 0), b.clusters.region)
+            centers = a.anchors.pos[a.clusters.center][a.anchors.batch[a.clusters.center] == cloud]
+            assert torch.equal(centers, b.anchors.pos[b.clusters.center])
+
+
+@pytest.mark.parametrize("n", [1000, 1024, 777, 333])
+def test_equal_clouds_get_equal_regions(n):
+    pos, batch = packed([n, n])
+    for stage in build_hierarchy(pos, [StagePlan(0.5, 4, 32, 4, 4)] * 3, batch).stages:
+        assert stage.clusters.pool is not None
+        assert stage.clusters.region_size <= 32
+
+
+@pytest.mark.parametrize("sampling", ["voxel", "auto"])
+def test_large_clouds_get_their_anchors_by_voxel(sampling):
+    pos, batch = packed([20_000 if sampling == "auto" else 900, 300])
+    stages = build_hierarchy(pos, PLANS[:2], batch, sampling=sampling).stages
+    for before, stage, plan in zip([len(pos) - 300, None], stages, PLANS, strict=False):
+        if before:
+            count = int((stage.anchors.batch == 0).sum())
+            assert abs(count - plan.ratio * before) < 0.15 * before * plan.ratio
+    alone = build_hierarchy(pos[:-300], PLANS[:2], sampling=sampling).stages
+    for a, b in zip(stages, alone, strict=True):
+        assert torch.equal(a.anchors.pos[a.anchors.batch == 0], b.anchors.pos)
+
+
+@pytest.mark.slow
+def test_a_million_points():
+    pos = torch.rand(1_000_000, 3, generator=torch.Generator().manual_seed(0))
+    (stage,) = build_hierarchy(pos, [StagePlan(0.02, 8, 64, 4, 6)]).stages
+    assert 15_000 < len(stage.anchors.anchor) < 25_000
+    assert stage.anchors.grouping.shape[1] == 8
+
+
+def test_anchor_geometry_mixes_samplings_by_size():
+    pos, batch = packed([17_000, 40, 0, 9])
+    g = anchor_geometry(pos, [500, 10, 3, 20], 4, batch)
+    count = torch.bincount(g.batch, minlength=4).tolist()
+    assert abs(count[0] - 500) < 60 and count[1:] == [10, 0, 9]
+    assert torch.equal(g.batch, batch[g.anchor]) and (g.batch.diff() >= 0).all()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"plans": [PLANS[0]._replace(k=0)]}, "k must"),
+        ({"plans": [PLANS[0]._replace(region_size=0)]}, "region_size"),
+        ({"plans": [PLANS[0]._replace(ratio=2.0)]}, r"\(0, 1\]"),
+        ({"sampling": "grid"}, "sampling must be"),
+        ({"start": "middle"}, "start must be"),
+    ],
+)
+def test_bad_input(change, message):
+    with pytest.raises(ValueError, match=message):
+        build_hierarchy(**({"pos": torch.zeros(4, 3), "plans": PLANS} | change))

@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pointcluster.geometry import cluster_geometry
+from pointcluster.geometry.region import canonical_order, partition, region_levels, split_evenly
+from tests.geometry.conftest import KINDS, make_points
+from tests.geometry.truth import loop_fps, loop_knn
+
+
+def test_levels():
+    assert [region_levels(n, 32) for n in (0, 1, 32, 33, 64, 65, 1000)] == [0, 0, 0, 1, 1, 2, 5]
+    assert region_levels(10**6, None) == 0
+
+
+def halve(pos, index, levels):
+    """Split one cloud at medians, recursively."""
+    if levels == 0:
+        return [index]
+    points = pos[index]
+    axis = int((points.amax(0) - points.amin(0)).argmax())
+    index = index[points[:, axis].sort(stable=True).indices]
+    left = (len(index) + 1) // 2
+    return halve(pos, index[:left], levels - 1) + halve(pos, index[left:], levels - 1)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("n", [64, 61, 77])
+def test_split_agrees_with_recursion(kind, n):
+    pos = make_points(kind, n, 3, torch.float64)
+    slots, count = split_evenly(pos, [n], 4)
+    truth = halve(pos, torch.arange(n), 4)
+    found = [row[:c].tolist() for row, c in zip(slots, count.tolist(), strict=True)]
+    assert [sorted(f) for f in found] == [sorted(t.tolist()) for t in truth]
+    assert int(count.max() - count.min()) <= 1
+
+
+@settings(max_examples=40)
+@given(
+    sizes=st.lists(st.integers(0, 90), min_size=1, max_size=5),
+    region_size=st.one_of(st.none(), st.integers(1, 40)),
+    seed=st.integers(0, 99),
+)
+def test_partition_keeps_every_point_once_and_clouds_apart(sizes, region_size, seed):
+    pos = make_points("lattice", sum(sizes), 2, torch.float32, seed)
+    order, regions = partition(pos, sizes, region_size)
+    assert order.sort().values.tolist() == list(range(sum(sizes)))
+    begin = 0
+    for n, of_cloud in zip(sizes, regions, strict=True):
+        assert sum(of_cloud) == n
+        assert set(order[begin : begin + n].tolist()) == set(range(begin, begin + n))
+        if n:
+            assert max(of_cloud) <= (region_size or n)
+            assert max(of_cloud) - min(of_cloud) <= 1
+        begin += n
+
+
+def test_canonical_order_is_lexicographic():
+    pos = make_points("lattice", 200, 3, torch.float32)
+    order = canonical_order(pos, [90, 0, 110])
+    rows = [tuple(p) for p in pos[order].tolist()]
+    assert rows[:90] == sorted(rows[:90]) and rows[90:] == sorted(rows[90:])
+    assert set(order[:90].tolist()) == set(range(90))
+
+
+@pytest.mark.parametrize("sizes", [[64, 64], [50, 0, 3, 1, 41]])
+@pytest.mark.parametrize("kind", KINDS)
+def test_centres_and_groupings_agree_with_loops(kind, sizes):
+    pos = make_points(kind, sum(sizes), 3, torch.float64)
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    g = cluster_geometry(pos, batch, num_centers=4, k=6, region_size=16, batch_size=len(sizes))
+    assert torch.equal(batch[g.order], g.batch) and g.batch_size == len(sizes)
+    stored = pos[g.order].numpy()
+    for region in range(int(g.region.max()) + 1):
+        place = (g.region == region).nonzero().view(-1)
+        inside = stored[place.numpy()]
+        center = g.center[4 * region : 4 * region + 4] - place[0]
+        picks = loop_fps(inside, 4, int(center[0]))
+        assert center.tolist() == [picks[j % len(picks)] for j in range(4)]
+        truth = loop_knn(inside, inside[center.numpy()], 6, [0] * len(inside), [0] * 4)
+        assert (g.grouping[4 * region : 4 * region + 4] - place[0]).tolist() == truth.tolist()
+        weight = g.weight[4 * region : 4 * region + 4]
+        used = min(6, len(inside))
+        assert (weight[:, :used] == 1 / used).all() and not weight[:, used:].any()
+    if len(set(sizes)) == 1:
+        dense = torch.zeros_like(g.pool)
+        for row, (near, weight) in enumerate(zip(g.grouping, g.weight, strict=True)):
+            for j, w in zip(near.tolist(), weight.tolist(), strict=True):
+                dense[row // 4, row % 4, j % 16] += w
+        torch.testing.assert_close(g.pool, dense)
+    else:
+        assert g.pool is None and g.region_size is None
+
+
+def test_no_points_at_all():
+    g = cluster_geometry(
+        torch.zeros(0, 3),
+        torch.zeros(0, dtype=torch.int64),
+        num_centers=2,
+        k=3,
+        batch_size=3,
+        region_size=8,
+    )
+    assert g.center.numel() == 0 and g.grouping.shape == (0, 3) and g.batch_size == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"num_centers": 0}, "num_centers"),
+        ({"k": 0}, "k must"),
+        ({"region_size": 0}, "region_size"),
+        ({"centers": "middle"}, "centers must be"),
+    ],
+)
+def test_bad_input(options, message):
+    with pytest.raises(ValueError, match=message):
+        cluster_geometry(torch.zeros(4, 3), **({"num_centers": 2, "k": 2} | options))
