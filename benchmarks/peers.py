@@ -1,0 +1,427 @@
+"""PointNet, DGCNN and this library's networks on HomeObjects: accuracy, size and training time.
+
+All get the same clouds, epochs, augmentations, optimiser, schedule and number of points: those of
+examples/modelnet40.py. Accuracy is that of the last epoch, over several seeds. Each run is written
+to the results as it ends, and a run that is there already is not trained again; one that was cut
+short goes on from its last whole epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import hashlib
+import json
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import RESULTS, flops, machine, table, write
+from torch import Tensor, nn
+from torch_geometric.data import Batch, Data
+from torch_geometric.nn import MLP, EdgeConv, global_max_pool
+from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
+
+from pointcluster import training, transforms
+from pointcluster.datasets import HomeObjects
+from pointcluster.geometry import knn
+from pointcluster.models import create_model, list_models
+
+ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "examples"))
+
+import modelnet40  # noqa: E402  (the example, for its recipe)
+
+# The networks ------------------------------------------------------------------------------------
+
+
+class TNet(nn.Module):
+    r"""The matrix that PointNet turns a cloud by: a small PointNet, the identity at first.
+
+    Shapes:
+        - **x:** $(N, C)$; **output:** $(B, C, C)$
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.channels = channels
+        self.points = MLP([channels, 64, 128, 1024], plain_last=False)
+        self.cloud = MLP([1024, 512, 256], plain_last=False)
+        self.matrix = nn.Linear(256, channels * channels)
+        nn.init.zeros_(self.matrix.weight)
+        nn.init.zeros_(self.matrix.bias)
+
+    def forward(self, x: Tensor, batch: Tensor, size: int) -> Tensor:
+        turn = self.matrix(self.cloud(maximum(self.points(x), batch, size)))
+        identity = torch.eye(self.channels, dtype=turn.dtype, device=turn.device)
+        return turn.view(-1, self.channels, self.channels) + identity
+
+
+class PointNet(nn.Module):
+    """PointNet with both T-nets, as published, 3.5M parameters.
+
+    "PointNet: Deep Learning on Point Sets for 3D Classification and Segmentation", Qi et al.,
+    CVPR 2017. `penalty`, part of the loss, keeps the second T-net's matrix close to orthogonal.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__()
+        self.config = {"name": "pointnet", "num_classes": num_classes}
+        self.turn_points, self.turn_features = TNet(3), TNet(64)
+        self.points1 = MLP([3, 64, 64], plain_last=False)
+        self.points2 = MLP([64, 64, 128, 1024], plain_last=False)
+        self.cloud = MLP([1024, 512, 256, num_classes], dropout=[0.0, 0.3, 0.0])
+        self.penalty: Tensor | float = 0.0
+
+    def forward(self, data: Batch) -> Tensor:
+        batch, size = data.batch, data.num_graphs
+        x = turned(data.pos, self.turn_points(data.pos, batch, size), batch)
+        x = self.points1(x)
+        turn = self.turn_features(x, batch, size)
+        gap = turn @ turn.mT - torch.eye(64, dtype=turn.dtype, device=turn.device)
+        self.penalty = 0.001 * torch.linalg.matrix_norm(gap).mean()
+        x = self.points2(turned(x, turn, batch))
+        return self.cloud(maximum(x, batch, size))
+
+
+class DGCNN(nn.Module):
+    """The DGCNN of PyG's classification example: two dynamic edge convolutions of 20 neighbours.
+
+    "Dynamic Graph CNN for Learning on Point Clouds", Wang et al., TOG 2019.
+    """
+
+    def __init__(self, num_classes: int, k: int = 20) -> None:
+        super().__init__()
+        self.config = {"name": "dgcnn", "num_classes": num_classes}
+        self.k = k
+        self.conv1 = EdgeConv(MLP([2 * 3, 64, 64, 64]), aggr="max")
+        self.conv2 = EdgeConv(MLP([2 * 64, 128]), aggr="max")
+        self.wide = nn.Linear(64 + 128, 1024)
+        self.cloud = MLP([1024, 512, 256, num_classes], dropout=0.5, norm=None)
+
+    def forward(self, data: Batch) -> Tensor:
+        batch, size = data.batch, data.num_graphs
+        near = knn(data.pos, data.pos, self.k, batch, batch, batch_size=size)
+        x1 = self.conv1(data.pos, edges(near))
+        x2 = self.conv2(x1, edges(nearest_features(x1, self.k, data.ptr.diff().tolist())))
+        x = self.wide(torch.cat([x1, x2], dim=1))
+        return self.cloud(maximum(x, batch, size))
+
+
+def equal_clouds(batch: Tensor, size: int) -> bool:
+    """Whether all clouds have the same number of points, so that they are rows of one tensor."""
+    points = len(batch) // size
+    return len(batch) % size == 0 and bool((batch.view(size, points).T == batch[::points]).all())
+
+
+def maximum(x: Tensor, batch: Tensor, size: int) -> Tensor:
+    """The maximum over each cloud [B, C]."""
+    if equal_clouds(batch, size):  # faster than a scatter
+        return x.view(size, -1, x.size(1)).amax(dim=1)
+    return global_max_pool(x, batch, size)
+
+
+def turned(x: Tensor, matrix: Tensor, batch: Tensor) -> Tensor:
+    """Each cloud's points times its matrix."""
+    if equal_clouds(batch, len(matrix)):
+        return torch.bmm(x.view(len(matrix), -1, x.size(1)), matrix).flatten(0, 1)
+    return torch.einsum("nc,ncd->nd", x, matrix[batch])
+
+
+def edges(near: Tensor) -> Tensor:
+    """Neighbours [N, k] as edges from them to their points [2, N * k]."""
+    target = torch.arange(len(near), device=near.device).repeat_interleave(near.size(1))
+    return torch.stack([near.flatten(), target])
+
+
+@torch.no_grad()
+def nearest_features(x: Tensor, k: int, sizes: Sequence[int]) -> Tensor:
+    """The k points of a cloud whose features are nearest, by a matrix product [N, k].
+
+    `pointcluster.geometry.knn` gives the same ones, but works its distances out axis by axis,
+    which is slow for 64 axes. A cloud of fewer points repeats them.
+    """
+    found, start = [], 0
+    slot = torch.arange(k, device=x.device)
+    for part, n in zip(x.split(list(sizes)), sizes, strict=True):
+        near = torch.cdist(part, part).topk(min(k, n), largest=False).indices
+        found.append(near[:, slot % n] + start)
+        start += n
+    return torch.cat(found)
+
+
+METRICS = ("test_accuracy", "test_mean_class_accuracy")
+PEERS: dict[str, Callable[[int], nn.Module]] = {"pointnet": PointNet, "dgcnn": DGCNN}
+
+
+def create(name: str, num_classes: int) -> nn.Module:
+    """A peer, or a network of this library."""
+    if name in PEERS:
+        return PEERS[name](num_classes)
+    return create_model(name, num_classes=num_classes)
+
+
+def work(model: nn.Module, points: int) -> float:
+    """GFLOP of one cloud."""
+    generator = torch.Generator().manual_seed(0)
+    cloud = Batch.from_data_list([Data(pos=torch.rand(points, 3, generator=generator))])
+    training_mode = model.training
+    model.eval()
+    with torch.no_grad():
+        count = flops(lambda: model(cloud))
+    model.train(training_mode)
+    return count / 1e9
+
+
+class Classifier(training.Classifier):
+    """The example's training, with what a network adds to the loss."""
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        return super().training_step(batch, batch_idx) + getattr(self.model, "penalty", 0.0)
+
+
+# The runs ----------------------------------------------------------------------------------------
+
+
+def recipe() -> argparse.Namespace:
+    """What examples/modelnet40.py trains HomeObjects with unless told otherwise."""
+    parser = training.Parser()
+    training.add_training_arguments(parser, models=list_models(), out="")
+    args = parser.parse_args([])
+    for name, value in modelnet40.RECIPES["HomeObjects"].items():
+        setattr(args, name, value)
+    return args
+
+
+def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+    usual = recipe()
+    names = [*list_models(), *PEERS]
+    parser = training.Parser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    count = training.number(int, 1)
+    parser.add_argument(
+        "--models",
+        nargs="+",
+        choices=names,
+        metavar="NAME",
+        default=["point_coc_tiny", "pointnet", "dgcnn"],
+        help=f"the first is compared with the others: {', '.join(names)}",
+    )
+    parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs a network")
+    parser.add_argument(
+        "--epochs",
+        type=count,
+        default=usual.epochs,
+        metavar="N",
+        help="how often each cloud is seen",
+    )
+    parser.add_argument(
+        "--num-points", type=count, default=1024, metavar="N", help="points a cloud"
+    )
+    parser.add_argument(
+        "--batch-size", type=count, default=usual.batch_size, metavar="N", help="clouds a step"
+    )
+    parser.add_argument(
+        "--lr",
+        nargs="+",
+        type=rate,
+        default=[],
+        metavar="NAME=X",
+        help=f"highest learning rate of a network instead of {usual.lr:g}",
+    )
+    parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=RESULTS,
+        metavar="FOLDER",
+        help="where peers.json and peers.md are written",
+    )
+    parser.add_argument(
+        "--work",
+        type=Path,
+        default=Path("runs", "peers"),
+        metavar="FOLDER",
+        help="where the runs themselves are",
+    )
+    args = parser.parse_args(argv)
+    args.lr = dict(args.lr)
+    if unknown := set(args.lr) - set(args.models):
+        parser.error(f"argument --lr: {', '.join(sorted(unknown))} not among --models")
+    return args
+
+
+def rate(text: str) -> tuple[str, float]:
+    """A network's learning rate: NAME=X."""
+    name, _, value = text.partition("=")
+    try:
+        return name, float(value)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected NAME=X") from error
+
+
+def train_transform(usual: argparse.Namespace, num_points: int) -> Compose:
+    """The example's augmentation."""
+    steps = [FixedPoints(num_points, replace=False)]
+    steps += [transforms.RandomRotateUp()] if usual.rotate else []
+    steps += [transforms.RandomAnisotropicScale(0.8, 1.25)] if usual.scale else []
+    steps += [transforms.RandomTranslate(0.1)] if usual.translate else []
+    steps += [RandomJitter(0.01)] if usual.jitter else []
+    return Compose(steps)
+
+
+def settings_of(name: str, seed: int, args: argparse.Namespace, classes: int) -> dict[str, Any]:
+    """All that decides a run's result."""
+    usual = recipe()
+    model = create(name, classes)
+    return {
+        "data": "HomeObjects",
+        "model": name,
+        "seed": seed,
+        "epochs": args.epochs,
+        "num_points": args.num_points,
+        "batch_size": args.batch_size,
+        "lr": args.lr.get(name, usual.lr),
+        "weight_decay": usual.weight_decay,
+        "label_smoothing": usual.label_smoothing,
+        "augmentation": repr(train_transform(usual, args.num_points)),
+        "parameters": sum(p.numel() for p in model.parameters()),
+        "gflop": round(work(model, args.num_points), 6),
+    }
+
+
+def train_and_test(
+    settings: dict[str, Any], args: argparse.Namespace, train: HomeObjects, test: HomeObjects
+) -> dict[str, Any]:
+    """One run: its settings, the two test accuracies of the last epoch, seconds of training."""
+    seed = settings["seed"]
+    data = training.PointDataModule(
+        train,
+        test,
+        batch_size=settings["batch_size"],
+        seed=seed,
+        train_transform=train_transform(recipe(), settings["num_points"]),
+        test_transform=Compose([transforms.FirstPoints(settings["num_points"])]),
+    )
+    torch.manual_seed(seed)
+    classifier = Classifier(
+        create(settings["model"], len(train.classes)),
+        train.classes,
+        lr=settings["lr"],
+        weight_decay=settings["weight_decay"],
+        label_smoothing=settings["label_smoothing"],
+        seed=seed,
+    )
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
+    folder = args.work / f"{settings['model']}-seed-{seed}-{digest}"
+    folder.mkdir(parents=True, exist_ok=True)
+    metrics = training.fit_and_test(
+        classifier,
+        data,
+        folder=folder,
+        epochs=settings["epochs"],
+        resume=True,
+        accelerator=args.accelerator,
+        devices=1,
+        title=f"{settings['model']} seed {seed} ",
+    )
+    with open(folder / "metrics.csv", newline="") as file:
+        seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
+    return settings | metrics | {"train_seconds": round(seconds, 1), "machine": machine()}
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = parse_arguments(argv)
+    train, test = HomeObjects(split="train"), HomeObjects(split="test")
+    path = args.out / "peers.json"
+    done = json.loads(path.read_text())["runs"] if path.exists() else []
+    runs = []
+    try:
+        for seed in range(args.seeds):
+            for name in args.models:
+                settings = settings_of(name, seed, args, len(train.classes))
+                found = [run for run in done if settings.items() <= run.items()]
+                if not found:
+                    found = [train_and_test(settings, args, train, test)]
+                    done += found
+                    write(path, json.dumps({"runs": done}, indent=2) + "\n")
+                runs += found[:1]
+                print(
+                    f"{name} seed {seed}: test accuracy {found[0]['test_accuracy']:.1%} overall, "
+                    f"{found[0]['test_mean_class_accuracy']:.1%} mean over classes",
+                    flush=True,
+                )
+    except KeyboardInterrupt:
+        print("interrupted; the same command goes on after the last whole epoch", file=sys.stderr)
+        return 130
+    text = page(runs, args.models, len(test))
+    write(args.out / "peers.md", text)
+    print(text)
+    return 0
+
+
+def page(runs: Sequence[dict[str, Any]], models: Sequence[str], test_clouds: int) -> str:
+    """The table of all runs, and by how much the first network is ahead of the others."""
+    rows, means = [], {}
+    for name in models:
+        own = [run for run in runs if run["model"] == name]
+        summary = training.summarise(own)
+        overall, classes = (summary[key] for key in METRICS)
+        means[name] = (overall["mean"], classes["mean"])
+        rows.append(
+            [
+                name,
+                f"{own[0]['parameters'] / 1e6:.2f}M",
+                f"{own[0]['gflop']:.3f}",
+                spread(overall),
+                spread(classes),
+                f"{statistics.fmean(run['train_seconds'] for run in own):,.0f}",
+                f"{own[0]['lr']:g}",
+            ]
+        )
+    first, *others = models
+    ahead = [
+        f"- {first} is {describe(means[first][0] - means[name][0])} {name} overall and "
+        f"{describe(means[first][1] - means[name][1])} it in the mean over classes."
+        for name in others
+    ]
+    one, seeds = runs[0], len({run["seed"] for run in runs})
+    header = [
+        "network",
+        "parameters",
+        "GFLOP",
+        "overall, %",
+        "mean over classes, %",
+        "training, s",
+        "highest learning rate",
+    ]
+    parts = [
+        "# Peers on HomeObjects",
+        f"{one['epochs']} epochs, {one['num_points']:,} points a cloud, batches of "
+        f"{one['batch_size']}, AdamW with weight decay {one['weight_decay']:g} and a cosine "
+        f"schedule, label smoothing {one['label_smoothing']:g}, augmentation "
+        f"{one['augmentation']}, the same for all. Test accuracy of the last epoch, mean ± "
+        f"standard deviation over {seeds} seed{'s' * (seeds > 1)}; one of the {test_clouds} test "
+        f"clouds is {100 / test_clouds:.1f} percentage points. GFLOP: one cloud, inference.",
+        "Trained on " + "; ".join(sorted({run["machine"] for run in runs})) + ".",
+        table(header, rows),
+        "\n".join(ahead),
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def spread(values: dict[str, float | None]) -> str:
+    text = f"{100 * values['mean']:.1f}"
+    return text if values["std"] is None else f"{text} ± {100 * values['std']:.1f}"
+
+
+def describe(difference: float) -> str:
+    return f"{abs(100 * difference):.1f} points {'ahead of' if difference >= 0 else 'behind'}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

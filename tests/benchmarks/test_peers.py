@@ -1,0 +1,158 @@
+from __future__ import annotations
+
+import argparse
+import json
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+
+def clouds(*sizes: int) -> Batch:
+    generator = torch.Generator().manual_seed(0)
+    return Batch.from_data_list([Data(pos=torch.rand(n, 3, generator=generator)) for n in sizes])
+
+
+@pytest.mark.parametrize(
+    ("name", "low", "high"), [("pointnet", 3.4e6, 3.6e6), ("dgcnn", 0.8e6, 1.0e6)]
+)
+def test_peers_have_their_size_and_shapes(script, name, low, high):
+    model = script("peers").create(name, 11)
+    assert low < sum(p.numel() for p in model.parameters()) < high
+    assert model.config == {"name": name, "num_classes": 11}
+    logits = model(clouds(64, 64, 64))
+    assert logits.shape == (3, 11)
+    (logits.sum() + getattr(model, "penalty", 0)).backward()
+    assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
+
+
+@pytest.mark.parametrize("name", ["pointnet", "dgcnn"])
+def test_peers_see_each_cloud_alone_in_any_order(script, name):
+    model = script("peers").create(name, 5).double().eval()
+    parts = [cloud.pos.double() for cloud in clouds(40, 33, 15).to_data_list()]
+    together = model(Batch.from_data_list([Data(pos=pos) for pos in parts]))
+    for row, pos in zip(together, parts, strict=True):
+        shuffled = pos[torch.randperm(len(pos), generator=torch.Generator().manual_seed(1))]
+        alone = model(Batch.from_data_list([Data(pos=shuffled)]))[0]
+        assert torch.allclose(alone, row, atol=1e-10)
+
+
+def test_equal_clouds_take_a_shorter_way_to_the_same_answer(script):
+    peers = script("peers")
+    x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
+    matrix = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))
+    batch = torch.arange(3).repeat_interleave(4)
+    assert peers.equal_clouds(batch, 3)
+    assert not peers.equal_clouds(torch.tensor([0] * 5 + [1] * 3 + [2] * 4), 3)
+    assert torch.equal(peers.maximum(x, batch, 3), x.view(3, 4, 4).amax(dim=1))
+    expected = torch.stack([x[n] @ matrix[batch[n]] for n in range(12)])
+    assert torch.allclose(peers.turned(x, matrix, batch), expected, atol=1e-6)
+    ragged = torch.tensor([0] * 5 + [1] * 3 + [2] * 4)
+    expected = torch.stack([x[n] @ matrix[ragged[n]] for n in range(12)])
+    assert torch.allclose(peers.turned(x, matrix, ragged), expected, atol=1e-6)
+    expected = torch.stack([x[:5].amax(0), x[5:8].amax(0), x[8:].amax(0)])
+    assert torch.equal(peers.maximum(x, ragged, 3), expected)
+
+
+def test_nearest_features_are_those_of_the_library(script):
+    peers = script("peers")
+    x = torch.randn(70, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    batch = torch.tensor([0] * 40 + [1] * 30)
+    expected = peers.knn(x, x, 20, batch, batch)
+    assert torch.equal(peers.nearest_features(x, 20, [40, 30]), expected)
+
+
+class Stop(Exception):
+    pass
+
+
+def test_training_is_that_of_the_example(script, monkeypatch, tmp_path):
+    """Same data, augmentation, optimiser and seed: the comparison stands and falls with this."""
+    peers = script("peers")
+    seen = []
+
+    def stop(model, classes, **options):
+        seen.append((options, next(model.parameters()).detach().clone()))
+        raise Stop
+
+    monkeypatch.setattr(peers.training, "PointDataModule", lambda *_, **given: seen.append(given))
+    monkeypatch.setattr(peers.training, "Classifier", stop)
+    monkeypatch.setattr(peers, "Classifier", stop)
+    train = peers.HomeObjects(split="train")
+
+    usual = argparse.Namespace(**vars(peers.recipe()), num_points=64, normals=False)
+    usual.model, usual.val_fraction = "point_coc_tiny", 0.0
+    with pytest.raises(Stop):
+        peers.modelnet40.train_and_test(usual, "HomeObjects", train, train, 3, tmp_path)
+
+    args = peers.parse_arguments(["--num-points", "64", "--work", str(tmp_path)])
+    settings = peers.settings_of("point_coc_tiny", 3, args, len(train.classes))
+    with pytest.raises(Stop):
+        peers.train_and_test(settings, args, train, train)
+
+    example, weight, ours, own_weight = seen[0], seen[1], seen[2], seen[3]
+    for name, value in ours.items():
+        assert repr(example[name]) == repr(value), name
+    assert {*example} - {*ours} <= {"num_workers", "val_fraction"}
+    assert weight[0] == own_weight[0]
+    assert torch.equal(weight[1], own_weight[1])
+    assert args.epochs == peers.modelnet40.RECIPES["HomeObjects"]["epochs"]
+
+
+def test_runs_are_written_compared_and_not_repeated(script, monkeypatch, tmp_path, capsys):
+    peers = script("peers")
+    accuracy = {"point_coc_tiny": 0.9, "pointnet": 0.85}
+    trained = []
+
+    def train_and_test(settings, args, train, test):
+        name, seed = settings["model"], settings["seed"]
+        trained.append((name, seed))
+        return settings | {
+            "test_accuracy": accuracy[name] + 0.01 * seed,
+            "test_mean_class_accuracy": accuracy[name] - 0.1,
+            "train_seconds": 12.0,
+            "machine": "a machine",
+        }
+
+    monkeypatch.setattr(peers, "train_and_test", train_and_test)
+    common = ["--num-points", "64", "--out", str(tmp_path), "--models", *accuracy]
+    assert peers.main([*common, "--seeds", "1"]) == 0
+    assert peers.main([*common, "--seeds", "3", "--lr", "pointnet=0.002"]) == 0
+    assert trained == [(name, seed) for seed in range(3) for name in accuracy]
+    assert len(json.loads((tmp_path / "peers.json").read_text())["runs"]) == 6
+    page = (tmp_path / "peers.md").read_text(encoding="utf-8")
+    assert page in capsys.readouterr().out
+    assert "| 91.0 ± 1.0 | 80.0 ± 0.0 | 12 | 0.002 |" in page
+    assert "point_coc_tiny is 5.0 points ahead of pointnet overall" in page
+
+    assert peers.main([*common, "--seeds", "1", "--lr", "pointnet=0.001"]) == 0
+    assert trained[6:] == [("pointnet", 0)]
+
+
+@pytest.mark.parametrize("text", ["pointnet", "pointnet=fast", "dgcnn=0.1"])
+def test_a_learning_rate_needs_a_network_and_a_number(script, text, capsys):
+    with pytest.raises(SystemExit):
+        script("peers").parse_arguments(["--models", "pointnet", "--lr", text])
+    assert "--lr" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["point_coc_tiny", "pointnet", "dgcnn"])
+def test_trains_and_tests(script, name, monkeypatch, tmp_path):
+    peers = script("peers")
+    arguments = ["--models", name, "--seeds", "1", "--epochs", "1", "--num-points", "32"]
+    arguments += ["--out", str(tmp_path), "--work", str(tmp_path / "work"), "--accelerator", "cpu"]
+    whole = peers.HomeObjects
+    monkeypatch.setattr(peers, "HomeObjects", lambda split: Few(whole(split=split)))
+    assert peers.main(arguments) == 0
+    (run,) = json.loads((tmp_path / "peers.json").read_text())["runs"]
+    assert 0 <= run["test_accuracy"] <= 1 and run["train_seconds"] > 0
+    assert run["model"] == name and run["epochs"] == 1
+
+
+class Few(list):
+    """A few clouds of a data set."""
+
+    def __init__(self, items) -> None:
+        super().__init__(items[i] for i in range(0, len(items), max(1, len(items) // 40)))
+        self.classes = items.classes
