@@ -237,9 +237,9 @@ def logarithmic(axes: Any) -> None:
 
     axes.set_xscale("log")
     axes.set_yscale("log")
-    for each in (axes.xaxis, axes.yaxis):
-        each.set_major_locator(LogLocator(subs=(1, 2, 5), numticks=9))
-        each.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.6g}"))
+    for each, steps in ((axes.xaxis, (1,)), (axes.yaxis, (1, 2, 5))):
+        each.set_major_locator(LogLocator(subs=steps, numticks=9))
+        each.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.7g}"))
         each.set_minor_locator(LogLocator(subs=()))
 
 

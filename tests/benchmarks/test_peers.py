@@ -54,6 +54,16 @@ def test_equal_clouds_take_a_shorter_way_to_the_same_answer(script):
     assert torch.equal(peers.maximum(x, ragged, 3), expected)
 
 
+def test_an_edge_convolution_with_a_linear_map_is_worked_out_once_a_point(script):
+    peers = script("peers")
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(30, 6, dtype=torch.float64, generator=generator)
+    near = torch.randint(30, (30, 4), generator=generator)
+    short = peers.LinearEdgeConv(6, 5).double()
+    whole = peers.EdgeConv(short.linear, aggr="max")
+    assert torch.allclose(short(x, near), whole(x, peers.edges(near)), atol=1e-12)
+
+
 def test_nearest_features_are_those_of_the_library(script):
     peers = script("peers")
     x = torch.randn(70, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
