@@ -3,7 +3,8 @@
 All get the same clouds, epochs, augmentations, optimiser, schedule and number of points: those of
 examples/modelnet40.py. Accuracy is that of the last epoch, over several seeds. Each run is written
 to the results as it ends, and a run that is there already is not trained again; one that was cut
-short goes on from its last whole epoch.
+short goes on from its last whole epoch. Several processes may share the work: give each its own
+--models, and run once more with all of them for the table.
 """
 
 from __future__ import annotations
@@ -357,17 +358,15 @@ def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
     path = args.out / "peers.json"
-    done = json.loads(path.read_text())["runs"] if path.exists() else []
     runs = []
     try:
         for seed in range(args.seeds):
             for name in args.models:
                 settings = settings_of(name, seed, args, len(train.classes))
-                found = [run for run in done if settings.items() <= run.items()]
+                found = [run for run in read(path) if settings.items() <= run.items()]
                 if not found:
                     found = [train_and_test(settings, args, train, test)]
-                    done += found
-                    write(path, json.dumps({"runs": done}, indent=2) + "\n")
+                    write(path, json.dumps({"runs": read(path) + found}, indent=2) + "\n")
                 runs += found[:1]
                 print(
                     f"{name} seed {seed}: test accuracy {found[0]['test_accuracy']:.1%} overall, "
@@ -381,6 +380,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     write(args.out / "peers.md", text)
     print(text)
     return 0
+
+
+def read(path: Path) -> list[dict[str, Any]]:
+    """The runs so far; read again each time, as another process may add to them."""
+    return json.loads(path.read_text())["runs"] if path.exists() else []
 
 
 def page(runs: Sequence[dict[str, Any]], models: Sequence[str], test_clouds: int) -> str:
