@@ -24,7 +24,7 @@ from measure import RESULTS, flops, machine, table, write
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.nn import MLP, EdgeConv, global_max_pool
-from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
+from torch_geometric.transforms import Compose
 
 from pointcluster import training, transforms
 from pointcluster.datasets import HomeObjects
@@ -286,12 +286,8 @@ def rate(text: str) -> tuple[str, float]:
 
 def train_transform(usual: argparse.Namespace, num_points: int) -> Compose:
     """The example's augmentation."""
-    steps = [FixedPoints(num_points, replace=False)]
-    steps += [transforms.RandomRotateUp()] if usual.rotate else []
-    steps += [transforms.RandomAnisotropicScale(0.8, 1.25)] if usual.scale else []
-    steps += [transforms.RandomTranslate(0.1)] if usual.translate else []
-    steps += [RandomJitter(0.01)] if usual.jitter else []
-    return Compose(steps)
+    args = argparse.Namespace(**vars(usual) | {"num_points": num_points})
+    return Compose(modelnet40.augmentation(args))
 
 
 def settings_of(name: str, seed: int, args: argparse.Namespace, classes: int) -> dict[str, Any]:

@@ -19,15 +19,15 @@ from pointcluster.models import create_model, list_models, save_model
 
 ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "modelnet40")
 
-# What --epochs and --label-smoothing are where they are not given.
+# What --epochs, --batch-size and --label-smoothing are where they are not given.
 RECIPES = {
-    "HomeObjects": {"epochs": 50, "label_smoothing": 0.1},
-    "ModelNet40": {"epochs": 250, "label_smoothing": 0.2},
+    "HomeObjects": {"epochs": 50, "batch_size": 16, "label_smoothing": 0.1},
+    "ModelNet40": {"epochs": 250, "batch_size": 32, "label_smoothing": 0.2},
 }
 # Settings that may change when a run is resumed: they do not decide its result.
 FREE = ("resume", "out", "root", "download", "workers", "accelerator")
 
-EPILOG = f"""where --epochs and --label-smoothing are not given:
+EPILOG = f"""where --epochs, --batch-size and --label-smoothing are not given:
   HomeObjects   {RECIPES["HomeObjects"]}
   ModelNet40    {RECIPES["ModelNet40"]}
 
@@ -93,13 +93,19 @@ def prepare(args: argparse.Namespace):
     return name, train, test
 
 
+def augmentation(args: argparse.Namespace) -> list:
+    """What happens to a training cloud, anew in each epoch."""
+    steps = [FixedPoints(args.num_points, replace=False)]
+    steps += [transforms.RandomMirror(0)] if args.mirror else []
+    steps += [transforms.RandomRotateUp()] if args.rotate else []
+    steps += [transforms.RandomAnisotropicScale(0.8, 1.25)] if args.scale else []
+    steps += [transforms.RandomTranslate(0.1)] if args.translate else []
+    steps += [RandomJitter(0.01)] if args.jitter else []
+    return steps
+
+
 def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, folder: Path):
     """One run: train, test, save the network, draw the pictures."""
-    augment = [FixedPoints(args.num_points, replace=False)]
-    augment += [transforms.RandomRotateUp()] if args.rotate else []
-    augment += [transforms.RandomAnisotropicScale(0.8, 1.25)] if args.scale else []
-    augment += [transforms.RandomTranslate(0.1)] if args.translate else []
-    augment += [RandomJitter(0.01)] if args.jitter else []
     features = [transforms.NormalsAsFeatures()] if args.normals else []
     test_transform = Compose([transforms.FirstPoints(args.num_points), *features])
     data = training.PointDataModule(
@@ -108,7 +114,7 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         batch_size=args.batch_size,
         num_workers=args.workers,
         seed=seed,
-        train_transform=Compose(augment + features),
+        train_transform=Compose([*augmentation(args), *features]),
         test_transform=test_transform,
         val_fraction=args.val_fraction,
     )

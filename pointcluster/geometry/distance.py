@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -24,6 +25,25 @@ def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     for axis in range(1, a.size(-1)):
         total += (a[..., axis] - b[..., axis]).square_()
     return total
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """`x[index]` for rows [N, C] and an index of any shape, several times as fast on the CPU."""
+    return x.index_select(0, index.reshape(-1)).view(*index.shape, x.size(1))
+
+
+def stable_order(key: Tensor) -> Tensor:
+    """The stable order of each row [S, W], rising.
+
+    Float32 on the CPU is sorted as integers that hold the value above the column: several times as
+    fast as a stable sort, and all are different, so that any sort is stable.
+    """
+    if key.dtype != torch.float32 or key.device.type != "cpu":
+        return key.sort(dim=1, stable=True).indices
+    bits = (key.numpy() + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
+    bits = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32 | np.arange(key.size(1))
+    bits.sort(axis=1)
+    return torch.from_numpy(bits & 0xFFFFFFFF)
 
 
 def starts_of(sizes: Sequence[int]) -> list[int]:

@@ -17,6 +17,7 @@ from pointcluster.geometry.distance import (
     padded_rows,
     squared_distance,
     starts_of,
+    take,
 )
 
 BUCKETS_FROM = 8_192
@@ -53,7 +54,7 @@ def fps(
         batch: Sorted cloud index of each point.
         batch_size: Number of clouds, when the last ones may be empty.
         start: The first anchor: `"far"`, the point farthest from the cloud's mean (it moves with
-            the points, however they are ordered); `"first"`, the cloud's first point; `"random"`.
+            the points, however they are ordered; of points as far but for rounding, the first); `"first"`, the cloud's first point; `"random"`.
         generator: Source of randomness for `start="random"`.
         backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
 
@@ -121,7 +122,7 @@ def sample(
         m, n_of, f = ([part[c] for c in clouds] for part in (nums, sizes, first))
         if backend in ("torch", "kdtree"):
             rows, _ = padded_rows(sizes, clouds, pos.device)
-            picks = _rows(pos[rows], m, n_of, f)
+            picks = _rows(take(pos, rows), m, n_of, f)
         else:
             picks = _verified(pos, clouds, starts, m, n_of, f, backend)
         if len(clouds) == len(sizes) and len(set(nums)) == 1:
@@ -155,11 +156,13 @@ def _first(
     first = [0] * len(sizes)
     for clouds in of_like_size(sizes):
         rows, count = padded_rows(sizes, clouds, pos.device)
-        points = pos[rows]
+        points = take(pos, rows)
         pad = torch.arange(rows.size(1), device=pos.device) >= count[:, None]
         mean = points.masked_fill(pad[..., None], 0).sum(dim=1) / count[:, None]
         d = squared_distance(points, mean[:, None]).masked_fill_(pad, -1)
-        for c, index in zip(clouds, d.argmax(dim=1).tolist(), strict=True):
+        # Symmetric clouds have several such points: rounding of the mean must not choose.
+        near = d.amax(dim=1, keepdim=True) * (1 - 64 * torch.finfo(d.dtype).eps)
+        for c, index in zip(clouds, (d >= near).int().argmax(dim=1).tolist(), strict=True):
             first[c] = index
     return first
 
@@ -188,22 +191,24 @@ def _rows(points: Tensor, nums: list[int], sizes: list[int], first: list[int]) -
 def _rows_numpy(
     points: np.ndarray, nums: list[int], sizes: list[int], first: list[int]
 ) -> np.ndarray:
-    rows = np.arange(len(points))
-    axes = [np.ascontiguousarray(points[..., axis]) for axis in range(points.shape[-1])]
-    nearest = np.full(points.shape[:2], np.inf, points.dtype)
-    nearest[np.arange(points.shape[1]) >= np.array(sizes)[:, None]] = -1
-    distance, term = np.empty_like(nearest), np.empty_like(nearest)
-    picks = np.empty((len(points), max(nums)), np.int64)
+    count, width, dim = points.shape
+    axes = np.ascontiguousarray(np.moveaxis(points, 2, 0))  # [D, S, W]
+    flat = axes.reshape(dim, -1)
+    start = np.arange(count) * width
+    nearest = np.full((count, width), np.inf, points.dtype)
+    nearest[np.arange(width) >= np.array(sizes)[:, None]] = -1
+    terms = np.empty_like(axes)
+    picks = np.empty((count, max(nums)), np.int64)
     picks[:, 0] = pick = np.array(first)
     for j in range(1, picks.shape[1]):
-        for axis, values in enumerate(axes):
-            into = term if axis else distance
-            np.subtract(values, values[rows, pick][:, None], out=into)
-            np.multiply(into, into, out=into)
-            if axis:
-                np.add(distance, term, out=distance)
+        pick = pick + start
+        np.subtract(axes, flat[:, pick][:, :, None], out=terms)
+        np.square(terms, out=terms)
+        distance = terms[0]
+        for term in terms[1:]:
+            distance += term
         np.minimum(nearest, distance, out=nearest)
-        nearest[rows, pick] = -1
+        nearest.reshape(-1)[pick] = -1
         picks[:, j] = pick = nearest.argmax(axis=1)
     return picks
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry.check import check_positive, cloud_sizes
-from pointcluster.geometry.distance import geometry_dtype, starts_of
+from pointcluster.geometry.distance import geometry_dtype, starts_of, take
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.region import (
@@ -132,16 +132,23 @@ def anchor_geometry(
         anchor, cloud = anchor[by_cloud], cloud[by_cloud]
     counts = torch.bincount(cloud, minlength=len(sizes)).tolist()
     grouping = search(pos, pos[anchor], k, sizes, counts, backend=backend)
-    return _anchors(pos, pos[anchor], anchor, grouping, counts)
+    return _anchors(pos, pos[anchor], anchor, grouping, sizes, counts)
 
 
 def _anchors(
-    pos: Tensor, anchor_pos: Tensor, anchor: Tensor, grouping: Tensor, counts: Sequence[int]
+    pos: Tensor,
+    anchor_pos: Tensor,
+    anchor: Tensor,
+    grouping: Tensor,
+    sizes: Sequence[int],
+    counts: Sequence[int],
 ) -> AnchorGeometry:
     size = torch.tensor(list(counts), device=pos.device)
     batch = torch.repeat_interleave(torch.arange(len(counts), device=pos.device), size)
-    relative = pos[grouping] - anchor_pos[:, None]
-    reach = relative.square().sum(dim=2).amax(dim=1).sqrt()
+    relative = take(pos, grouping) - anchor_pos[:, None]
+    used = torch.tensor(list(sizes), device=pos.device).clamp(1, grouping.size(1))[batch]
+    farthest = relative[torch.arange(len(relative), device=pos.device), used - 1]
+    reach = torch.linalg.vector_norm(farthest, dim=1)
     radius = scatter(reach, batch, dim_size=len(counts), reduce="mean")
     return AnchorGeometry(
         anchor=anchor,
@@ -228,7 +235,7 @@ def build_hierarchy(
         place[ids] = torch.arange(len(ids), device=ids.device)
         before, now = points[ids], points[kept]
         grouping = search(before, now, plan.k, sizes, counts, backend=backend)
-        anchors = _anchors(before, now, place[kept], grouping, counts)
+        anchors = _anchors(before, now, place[kept], grouping, sizes, counts)
         clusters = stored_geometry(
             now,
             counts,
@@ -238,7 +245,9 @@ def build_hierarchy(
             backend=backend,
         )
         if not stages:  # the first stage's indices count the input's points
-            anchors = anchors._replace(anchor=canonical[place[kept]], grouping=canonical[grouping])
+            anchors = anchors._replace(
+                anchor=canonical[place[kept]], grouping=canonical.take(grouping)
+            )
         stages.append(StageGeometry(anchors, clusters))
         ids, sizes = kept, counts
     return Hierarchy(tuple(stages), len(sizes))

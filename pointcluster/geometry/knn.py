@@ -19,6 +19,7 @@ from pointcluster.geometry.distance import (
     padded_rows,
     squared_distance,
     starts_of,
+    take,
 )
 
 SMALL_CLOUD = 96
@@ -131,7 +132,7 @@ def _all_pairs(
         row = torch.cat(
             [torch.arange(query_starts[c], query_starts[c + 1], device=pos.device) for c in clouds]
         )
-        points = pos[slots]  # [S, W, D]
+        points = take(pos, slots)  # [S, W, D]
         for part in torch.arange(len(row), device=pos.device).split(max(1, CHUNK // slots.size(1))):
             s = owner[part]
             if len(set(m)) == 1 and len(part) == len(row):  # equal clouds: broadcast, no gather
@@ -139,7 +140,7 @@ def _all_pairs(
                     query[row].view(len(clouds), m[0], 1, -1), points[:, None]
                 ).flatten(0, 1)
             else:
-                d = squared_distance(query[row[part]][:, None], points[s])
+                d = squared_distance(take(query, row[part])[:, None], points[s])
             if min(sizes[c] for c in clouds) < slots.size(1):
                 pad = torch.arange(slots.size(1), device=pos.device) >= count[s, None]
                 d = d.masked_fill_(pad, torch.inf)
@@ -206,7 +207,7 @@ def _kd_tree(p: np.ndarray, q: np.ndarray, k: int, workers: int) -> np.ndarray:
     # An unbalanced tree is as fast to ask and much faster to build.
     tree = cKDTree(p, balanced_tree=False, compact_nodes=False)
     index = tree.query(q, k + 1, workers=workers)[1]
-    unsure = _unsure(_squared(p[index], q[:, None]), index, k)
+    unsure = _unsure(_squared(np.take(p, index, axis=0), q[:, None]), index, k)
     index = index[:, :k]
     if unsure.any():
         rows = np.flatnonzero(unsure)
@@ -241,6 +242,8 @@ def _settle(p: np.ndarray, q: np.ndarray, k: int) -> np.ndarray:
     Coincident points are looked up as one, and then stand for their first `k` members: otherwise a
     million copies of one point would be a million ties for each of them.
     """
+    if len(q) * len(p) <= CHUNK // 8:  # few of them: look at every point
+        return np.argsort(_squared(p[None], q[:, None]), axis=1, kind="stable")[:, :k]
     unique, inverse, count = np.unique(p, axis=0, return_inverse=True, return_counts=True)
     member = np.argsort(inverse.reshape(-1), kind="stable")  # unique point -> its members, rising
     first = np.concatenate([[0], np.cumsum(count)[:-1]])
@@ -251,7 +254,7 @@ def _settle(p: np.ndarray, q: np.ndarray, k: int) -> np.ndarray:
         again = []
         for rows in np.array_split(todo, -(-len(todo) * look // (CHUNK // 8))):
             u = tree.query(q[rows], look)[1].reshape(len(rows), look)
-            d = _squared(unique[u], q[rows][:, None])
+            d = _squared(np.take(unique, u, axis=0), q[rows][:, None])
             order = np.argsort(d, axis=1, kind="stable")
             u, d = np.take_along_axis(u, order, 1), np.take_along_axis(d, order, 1)
             last = (np.cumsum(count[u], axis=1) >= k).argmax(axis=1)  # holds the k-th neighbour
@@ -321,7 +324,7 @@ def _refined(
             backend,
         )
         index = source[found].view(-1, k + 1)
-        d = squared_distance(pos[index], query[target][:, None])
+        d = squared_distance(take(pos, index), query[target][:, None])
         wrong = (d[:, 1:k] < d[:, : k - 1]) | (
             (d[:, 1:k] == d[:, : k - 1]) & (index[:, 1:k] < index[:, : k - 1])
         )

@@ -9,7 +9,14 @@ import torch
 from torch import Tensor
 
 from pointcluster.geometry.check import check_positive, cloud_sizes
-from pointcluster.geometry.distance import geometry_dtype, of_like_size, padded_rows, starts_of
+from pointcluster.geometry.distance import (
+    geometry_dtype,
+    of_like_size,
+    padded_rows,
+    stable_order,
+    starts_of,
+    take,
+)
 from pointcluster.geometry.fps import sample
 from pointcluster.geometry.knn import search
 
@@ -67,12 +74,12 @@ def split_evenly(pos: Tensor, sizes: Sequence[int], levels: int) -> tuple[Tensor
     """
     slots, count = padded_rows(sizes, range(len(sizes)), pos.device)
     for _ in range(levels):
-        points = pos[slots]  # [S, W, D]; a pad is a copy of a point of its row
+        points = take(pos, slots)  # [S, W, D]; a pad is a copy of a point of its row
         axis = (points.amax(dim=1) - points.amin(dim=1)).argmax(dim=1)
         key = points.gather(2, axis[:, None, None].expand(-1, slots.size(1), 1)).squeeze(2)
         column = torch.arange(slots.size(1), device=pos.device)
         key = key.masked_fill(column >= count[:, None], torch.inf)
-        slots = slots.gather(1, key.sort(dim=1, stable=True).indices)
+        slots = slots.gather(1, stable_order(key))
         left = (count + 1) // 2
         column = column[: (slots.size(1) + 1) // 2]
         parts = [
@@ -98,12 +105,14 @@ def canonical_order(pos: Tensor, sizes: Sequence[int]) -> Tensor:
     for clouds in of_like_size(sizes):
         slots, count = padded_rows(sizes, clouds, pos.device)
         pad = torch.arange(slots.size(1), device=pos.device) >= count[:, None]
-        key, by = pos[..., 0][slots].masked_fill(pad, torch.inf).sort(dim=1, stable=True)
+        key = pos[:, 0].take(slots).masked_fill(pad, torch.inf)
+        by = stable_order(key)
+        key = key.gather(1, by)
         if bool(((key[:, 1:] == key[:, :-1]) & ~pad[:, 1:]).any()):
             by = torch.arange(slots.size(1), device=pos.device).expand_as(slots)
             for axis in reversed(range(pos.size(1))):
-                key = pos[..., axis][slots.gather(1, by)].masked_fill(pad, torch.inf)
-                by = by.gather(1, key.sort(dim=1, stable=True).indices)
+                key = pos[:, axis].take(slots.gather(1, by)).masked_fill(pad, torch.inf)
+                by = by.gather(1, stable_order(key))
         slots = slots.gather(1, by)
         if len(clouds) == len(sizes) and len(set(sizes)) == 1:
             return slots.view(-1)

@@ -34,7 +34,7 @@ SIZES = {
     "point_coc_tiny": Size(
         (48, 96, 192), (1, 1, 1), (2, 4, 4), (0.25, 0.5, 0.5), (16, 0, 0), 16, 2.0, 128),
     "point_coc_small": Size(
-        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.5,) * 4, (32, 16, 16, 16), 24, 3.0, 192),
+        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.5,) * 4, (32, 16, 16, 16), 24, 3.0, 160),
 }
 # fmt: on
 """The networks by name."""
@@ -278,7 +278,9 @@ class PointCoC(nn.Module):
         pos = data.pos
         if pos.size(1) != self.dim:
             raise ValueError(f"pos must have {self.dim} axes, found {pos.size(1)}")
-        dtype = self.neck[0].weight.dtype
+        dtype, device = self.neck[0].weight.dtype, self.neck[0].weight.device
+        if pos.device != device:
+            raise ValueError(f"the clouds are on {pos.device}, the network on {device}: move one")
         batch = data.batch if data.batch is not None else pos.new_zeros(len(pos), dtype=torch.int64)
         mean = scatter(pos, batch, dim_size=batch_size, reduce="mean")
         x = (pos - mean[batch]).to(dtype)

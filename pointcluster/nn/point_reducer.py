@@ -158,9 +158,9 @@ class _GatherMax(torch.autograd.Function):
             if x is None:
                 return relative[:, slot] @ weight.t()  # type: ignore[index,union-attr]
             chosen = x.index_select(0, index[:, slot])
-            if relative is not None and weight is not None:
-                chosen.addmm_(relative[:, slot], weight.t())
-            return chosen
+            if relative is None or weight is None:
+                return chosen
+            return torch.addmm(chosen, relative[:, slot], weight.t())
 
         best = value(0)
         which = torch.zeros(best.shape, device=best.device)

@@ -56,7 +56,7 @@ def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -
     add(group, "--model", str, models[-1], "network: " + ", ".join(models),
         choices=models, metavar="NAME")  # fmt: skip
     add(group, "--epochs", count, None, "how often each training cloud is seen", metavar="N")
-    add(group, "--batch-size", count, 32, "clouds a step and device", metavar="N")
+    add(group, "--batch-size", count, None, "clouds a step and device", metavar="N")
     add(group, "--lr", number(float, 0), 2e-3,
         "highest learning rate of AdamW: a line up to it, a cosine down", metavar="X")  # fmt: skip
     add(group, "--weight-decay", number(float, 0), 0.05, "of matrices only", metavar="X")
@@ -69,6 +69,7 @@ def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -
         "train N times, from --seed on, and report mean and spread", metavar="N")  # fmt: skip
 
     group = parser.add_argument_group("augmentation")
+    switch(group, "--mirror", True, "mirror the cloud along its first axis, every other time")
     switch(group, "--scale", True, "stretch each axis by 0.8 to 1.25")
     switch(group, "--translate", True, "move the cloud by up to 0.1 along each axis")
     switch(group, "--jitter", True, "move every point by up to 0.01 along each axis")

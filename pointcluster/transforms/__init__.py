@@ -3,6 +3,7 @@
 from pointcluster.transforms.first_points import FirstPoints
 from pointcluster.transforms.normals_as_features import NormalsAsFeatures
 from pointcluster.transforms.random_anisotropic_scale import RandomAnisotropicScale
+from pointcluster.transforms.random_mirror import RandomMirror
 from pointcluster.transforms.random_rotate_up import RandomRotateUp
 from pointcluster.transforms.random_translate import RandomTranslate
 
@@ -10,6 +11,7 @@ __all__ = [
     "FirstPoints",
     "NormalsAsFeatures",
     "RandomAnisotropicScale",
+    "RandomMirror",
     "RandomRotateUp",
     "RandomTranslate",
 ]

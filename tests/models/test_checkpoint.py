@@ -99,7 +99,7 @@ def test_unwritable_folder(tmp_path):
 
 
 def test_a_failed_write_leaves_the_old_file(saved, monkeypatch):
-    model, path = saved
+    _, path = saved
     before = path.read_bytes()
 
     def full(*args):
