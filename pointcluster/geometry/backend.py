@@ -60,7 +60,10 @@ def extension(module: str) -> tuple[bool, str]:
     try:
         importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
-        return False, f"{version} is installed but does not load: {str(error).splitlines()[0]}"
+        return (
+            False,
+            f"{version} is installed but does not load: {(str(error) or repr(error)).splitlines()[0]}",
+        )
     return True, version
 
 
@@ -116,7 +119,7 @@ def backends() -> Backends:
     has_pyg, pyg = pyg_lib()
     has_fpsample, fpsample = extension("fpsample")
     if not has_fpsample:
-        fpsample += " (NumPy instead)"
+        fpsample += ": NumPy"
     gpu = "torch-cluster" if has_cluster else "pyg-lib" if has_pyg else None
     extra = ("knn (GPU)", "fps (GPU)")
     return Backends(
@@ -137,8 +140,8 @@ def backends() -> Backends:
                 "kdtree",
                 True,
                 ("knn (CPU)", "fps (CPU)"),
-                f"scipy {installed('scipy')}, fpsample {fpsample}; fastest on the CPU from about "
-                "100 points a cloud and up to 8 axes",
+                f"scipy {installed('scipy')} finds neighbours, the fastest on the CPU from about 100 "
+                f"points a cloud on and up to 8 axes; sampling: fpsample {fpsample}, or buckets",
             ),
             Backend(
                 "torch",

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import operator
+from typing import SupportsIndex
+
 import torch
 from torch import Tensor
 
@@ -35,6 +38,10 @@ def cloud_sizes(
         raise TypeError(f"{name} must be a floating tensor of shape [N, D], found {found}")
     if pos.dim() != 2 or pos.size(1) < 1:
         raise ValueError(f"{name} must have shape [N, D], found {list(pos.shape)}")
+    if pos.device.type == "meta":
+        raise ValueError(f"{name} is on the meta device and has no values to work with")
+    if batch_size is not None:
+        check_positive("batch_size", batch_size, least=0)
     finite = torch.isfinite(pos).all(dim=1)
     if not bool(finite.all()):
         bad = int((~finite).nonzero()[0])
@@ -42,6 +49,16 @@ def cloud_sizes(
             f"{name} holds NaN or infinite positions, first at point {bad} "
             f"({pos[bad].tolist()}): remove such points before"
         )
+    if pos.size(0):
+        # A squared distance must neither overflow nor vanish in the type that it is computed in.
+        kind = torch.finfo(torch.float64 if pos.dtype == torch.float64 else torch.float32)
+        extent = float((pos.amax(dim=0).double() - pos.amin(dim=0).double()).max())
+        low, high = 1e3 * kind.tiny**0.5, 1e-3 * kind.max**0.5
+        if extent and not low < extent < high:
+            raise ValueError(
+                f"{name} extends over {extent:.3g}, outside {low:.0e} to {high:.0e}, where squared "
+                f"distances fit into {str(pos.dtype).removeprefix('torch.')}: rescale the positions"
+            )
     if batch is None:
         if batch_size not in (None, 1):
             raise ValueError(f"batch_size = {batch_size} needs a batch vector")
@@ -49,13 +66,13 @@ def cloud_sizes(
     check_index("batch", batch, pos)
     if batch.numel() == 0:
         return [0] * (batch_size or 0)
-    low, high = int(batch[0]), int(batch[-1])
+    first, last = int(batch[0]), int(batch[-1])
     if bool((batch[1:] < batch[:-1]).any()):
         raise ValueError("batch must be sorted (points of one cloud lie together): sort the points")
-    if low < 0:
-        raise ValueError(f"batch must not be negative, found {low}")
-    if batch_size is not None and high >= batch_size:
-        raise ValueError(f"batch holds cloud {high}, but batch_size is {batch_size}")
+    if first < 0:
+        raise ValueError(f"batch must not be negative, found {first}")
+    if batch_size is not None and last >= batch_size:
+        raise ValueError(f"batch holds cloud {last}, but batch_size is {batch_size}")
     return torch.bincount(batch, minlength=batch_size or 0).tolist()
 
 
@@ -78,14 +95,16 @@ def check_index(name: str, index: Tensor, pos: Tensor) -> None:
         raise ValueError(f"{name} is on {index.device}, the positions on {pos.device}")
 
 
-def check_positive(name: str, value: int) -> None:
-    """Check that `value` is an integer of at least one.
+def check_positive(name: str, value: SupportsIndex, least: int = 1) -> None:
+    """Check that `value` is an integer of at least `least`.
 
     Raises:
         TypeError: It is no integer.
-        ValueError: It is smaller than one.
+        ValueError: It is smaller.
     """
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise TypeError(f"{name} must be an integer, found {type(value).__name__}")
-    if value < 1:
-        raise ValueError(f"{name} must be at least 1, found {value}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{name} must be an integer, found {type(value).__name__}") from None
+    if number < least:
+        raise ValueError(f"{name} must be at least {least}, found {value}")

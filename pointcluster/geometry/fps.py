@@ -22,6 +22,8 @@ from pointcluster.geometry.distance import (
 
 BUCKETS_FROM = 8_192
 """From this many points a cloud on, skipping far buckets beats looking at every point (CPU)."""
+SMALL_CLOUD = 96
+"""Up to this many points a cloud, all clouds at once in plain torch beat a kernel (GPU)."""
 FEW_CLOUDS = 6
 """Up to this many clouds, one at a time in `fpsample` beats all at once in NumPy (CPU)."""
 
@@ -54,7 +56,8 @@ def fps(
         batch: Sorted cloud index of each point.
         batch_size: Number of clouds, when the last ones may be empty.
         start: The first anchor: `"far"`, the point farthest from the cloud's mean (it moves with
-            the points, however they are ordered; of points as far but for rounding, the first); `"first"`, the cloud's first point; `"random"`.
+            the points, however they are ordered; of points as far but for rounding, the first);
+            `"first"`, the cloud's first point; `"random"`.
         generator: Source of randomness for `start="random"`.
         backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
 
@@ -81,13 +84,12 @@ def anchor_numbers(num: int | float | Sequence[int], sizes: Sequence[int]) -> li
     if isinstance(num, float):
         if not 0 < num <= 1:
             raise ValueError(f"a share of the points must lie in (0, 1], found {num}")
-        return [math.ceil(num * n) for n in sizes]
-    if isinstance(num, Sequence):
+        return [math.ceil(num * n * (1 - 1e-12)) for n in sizes]  # 0.07 * 100 is 7.000000000000001
+    if isinstance(num, Sequence) and not isinstance(num, str):
         if len(num) != len(sizes):
             raise ValueError(f"num lists {len(num)} clouds, the batch has {len(sizes)}")
         for m in num:
-            if m < 0:
-                raise ValueError(f"num must not be negative, found {m}")
+            check_positive("each entry of num", m, least=0)
         return [min(m, n) for m, n in zip(num, sizes, strict=True)]
     check_positive("num", num)
     return [min(num, n) for n in sizes]
@@ -107,7 +109,7 @@ def sample(
     first = _first(pos, sizes, start, generator)
     starts = starts_of(sizes)
     asked = backend
-    backend = choose(backend, _automatic(pos))
+    backend = choose(backend, _automatic(pos, sizes))
     out: list[Tensor | None] = [None] * len(sizes)
     for clouds in of_like_size([n if m else 0 for n, m in zip(sizes, nums, strict=True)]):
         n = max(sizes[c] for c in clouds)
@@ -133,10 +135,10 @@ def sample(
     return torch.cat(parts) if parts else torch.empty(0, dtype=torch.int64, device=pos.device)
 
 
-def _automatic(pos: Tensor) -> str:
+def _automatic(pos: Tensor, sizes: Sequence[int]) -> str:
     if pos.device.type == "cpu":
         return "kdtree"
-    if pos.device.type == "cuda":
+    if pos.device.type == "cuda" and max(sizes, default=0) > SMALL_CLOUD:
         for name in ("torch-cluster", "pyg-lib"):
             if available(name):
                 return name
@@ -362,8 +364,13 @@ def _kernel(pos: Tensor, nums: list[int], sizes: list[int], backend: str) -> Ten
 
         found: Tensor = torch_cluster.fps(pos, batch, ratio, random_start=False)
         return found
-    starts = torch.tensor(starts_of(sizes), device=pos.device)
-    return torch.ops.pyg.fps(pos, starts, ratio, False)
+    # pyg-lib takes one share for all clouds.
+    parts, starts = [], starts_of(sizes)
+    for cloud, (m, n) in enumerate(zip(nums, sizes, strict=True)):
+        points = pos[starts[cloud] : starts[cloud + 1]]
+        ptr = torch.tensor([0, n], device=pos.device)
+        parts.append(torch.ops.pyg.fps(points, ptr, (m - 0.5) / n, False) + starts[cloud])
+    return torch.cat(parts)
 
 
 # One a voxel -------------------------------------------------------------------------------------
@@ -410,7 +417,8 @@ def voxels(pos: Tensor, nums: Sequence[int], sizes: Sequence[int]) -> tuple[Tens
             part = _voxels(pos[start : start + n], m)
         parts.append(part[: n if m else 0] + start)
         start += n
-    return torch.cat(parts) if parts else torch.arange(0), [len(part) for part in parts]
+    anchors = torch.cat(parts) if parts else torch.arange(0, device=pos.device)
+    return anchors, [len(part) for part in parts]
 
 
 def _voxels(points: Tensor, num: int) -> Tensor:

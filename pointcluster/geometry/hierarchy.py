@@ -40,6 +40,8 @@ class AnchorGeometry(NamedTuple):
     """Positions of the anchors. [M, D]"""
     batch: Tensor
     """Cloud of each anchor. [M]"""
+    num_points: int
+    """Number of points before, N."""
     batch_size: int
     """Number of clouds B, empty ones included."""
     cloud_size: int | None
@@ -126,7 +128,9 @@ def anchor_geometry(
                 sample(pos, chosen, sizes, start=start, generator=generator, backend=backend)
             )
     anchor = torch.cat(out) if out else torch.empty(0, dtype=torch.int64, device=pos.device)
-    cloud = torch.bucketize(anchor, torch.tensor(start_of[1:], device=pos.device), right=True)
+    cloud = torch.bucketize(
+        anchor, torch.tensor(start_of[1:], dtype=torch.int64, device=pos.device), right=True
+    )
     if len(out) > 1:
         by_cloud = cloud.sort(stable=True).indices
         anchor, cloud = anchor[by_cloud], cloud[by_cloud]
@@ -143,10 +147,12 @@ def _anchors(
     sizes: Sequence[int],
     counts: Sequence[int],
 ) -> AnchorGeometry:
-    size = torch.tensor(list(counts), device=pos.device)
+    size = torch.tensor(list(counts), dtype=torch.int64, device=pos.device)
     batch = torch.repeat_interleave(torch.arange(len(counts), device=pos.device), size)
     relative = take(pos, grouping) - anchor_pos[:, None]
-    used = torch.tensor(list(sizes), device=pos.device).clamp(1, grouping.size(1))[batch]
+    used = torch.tensor(list(sizes), dtype=torch.int64, device=pos.device).clamp(
+        1, grouping.size(1)
+    )[batch]
     farthest = relative[torch.arange(len(relative), device=pos.device), used - 1]
     reach = torch.linalg.vector_norm(farthest, dim=1)
     radius = scatter(reach, batch, dim_size=len(counts), reduce="mean")
@@ -157,6 +163,7 @@ def _anchors(
         radius=torch.where(radius > 0, radius, 1.0),  # one point, or coincident ones
         pos=anchor_pos,
         batch=batch,
+        num_points=len(pos),
         batch_size=len(counts),
         cloud_size=counts[0] if len(set(counts)) == 1 and counts[0] > 0 else None,
     )
@@ -289,7 +296,7 @@ def _reduce(
         torch.tensor(
             [0 if v else m for m, v in zip(nums, by_voxel, strict=True)], device=ids.device
         ),
-        torch.tensor(list(sizes), device=ids.device),
+        torch.tensor(list(sizes), dtype=torch.int64, device=ids.device),
     )
     keep = rank[ids] < limit
     counts = list(nums)

@@ -23,9 +23,11 @@ from pointcluster.geometry.distance import (
 )
 
 SMALL_CLOUD = 96
-"""Up to this many points a cloud, comparing all pairs beats building a tree (CPU)."""
+"""Up to this many points a cloud, comparing all pairs beats building a tree or calling a kernel."""
 MANY_AXES = 8
 """Above this many axes a KD-tree visits most of its leaves and comparing all pairs is faster."""
+KERNEL_NEIGHBOURS = 100
+"""How many neighbours the compiled kernels find on a GPU."""
 CHUNK = 1 << 23
 """How many distances the all-pairs search holds at a time."""
 
@@ -107,7 +109,7 @@ def search(
 def _automatic(pos: Tensor, sizes: Sequence[int]) -> str:
     if pos.device.type == "cpu":
         return "torch" if max(sizes) <= SMALL_CLOUD or pos.size(1) > MANY_AXES else "kdtree"
-    if pos.device.type == "cuda":
+    if pos.device.type == "cuda" and max(sizes) > SMALL_CLOUD:
         for name in ("torch-cluster", "pyg-lib"):
             if available(name):
                 return name
@@ -133,9 +135,12 @@ def _all_pairs(
             [torch.arange(query_starts[c], query_starts[c + 1], device=pos.device) for c in clouds]
         )
         points = take(pos, slots)  # [S, W, D]
-        for part in torch.arange(len(row), device=pos.device).split(max(1, CHUNK // slots.size(1))):
+        width = slots.size(1) * (pos.size(1) if len(clouds) > 1 else 1)
+        for part in torch.arange(len(row), device=pos.device).split(max(1, CHUNK // width)):
             s = owner[part]
-            if len(set(m)) == 1 and len(part) == len(row):  # equal clouds: broadcast, no gather
+            if len(clouds) == 1:  # broadcast: no copy of the points for each query
+                d = squared_distance(take(query, row[part])[:, None], points)
+            elif len(set(m)) == 1 and len(part) == len(row):
                 d = squared_distance(
                     query[row].view(len(clouds), m[0], 1, -1), points[:, None]
                 ).flatten(0, 1)
@@ -303,8 +308,11 @@ def _refined(
     """Take one neighbour more than needed from a compiled kernel, and settle what is unsure.
 
     The kernels round differently on each device and break ties as they like. Clouds too small to
-    have that one neighbour more are searched by comparing all pairs.
+    have that one neighbour more are searched by comparing all pairs, and so is everything where a
+    kernel gives up (torch-cluster's on a GPU takes 100 neighbours and distances up to a limit).
     """
+    if k + 1 > KERNEL_NEIGHBOURS:
+        return _all_pairs(pos, query, k, sizes, query_sizes)
     large = [n if n > k + 1 and m else 0 for n, m in zip(sizes, query_sizes, strict=True)]
     out = torch.empty(query.size(0), k, dtype=torch.int64, device=pos.device)
     sure = torch.zeros(query.size(0), dtype=torch.bool, device=pos.device)
@@ -323,6 +331,8 @@ def _refined(
             len(sizes),
             backend,
         )
+        if len(found) != len(target) * (k + 1):
+            return _all_pairs(pos, query, k, sizes, query_sizes)
         index = source[found].view(-1, k + 1)
         d = squared_distance(take(pos, index), query[target][:, None])
         wrong = (d[:, 1:k] < d[:, : k - 1]) | (
@@ -340,7 +350,8 @@ def _refined(
 
 def _cloud_of(sizes: Sequence[int], device: torch.device) -> Tensor:
     return torch.repeat_interleave(
-        torch.arange(len(sizes), device=device), torch.tensor(list(sizes), device=device)
+        torch.arange(len(sizes), device=device),
+        torch.tensor(list(sizes), dtype=torch.int64, device=device),
     )
 
 

@@ -26,7 +26,7 @@ class ClusterGeometry(NamedTuple):
 
     Points are *stored* region by region, so that each region is a slice. Centre $m$ of region $r$
     has the number $r M + m$. A region with fewer points than centres repeats its centres; a
-    repeated one never takes a point, since the first of equals does.
+    repeated one never takes a point: the first of equals does.
     """
 
     order: Tensor | None
@@ -38,7 +38,11 @@ class ClusterGeometry(NamedTuple):
     grouping: Tensor
     """Places of the k points each centre is the mean of, nearest first. [R * M, k]"""
     weight: Tensor
-    """What each of them counts in that mean: 1 / k, or 0 for a repeated point. [R * M, k]"""
+    """What each counts in that mean: 1 / min(k, points of the region), 0 for a repeated point.
+    [R * M, k]"""
+    repeats: Tensor | None
+    """Centres of the same points as one before them in their region, which therefore take no point:
+    whether the order of the points is the same, too, or not. `None`: there are none. [2, R * M]"""
     pool: Tensor | None
     """For regions of equal size P, `weight` as a matrix over the region's points. [R, M, P]"""
     batch: Tensor
@@ -278,7 +282,7 @@ def stored_geometry(
         picks = sample(pos, nums, regions, backend=backend)
         if min(nums, default=num_centers) < num_centers:
             num = torch.tensor(nums, device=device)[:, None]
-            first = torch.tensor(starts_of(nums), device=device)[:-1, None]
+            first = torch.tensor(starts_of(nums), dtype=torch.int64, device=device)[:-1, None]
             picks = picks[first + torch.arange(num_centers, device=device) % num].view(-1)
         center = picks
     elif centers == "random":
@@ -293,6 +297,7 @@ def stored_geometry(
     grouping = search(pos, pos[center], k, regions, [num_centers] * len(regions), backend=backend)
     used = counts.clamp(max=k).repeat_interleave(num_centers)[:, None]
     weight = (torch.arange(k, device=device) < used) / used.to(pos.dtype)
+    repeats = _repeats(grouping, weight, num_centers)
     pool, size = None, regions[0] if regions and len(set(regions)) == 1 else None
     if size is not None:
         local = grouping - starts.repeat_interleave(num_centers)[:, None]
@@ -304,12 +309,28 @@ def stored_geometry(
         center=center,
         grouping=grouping,
         weight=weight.to(pos.dtype),
+        repeats=repeats,
         pool=pool,
         batch=torch.repeat_interleave(
-            torch.arange(len(sizes), device=device), torch.tensor(list(sizes), device=device)
+            torch.arange(len(sizes), device=device),
+            torch.tensor(list(sizes), dtype=torch.int64, device=device),
         ),
         batch_size=len(sizes),
         num_centers=num_centers,
         region_size=size,
         cloud_size=sizes[0] if len(set(sizes)) == 1 and sizes[0] > 0 else None,
     )
+
+
+def _repeats(grouping: Tensor, weight: Tensor, num_centers: int) -> Tensor | None:
+    """Centres whose points are those of an earlier one: equal but for rounding, which must not
+    choose between them. In any order (for a mean), and in the same one (for a linear map)."""
+    found = []
+    for points in (grouping.masked_fill(weight == 0, -1).sort(dim=1).values, grouping):
+        rows = points.view(-1, num_centers, points.size(1))
+        repeated = torch.zeros(rows.shape[:2], dtype=torch.bool, device=points.device)
+        for m in range(1, num_centers):
+            repeated[:, m] = (rows[:, :m] == rows[:, m : m + 1]).all(dim=2).any(dim=1)
+        found.append(repeated.view(-1))
+    both = torch.stack(found)
+    return both if bool(both.any()) else None

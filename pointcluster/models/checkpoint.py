@@ -18,10 +18,10 @@ def save_model(
 ) -> Path:
     """Write a network to `path` with `.safetensors` and, beside it, `.json`.
 
-    Each file appears whole or not at all.
+    Each file appears whole or not at all. The weights keep their dtype.
 
     Args:
-        path: Where to; a suffix is replaced.
+        path: Where to, with one of the two suffixes or none.
         model: A network made by :func:`create_model`.
         metadata: What else to keep, as plain JSON: class names, data set, measured accuracy.
 
@@ -34,19 +34,18 @@ def save_model(
     """
     from safetensors.torch import save
 
-    path = Path(path).with_suffix(".safetensors")
+    path, described = _files(path)
     weights = save({key: value.contiguous().cpu() for key, value in model.state_dict().items()})
-    config = {**model.config, "num_classes": model.num_classes}
     note = {
         "format": "pointcluster",
-        "config": config,
+        "config": model.config,
         "sha256": hashlib.sha256(weights).hexdigest(),
         "metadata": metadata or {},
     }
     text = json.dumps(note, indent=1)
     path.parent.mkdir(parents=True, exist_ok=True)
     _write(path, weights)
-    _write(path.with_suffix(".json"), (text + "\n").encode())
+    _write(described, (text + "\n").encode())
     return path
 
 
@@ -66,10 +65,7 @@ def load_model(
     from safetensors import SafetensorError
     from safetensors.torch import load
 
-    path = Path(path)
-    if path.suffix in (".safetensors", ".json"):
-        path = path.with_suffix("")
-    files = [path.with_name(path.name + suffix) for suffix in (".safetensors", ".json")]
+    files = _files(path)
     for file in files:
         if not file.is_file():
             raise FileNotFoundError(
@@ -78,8 +74,8 @@ def load_model(
     weights = files[0].read_bytes()
     try:
         note = json.loads(files[1].read_text())
-        config, digest, metadata = note["config"], note["sha256"], note["metadata"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError) as error:
+        config, digest, metadata = dict(note["config"]), note["sha256"], note["metadata"]
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{files[1]} does not describe a network: {error!r}") from error
     if hashlib.sha256(weights).hexdigest() != digest:
         raise ValueError(
@@ -101,8 +97,17 @@ def load_model(
             f"{files[0]} holds weights of another network than {config['name']!r}: {len(wrong)} "
             f"entries differ, first {key}: {found.get(key)} in the file, {own.get(key)} expected"
         )
+    model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
     model.load_state_dict(state)
     return model.eval(), metadata
+
+
+def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
+    """The two files of a network; what looks like another suffix belongs to the name."""
+    path = Path(path)
+    if path.suffix in (".safetensors", ".json"):
+        path = path.with_suffix("")
+    return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
 
 
 def _write(path: Path, content: bytes) -> None:

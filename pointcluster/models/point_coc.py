@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
+from pointcluster.geometry.check import check_positive
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
 
 
@@ -73,7 +77,7 @@ class PointClusters(NamedTuple):
 class PointCoC(nn.Module):
     r"""A classifier of point clouds: stages of a point reducer and context cluster blocks.
 
-    Each stage keeps half of the points as anchors, lets them gather their nearest points once
+    Each stage keeps a share of the points as anchors, lets them gather their nearest points once
     (features, and the encoded relative positions) and then works on them with context cluster
     blocks in regions of at most 32 points, whose geometry all blocks share. The last stage's points
     are pooled by mean and maximum. Only positions relative to the cloud's mean and to anchors
@@ -98,6 +102,8 @@ class PointCoC(nn.Module):
         region_size: Most points a region.
         dim: Number of axes of the positions.
         dropout: Share of the head's hidden channels left out in training.
+        layer_scale: Start of the scales of the blocks' branches; `None` leaves them out.
+        norm: Normalise what the anchors gathered over the batch, channel by channel.
         drop_path: Probability of leaving out the last block's branches for a cloud in training; it
             rises evenly from 0 at the first.
 
@@ -132,6 +138,8 @@ class PointCoC(nn.Module):
         norm: bool = True,
     ) -> None:
         super().__init__()
+        check_positive("num_classes", num_classes, least=0)
+        check_positive("in_channels", in_channels, least=0)
         lengths = [len(each) for each in (channels, depths, heads, ratios, encode)]
         if len(set(lengths)) > 1:
             raise ValueError(
@@ -153,7 +161,7 @@ class PointCoC(nn.Module):
                     width, wide, k=k, num=ratios[stage], dim=dim, mode="max", hidden=encode[stage]
                 )
             )
-            self.norms.append(nn.BatchNorm1d(wide) if norm else nn.Identity())
+            self.norms.append(_BatchNorm(wide) if norm else nn.Identity())
             self.stages.append(
                 nn.ModuleList(
                     ContextClusterBlock(
@@ -171,9 +179,10 @@ class PointCoC(nn.Module):
                 )
             )
             width = wide
+        reductions = [round(1 / r) for r in itertools.accumulate(ratios, operator.mul)]
         self.feature_info = [
-            {"num_chs": wide, "reduction": 2 ** (s + 1), "module": f"stages.{s}"}
-            for s, wide in enumerate(channels)
+            {"num_chs": wide, "reduction": reduction, "module": f"stages.{s}"}
+            for s, (wide, reduction) in enumerate(zip(channels, reductions, strict=True))
         ]
         self.norm = CloudNorm(width)
         self.neck: Any = nn.Sequential(
@@ -191,6 +200,7 @@ class PointCoC(nn.Module):
 
     def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
         """The points of the last stage with their features."""
+        self._check(data)
         hierarchy = hierarchy or self.hierarchy(data)
         x = self._input(data, hierarchy.batch_size)
         for reducer, norm, blocks, (anchors, clusters) in zip(
@@ -212,7 +222,8 @@ class PointCoC(nn.Module):
 
     def reset_classifier(self, num_classes: int) -> None:
         """Replace the classifier by a new one; 0 leaves it out."""
-        self.num_classes = num_classes
+        check_positive("num_classes", num_classes, least=0)
+        self.num_classes = self.config["num_classes"] = num_classes
         weight = self.neck[0].weight
         self.head = (
             nn.Linear(weight.size(0), num_classes, device=weight.device, dtype=weight.dtype)
@@ -244,6 +255,7 @@ class PointCoC(nn.Module):
             self.train(training)
 
     def _clusters(self, data: Data, stage: int, block: int) -> PointClusters:
+        self._check(data)
         hierarchy = self.hierarchy(data)
         x = self._input(data, hierarchy.batch_size)
         batch = data.batch if data.batch is not None else x.new_zeros(len(x), dtype=torch.int64)
@@ -273,28 +285,46 @@ class PointCoC(nn.Module):
             center_batch=cloud[found.center],
         )
 
-    def _input(self, data: Data, batch_size: int) -> Tensor:
-        """Positions relative to their cloud's mean, then the other features."""
-        pos = data.pos
-        if pos.size(1) != self.dim:
-            raise ValueError(f"pos must have {self.dim} axes, found {pos.size(1)}")
-        dtype, device = self.neck[0].weight.dtype, self.neck[0].weight.device
-        if pos.device != device:
-            raise ValueError(f"the clouds are on {pos.device}, the network on {device}: move one")
-        batch = data.batch if data.batch is not None else pos.new_zeros(len(pos), dtype=torch.int64)
-        mean = scatter(pos, batch, dim_size=batch_size, reduce="mean")
-        x = (pos - mean[batch]).to(dtype)
+    def _check(self, data: Data) -> None:
+        """Turn away what does not fit the network; the geometry checks the rest."""
+        if not isinstance(data, Data):
+            raise TypeError(f"expected a PyG Data or Batch with pos, found {type(data).__name__}")
+        pos, weight = data.pos, self.neck[0].weight
+        if pos is None or pos.dim() != 2 or pos.size(1) != self.dim:
+            found = None if pos is None else list(pos.shape)
+            raise ValueError(f"the network needs pos of shape [N, {self.dim}], found {found}")
+        if pos.device != weight.device:
+            raise ValueError(
+                f"the clouds are on {pos.device}, the network on {weight.device}: move one of them"
+            )
         if not self.in_channels:
-            return x
-        extra = data.x
-        if extra is None or extra.dim() != 2 or extra.size(1) != self.in_channels:
-            found = None if extra is None else list(extra.shape)
+            return
+        x = data.x
+        if x is None or x.dim() != 2 or x.size(1) != self.in_channels:
+            found = None if x is None else list(x.shape)
             raise ValueError(
                 f"the network needs features x of shape [N, {self.in_channels}], found {found}"
             )
-        if len(extra) != len(pos):
-            raise ValueError(f"x has {len(extra)} points, pos {len(pos)}")
-        return torch.cat([x, extra.to(dtype)], dim=1)
+        if len(x) != len(pos):
+            raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
+
+    def _input(self, data: Data, batch_size: int) -> Tensor:
+        """Positions relative to their cloud's mean, then the other features."""
+        pos, dtype = data.pos, self.neck[0].weight.dtype
+        batch = data.batch if data.batch is not None else pos.new_zeros(len(pos), dtype=torch.int64)
+        mean = scatter(pos, batch, dim_size=batch_size, reduce="mean")
+        x = (pos - mean[batch]).to(dtype)
+        return torch.cat([x, data.x.to(dtype)], dim=1) if self.in_channels else x
+
+
+class _BatchNorm(nn.BatchNorm1d):
+    """Batch normalisation that a batch of one single point, too, can be trained through."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training and len(x) < 2:
+            args = (self.running_mean, self.running_var, self.weight, self.bias)
+            return F.batch_norm(x, *args, training=False, eps=self.eps)
+        return super().forward(x)
 
 
 def _batch_size(data: Data) -> int | None:

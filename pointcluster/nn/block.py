@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pointcluster.geometry import ClusterGeometry
-from pointcluster.nn.context_cluster import Clusters, ContextCluster
+from pointcluster.nn.context_cluster import Clusters, ContextCluster, check_features
 from pointcluster.nn.drop_path import DropPath
 from pointcluster.nn.norm import CloudNorm
 
@@ -88,13 +88,15 @@ class ContextClusterBlock(nn.Module):
         batch: Tensor | None = None,
         *,
         batch_size: int | None = None,
+        centers: Tensor | None = None,
         generator: torch.Generator | None = None,
         return_clusters: bool = False,
     ) -> Tensor | tuple[Tensor, Clusters]:
         """Apply the block; the arguments are those of :class:`ContextCluster`."""
-        geometry = self.cluster.geometry(pos, batch, batch_size=batch_size, generator=generator)
-        if x.size(0) != geometry.batch.size(0):
-            raise ValueError(f"x has {x.size(0)} points, pos {geometry.batch.size(0)}")
+        geometry = self.cluster.geometry(
+            pos, batch, batch_size=batch_size, centers=centers, generator=generator
+        )
+        check_features(x, geometry.batch, self.cluster.fv.weight)
         # Clouds follow one another in every storage order: `batch` holds in the caller's, too.
         clouds = (geometry.batch, geometry.batch_size)
         y = self.norm1(x, *clouds, geometry.cloud_size)

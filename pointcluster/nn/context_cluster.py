@@ -42,7 +42,9 @@ class ContextCluster(nn.Module):
     \end{aligned} $$
 
     and a linear map of the heads' concatenated $y$. Of equally similar centres the first is taken.
-    $G(m)$ are the k points of the region nearest to where centre m sits. Memory grows as N x C.
+    $G(m)$ are the k points of the region nearest to where centre m sits. Memory grows as
+    N x (C + heads x centres): nothing holds regions x centres x points x channels. (With one
+    channel a head every cosine is 1 or -1, and rounding decides; take more.)
 
     From "Image as Set of Points", Ma et al., ICLR 2023, <https://arxiv.org/abs/2303.01494>.
 
@@ -115,7 +117,8 @@ class ContextCluster(nn.Module):
 
         Args:
             x: Features of the points.
-            pos: Their positions, or the geometry worked out before by :func:`cluster_geometry`.
+            pos: Their positions, or the geometry worked out before by :func:`cluster_geometry`,
+                which stands for all that follows but the last.
             batch: Sorted cloud index of each point, with positions.
             batch_size: Number of clouds, when the last ones may be empty.
             centers: Points to put the centres on, `num_centers` indices a cloud.
@@ -123,16 +126,13 @@ class ContextCluster(nn.Module):
             return_clusters: Return the assignment, too.
 
         Raises:
-            TypeError, ValueError: The point set is malformed, or its length is not that of `x`.
+            TypeError, ValueError: The point set is malformed, or `x` has another length, number of
+                channels, dtype or device than needed.
         """
         geometry = self.geometry(
             pos, batch, batch_size=batch_size, centers=centers, generator=generator
         )
-        if x.dim() != 2 or x.size(0) != geometry.batch.size(0) or x.size(1) != self.fv.in_features:
-            raise ValueError(
-                f"x must have shape [{geometry.batch.size(0)}, {self.fv.in_features}] "
-                f"(points, channels), found {list(x.shape)}"
-            )
+        check_features(x, geometry.batch, self.fv.weight)
         fv = self.fv(x if geometry.order is None else x[geometry.order])
         cluster = self._in_segments if geometry.pool is None else self._in_slices
         y, index, similarity = cluster(fv, geometry)
@@ -158,6 +158,11 @@ class ContextCluster(nn.Module):
             ValueError: A given geometry was built for another number of centres or neighbours.
         """
         if isinstance(pos, ClusterGeometry):
+            if any(each is not None for each in (batch, batch_size, centers, generator)):
+                raise ValueError(
+                    "batch, batch_size, centers and generator go with positions: a geometry "
+                    "that is given has been worked out already"
+                )
             found = (pos.num_centers, pos.grouping.size(1))
             if found != (self.num_centers, self.k):
                 raise ValueError(
@@ -192,6 +197,15 @@ class ContextCluster(nn.Module):
             center = torch.addcmul(center, weight[:, slot, None], fv[index[:, slot]])
         return center
 
+    def _score(self, cos: Tensor, geometry: ClusterGeometry, region: Tensor | None) -> Tensor:
+        """The similarity before the sigmoid; a centre that repeats another one takes no point."""
+        score = self.beta + self.alpha * cos
+        if geometry.repeats is None:
+            return score
+        repeats = geometry.repeats[0 if self.fuse is None else 1].view(-1, geometry.num_centers)
+        repeats = repeats[:, None, None] if region is None else repeats[region, None]
+        return score.masked_fill(repeats, -torch.inf)
+
     def _in_slices(self, fv: Tensor, geometry: ClusterGeometry) -> tuple[Tensor, Tensor, Tensor]:
         """Regions of equal size: each is a slice, and every step a batched matrix product."""
         m = geometry.num_centers
@@ -204,7 +218,7 @@ class ContextCluster(nn.Module):
         with torch.autocast(fv.device.type, enabled=False):
             norm = _norm(f)[..., None] * _norm(c)[..., None, :]
             cos = torch.matmul(f, c.transpose(-1, -2)) / norm  # [R, H, P, M]
-            score, index = (self.beta + self.alpha * cos).max(dim=-1)  # [R, H, P]
+            score, index = self._score(cos, geometry, None).max(dim=-1)  # [R, H, P]
             s = score.sigmoid()
         own = torch.zeros_like(cos, dtype=v.dtype).scatter(
             -1, index[..., None], s[..., None].to(v.dtype)
@@ -229,7 +243,7 @@ class ContextCluster(nn.Module):
             )
             / _norm(f)[..., None]
         )  # [N, H, M]
-        score, index = (self.beta + self.alpha * cos).max(dim=-1)  # [N, H]
+        score, index = self._score(cos, geometry, region).max(dim=-1)  # [N, H]
         s = score.sigmoid()
         head = torch.arange(self.heads, device=fv.device)
         own = ((region[:, None] * m + index) * self.heads + head).view(-1)  # [N * H]
@@ -240,6 +254,25 @@ class ContextCluster(nn.Module):
         h = h / (1 + scatter(weight, own, dim_size=slots, reduce="sum"))
         y = weight * h[own]
         return y.view(n, self.heads * self.head_channels), index, s
+
+
+def check_features(x: Tensor, batch: Tensor, weight: Tensor) -> None:
+    """Check that `x` has a row a point, and the channels, dtype and device of a layer's weight.
+
+    Raises:
+        ValueError: It has not.
+    """
+    if x.dim() != 2 or x.size(0) != batch.size(0) or x.size(1) != weight.size(1):
+        raise ValueError(
+            f"x must have shape [{batch.size(0)}, {weight.size(1)}] (points, channels), "
+            f"found {list(x.shape)}"
+        )
+    if x.device != weight.device or batch.device != weight.device:
+        raise ValueError(
+            f"x is on {x.device}, the positions on {batch.device}, the layer on {weight.device}"
+        )
+    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
+        raise ValueError(f"x is {x.dtype}, the layer {weight.dtype}: convert one of them")
 
 
 def _norm(x: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pointcluster.geometry import AnchorGeometry, anchor_geometry
 from pointcluster.geometry.check import check_positive
+from pointcluster.geometry.fps import anchor_numbers
 
 
 class PointReducer(nn.Module):
@@ -71,6 +72,7 @@ class PointReducer(nn.Module):
             raise ValueError(
                 f"nothing to gather: in_channels = {in_channels}, dim = {dim}, hidden = {hidden}"
             )
+        anchor_numbers(num, [])  # refuses what is no number of anchors
         self.in_channels, self.k, self.num, self.dim = in_channels, k, num, dim
         self.mode, self.scaled = mode, scaled
         if mode == "concat":
@@ -78,7 +80,9 @@ class PointReducer(nn.Module):
         else:
             # e is two maps: to `hidden`, for each relative position, and from there a linear one.
             self.linear = nn.Linear(in_channels, out_channels) if in_channels else None
-            self.encode = nn.Sequential(nn.Linear(dim, hidden), nn.GELU()) if hidden else None
+            self.encode = None
+            if dim and hidden:
+                self.encode = nn.Sequential(nn.Linear(dim, hidden), nn.GELU())
             self.place = nn.Linear(hidden or dim, out_channels, bias=False) if dim else None
 
     def forward(
@@ -103,13 +107,18 @@ class PointReducer(nn.Module):
             TypeError, ValueError: The point set is malformed or does not fit the layer.
         """
         if isinstance(pos, AnchorGeometry):
+            if any(each is not None for each in (batch, batch_size, num)):
+                raise ValueError(
+                    "batch, batch_size and num go with positions: a geometry that is given has "
+                    "been worked out already"
+                )
             geometry = pos
         else:
             geometry = anchor_geometry(
                 pos, self.num if num is None else num, self.k, batch, batch_size=batch_size
             )
-            if x is not None and len(x) != len(pos):
-                raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
+        if x is not None and len(x) != geometry.num_points:
+            raise ValueError(f"x has {len(x)} points, pos {geometry.num_points}")
         found = 0 if x is None else x.size(1)
         if found != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels, found {found}")
@@ -147,7 +156,7 @@ class _GatherMax(torch.autograd.Function):
     r"""The maximum over each anchor's points: $y_{ac} = \max_j\, x_{n_j c} + (W r_{aj})_c$.
 
     One neighbour after another. Autograd's own gather, product and maximum hold, and go back
-    through, tensors of anchors x neighbours x channels; the result needs anchors x channels.
+    through, tensors of anchors x neighbours x channels; here only the gradient of `relative` does.
     """
 
     @staticmethod

@@ -39,10 +39,7 @@ def test_stages_are_what_single_functions_give(backend, kind):
         torch.testing.assert_close(a.relative, before[a.grouping] - a.pos[:, None])
         assert c.order is None and torch.equal(c.batch, a.batch)
         assert (c.region.diff() >= 0).all()
-        assert torch.equal(
-            a.batch[c.center].view(-1, plan.num_centers)[:, 0],
-            a.batch[c.center][:: plan.num_centers],
-        )
+        assert torch.equal(c.region[c.center], torch.arange(len(c.center)) // plan.num_centers)
         before, before_batch = a.pos, a.batch
 
 
@@ -109,6 +106,14 @@ def test_a_million_points():
     (stage,) = build_hierarchy(pos, [StagePlan(0.02, 8, 64, 4, 6)]).stages
     assert 15_000 < len(stage.anchors.anchor) < 25_000
     assert stage.anchors.grouping.shape[1] == 8
+
+
+def test_no_clouds_and_no_points():
+    empty = torch.zeros(0, dtype=torch.int64)
+    for batch_size in (None, 0, 2):
+        stages = build_hierarchy(torch.zeros(0, 3), PLANS, empty, batch_size=batch_size).stages
+        assert all(len(stage.anchors.anchor) == 0 for stage in stages)
+        assert len(anchor_geometry(torch.zeros(0, 3), 3, 2, empty, batch_size=batch_size).pos) == 0
 
 
 def test_anchor_geometry_mixes_samplings_by_size():

@@ -113,6 +113,10 @@ def test_no_queries():
             ValueError,
             "cloud 0 has 1 queries",
         ),
+        ({"pos": torch.tensor([[0.0], [1e30]])}, ValueError, "rescale the positions"),
+        ({"pos": torch.tensor([[0.0], [1e-30]])}, ValueError, "rescale the positions"),
+        ({"batch": torch.tensor([0, 0]), "batch_size": 2.0}, TypeError, "batch_size must"),
+        ({"batch": torch.tensor([0, 0]), "batch_size": -1}, ValueError, "batch_size must"),
         ({"backend": "magic"}, ValueError, "backend must be"),
     ],
 )

@@ -35,6 +35,16 @@ def test_a_reset_classifier_is_kept(tmp_path):
     assert again.head.out_features == 9
 
 
+def test_names_with_dots_and_other_precisions(tmp_path):
+    torch.manual_seed(0)
+    for name in ("net-0.5", "net-0.7"):
+        save_model(tmp_path / name, create_model("point_coc_tiny").double(), {"name": name})
+    for name in ("net-0.5", "net-0.7.json"):
+        model, metadata = load_model(tmp_path / name)
+        assert metadata["name"] == name.removesuffix(".json")
+        assert model.head.weight.dtype == torch.float64
+
+
 def test_missing_half(saved):
     _, path = saved
     path.with_suffix(".json").unlink()

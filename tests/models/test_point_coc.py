@@ -156,7 +156,7 @@ def test_clusters_are_those_of_the_block_and_of_the_nearest_anchor():
 @pytest.mark.parametrize(
     ("data", "channels", "message"),
     [
-        (Data(pos=torch.zeros(4, 2)), 0, "pos must have 3 axes, found 2"),
+        (Data(pos=torch.zeros(4, 2)), 0, "pos of shape [N, 3], found [4, 2]"),
         (Data(pos=torch.zeros(4, 3)), 3, "features x of shape [N, 3], found None"),
         (Data(pos=torch.zeros(4, 3), x=torch.zeros(4, 2)), 3, "found [4, 2]"),
         (Data(pos=torch.zeros(4, 3), x=torch.zeros(5, 3)), 3, "x has 5 points, pos 4"),
@@ -167,6 +167,26 @@ def test_clusters_are_those_of_the_block_and_of_the_nearest_anchor():
 def test_bad_input(data, channels, message):
     with pytest.raises(ValueError, match=re.escape(message)):
         make(dtype=torch.float32, in_channels=channels)(data)
+
+
+def test_a_tensor_is_no_cloud_and_numbers_of_classes_count():
+    with pytest.raises(TypeError, match="found Tensor"):
+        make()(torch.zeros(4, 3))
+    for options in ({"num_classes": -1}, {"in_channels": -1}):
+        with pytest.raises(ValueError, match="at least 0"):
+            create_model("point_coc_tiny", **options)
+    model = create_model("point_coc_tiny", num_classes=3)
+    with pytest.raises(ValueError, match="the clouds are on meta, the network on cpu"):
+        model(Data(pos=torch.zeros(4, 3, device="meta")))
+    model.reset_classifier(9)
+    assert create_model(**model.config).head.out_features == 9
+    assert [info["reduction"] for info in model.feature_info] == [4, 8, 16]
+
+
+@pytest.mark.parametrize("n", [1, 2, 7])
+def test_one_tiny_cloud_can_be_trained_on(n):
+    model = make().train()
+    model(clouds([n])[0]).sum().backward()
 
 
 def test_no_such_stage_or_block():

@@ -51,7 +51,15 @@ def test_drop_path_leaves_whole_clouds_as_they_are():
     assert 0 < int(changed[:, 0].sum()) < 40
 
 
+def test_given_centres():
+    x, pos, batch = points((9, 9))
+    block = make(region_size=None, num_centers=2)
+    centers = torch.tensor([0, 8, 9, 10])
+    _, clusters = block(x, pos, batch, centers=centers, return_clusters=True)
+    assert torch.equal(clusters.center, centers)
+
+
 def test_x_of_another_length():
     x, pos, batch = points()
-    with pytest.raises(ValueError, match="x has 95 points, pos 96"):
+    with pytest.raises(ValueError, match=r"shape \[96, 8\]"):
         make()(x[1:], pos, batch, batch_size=4)

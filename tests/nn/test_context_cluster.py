@@ -119,6 +119,39 @@ def test_moving_a_cloud_changes_nothing():
     )
 
 
+@settings(max_examples=60)
+@given(
+    points=st.integers(1, 14),
+    centers=st.integers(1, 9),
+    k=st.integers(1, 20),
+    fuse=st.sampled_from(["mean", "linear"]),
+    seed=st.integers(0, 99),
+)
+def test_centres_of_the_same_points_are_told_apart_by_the_rule(points, centers, k, fuse, seed):
+    sizes = [points] * 3
+    x, pos, batch = ragged(sizes, seed=seed)
+    layer = make(num_centers=centers, k=k, fuse=fuse, region_size=None)
+    geometry = layer.geometry(pos, batch)
+    y = layer(x, geometry)
+    sparse = geometry._replace(pool=None, region_size=None, cloud_size=None)
+    torch.testing.assert_close(layer(x, sparse), y, rtol=0, atol=1e-11)
+    torch.testing.assert_close(layer(x[:points], pos[:points]), y[:points], rtol=0, atol=1e-11)
+
+
+@pytest.mark.slow
+def test_a_million_points():
+    generator = torch.Generator().manual_seed(0)
+    pos, x = torch.rand(1_000_000, 3, generator=generator), torch.randn(1_000_000, 6)
+    layer = make(torch.float32, region_size=64)
+    with torch.no_grad():
+        y, clusters = layer(x, pos, return_clusters=True)
+    assert torch.isfinite(y).all()
+    assert int(torch.bincount(clusters.region).max()) <= 64
+    part = clusters.region == clusters.region[0]  # one region by itself gives the same
+    alone = make(torch.float32, region_size=None)(x[part], pos[part])
+    torch.testing.assert_close(alone, y[part], rtol=1e-3, atol=1e-4)
+
+
 def test_a_coincident_point_breaks_nothing():
     x, pos, batch = ragged([40])
     pos[1:30] = pos[0]
@@ -193,7 +226,7 @@ def test_given_and_random_centres():
     assert torch.equal(draws[0], draws[1])
     assert not torch.equal(draws[0], draws[2])
     geometry = random.geometry(pos, batch, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(geometry.region[geometry.center] * 4 // 4, geometry.region[geometry.center])
+    assert len(geometry.center.unique()) == len(geometry.center)
     assert geometry.region[geometry.center].tolist() == [r for r in range(4) for _ in range(4)]
 
 
@@ -241,6 +274,14 @@ def test_memory_holds_no_tensor_of_regions_by_centres_by_points_by_channels():
         ({"batch": torch.tensor([1, 0, 0, 0])}, ValueError, "sorted"),
         ({"pos": torch.full((4, 3), float("nan"))}, ValueError, "NaN"),
         ({"centers": torch.tensor([0])}, ValueError, "region_size=None"),
+        (
+            {"x": torch.zeros(4, 6).double()},
+            ValueError,
+            "x is torch.float64, the layer torch.float32",
+        ),
+        ({"x": torch.zeros(4, 6, device="meta")}, ValueError, "x is on meta"),
+        ({"pos": torch.zeros(4, 3, device="meta")}, ValueError, "meta device"),
+        ({"batch_size": 2}, ValueError, "needs a batch vector"),
     ],
 )
 def test_bad_input(change, error, message):
@@ -254,6 +295,9 @@ def test_bad_geometry_centres_and_options():
     with pytest.raises(ValueError, match="the layer needs 4 of 5"):
         make()(x, cluster_geometry(pos, num_centers=3, k=5))
     layer = make(region_size=None)
+    for extra in ({"batch_size": 1}, {"centers": torch.arange(4)}, {"batch": torch.zeros(20)}):
+        with pytest.raises(ValueError, match="go with positions"):
+            layer(x, layer.geometry(pos), **extra)
     with pytest.raises(ValueError, match="own points"):
         layer(x, pos, centers=torch.tensor([0, 1, 2, 20]))
     with pytest.raises(ValueError, match="centers must be 4 int64"):

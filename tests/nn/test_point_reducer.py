@@ -53,7 +53,7 @@ def loop(layer, x, geometry):
 def test_agrees_with_the_loop(mode, hidden, scaled, channels, dim):
     x, pos, batch = points()
     x = x if channels else None
-    layer = make(mode, hidden if dim else 0, channels, dim=dim, scaled=scaled)
+    layer = make(mode, hidden, channels, dim=dim, scaled=scaled)
     geometry = anchor_geometry(pos, 0.5, 5, batch)
     y, anchor_pos, anchor_batch = layer(x, geometry)
     torch.testing.assert_close(y, loop(layer, x, geometry), rtol=0, atol=1e-12)
@@ -144,6 +144,15 @@ def test_bad_input(change, message):
 def test_bad_options():
     with pytest.raises(ValueError, match="the layer 5"):
         make()(points()[0], anchor_geometry(points()[1], 0.5, 4, points()[2]))
+    x, pos, batch = points()
+    geometry = anchor_geometry(pos, 0.5, 5, batch)
+    with pytest.raises(ValueError, match="go with positions"):
+        make()(x, geometry, num=3)
+    with pytest.raises(ValueError, match="x has 56 points, pos 57"):
+        make()(x[1:], geometry)
+    for num in (0, 2.0):
+        with pytest.raises(ValueError, match="num must|share"):
+            PointReducer(4, 2, num=num)
     for options in ({"mode": "mean"}, {"k": 0}, {"hidden": -1}, {"dim": -1}):
         with pytest.raises(ValueError, match="mode|k must|nothing to gather"):
             PointReducer(4, 2, **options)
