@@ -60,10 +60,8 @@ def extension(module: str) -> tuple[bool, str]:
     try:
         importlib.import_module(module)
     except (ImportError, OSError, RuntimeError) as error:
-        return (
-            False,
-            f"{version} is installed but does not load: {(str(error) or repr(error)).splitlines()[0]}",
-        )
+        reason = (str(error) or repr(error)).splitlines()[0]
+        return False, f"{version} is installed but does not load: {reason}"
     return True, version
 
 
@@ -140,8 +138,8 @@ def backends() -> Backends:
                 "kdtree",
                 True,
                 ("knn (CPU)", "fps (CPU)"),
-                f"scipy {installed('scipy')} finds neighbours, the fastest on the CPU from about 100 "
-                f"points a cloud on and up to 8 axes; sampling: fpsample {fpsample}, or buckets",
+                f"scipy {installed('scipy')} finds neighbours, the fastest on the CPU from about "
+                f"100 points a cloud on and up to 8 axes; sampling: fpsample {fpsample}, or buckets",
             ),
             Backend(
                 "torch",
