@@ -139,7 +139,7 @@ def backends() -> Backends:
                 True,
                 ("knn (CPU)", "fps (CPU)"),
                 f"scipy {installed('scipy')} finds neighbours, the fastest on the CPU from about "
-                f"100 points a cloud on and up to 8 axes; sampling: fpsample {fpsample}, or buckets",
+                f"100 points a cloud on and up to 8 axes; sampling: fpsample {fpsample}, buckets",
             ),
             Backend(
                 "torch",
