@@ -9,10 +9,14 @@ import shlex
 import sys
 from pathlib import Path
 
-import torch
-from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
+try:
+    import torch
+    from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
 
-from pointcluster import training, transforms, viz
+    from pointcluster import training, transforms, viz
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed; `make modelnet40` installs all that training "
+             "needs, as does: pip install -e '.[train]'")  # fmt: skip
 from pointcluster.datasets import HomeObjects, ModelNet40
 from pointcluster.datasets.modelnet40 import find_modelnet40
 from pointcluster.models import create_model, list_models, save_model

@@ -7,12 +7,15 @@ import importlib.util
 import socket
 
 import pytest
+import torch
 import torch_geometric.typing
 from hypothesis import settings
 
 # The machines that run this share their cores: a slow example is no failure.
 settings.register_profile("pointcluster", deadline=None)
 settings.load_profile("pointcluster")
+# Tensors here are small, and threads that wait for one another on a busy machine cost far more.
+torch.set_num_threads(1)
 
 
 EXTENSIONS = ("torch_cluster", "torch_scatter", "fpsample")

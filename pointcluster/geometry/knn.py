@@ -22,7 +22,7 @@ from pointcluster.geometry.distance import (
     take,
 )
 
-SMALL_CLOUD = 96
+SMALL_CLOUD = 192
 """Up to this many points a cloud, comparing all pairs beats building a tree or calling a kernel."""
 MANY_AXES = 8
 """Above this many axes a KD-tree visits most of its leaves and comparing all pairs is faster."""

@@ -79,6 +79,19 @@ def test_neither_order_nor_company_matters(sizes, seed, kind):
             assert torch.equal(centers, b.anchors.pos[b.clusters.center])
 
 
+def test_threads_change_nothing():
+    pos, batch = packed([300, 40, 500])
+    alone = build_hierarchy(pos, PLANS, batch)
+    torch.set_num_threads(2)
+    try:
+        threads = build_hierarchy(pos, PLANS, batch)
+    finally:
+        torch.set_num_threads(1)
+    for a, b in zip(alone.stages, threads.stages, strict=True):
+        for x, y in zip([*a.anchors, *a.clusters], [*b.anchors, *b.clusters], strict=True):
+            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+
+
 @pytest.mark.parametrize("n", [1000, 1024, 777, 333])
 def test_equal_clouds_get_equal_regions(n):
     pos, batch = packed([n, n])
