@@ -204,7 +204,9 @@ def main() -> int:
         run(args)
     except KeyboardInterrupt:
         again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
-        say(f"interrupted; go on after the last whole epoch with: {again}", file=sys.stderr)
+        begun = any(Path(args.out).rglob("last.ckpt"))
+        say("interrupted; " + (f"go on after the last whole epoch with: {again}" if begun else
+            "no epoch was through yet"), file=sys.stderr)  # fmt: skip
         return 130
     except (training.RunError, OSError) as error:
         say(f"error: {error}", file=sys.stderr)
