@@ -188,13 +188,11 @@ class ContextCluster(nn.Module):
         if geometry.pool is not None:
             pool = geometry.pool.to(fv.dtype)
             return torch.bmm(pool, fv.view(pool.size(0), pool.size(2), -1)).flatten(0, 1)
-        # Added up in the points' own order: centres of the same points must come out the same to
-        # the last bit, or rounding, not the rule, would choose between them.
-        index, by = geometry.grouping.sort(dim=1, stable=True)
-        weight = geometry.weight.to(fv.dtype).gather(1, by)
-        center = fv.new_zeros(index.size(0), fv.size(1))
+        weight = geometry.weight.to(fv.dtype)
+        center = fv.new_zeros(len(weight), fv.size(1))
         for slot in range(self.k):  # one neighbour at a time: no [R * M, k, C]
-            center = torch.addcmul(center, weight[:, slot, None], fv[index[:, slot]])
+            chosen = fv.index_select(0, geometry.grouping[:, slot])
+            center = torch.addcmul(center, weight[:, slot, None], chosen)
         return center
 
     def _score(self, cos: Tensor, geometry: ClusterGeometry, region: Tensor | None) -> Tensor:
@@ -237,12 +235,9 @@ class ContextCluster(nn.Module):
         c, g = center.unbind(2)  # [R, M, H, c]
         f, c = _at_least_float32(f), _at_least_float32(c)
         norm = _norm(c)  # [R, M, H]
-        cos = (
-            torch.stack(  # one centre at a time: no [N, M, c]
-                [(f * c[region, j]).sum(dim=-1) / norm[region, j] for j in range(m)], dim=-1
-            )
-            / _norm(f)[..., None]
-        )  # [N, H, M]
+        # One centre at a time: no [N, M, c].
+        dot = [(f * c[region, j]).sum(dim=-1) / norm[region, j] for j in range(m)]
+        cos = torch.stack(dot, dim=-1) / _norm(f)[..., None]  # [N, H, M]
         score, index = self._score(cos, geometry, region).max(dim=-1)  # [N, H]
         s = score.sigmoid()
         head = torch.arange(self.heads, device=fv.device)
