@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -231,41 +229,34 @@ def build_hierarchy(
     # A point's rank is the step at which farthest point sampling took it.
     rank = torch.full_like(ids, len(points))
     ranked = [False] * len(sizes)
-    steps: list[tuple[Any, ...]] = []
-    # Neighbours are asked for by others only: on the CPU they are looked up meanwhile.
-    meanwhile = pos.device.type == "cpu" and torch.get_num_threads() > 1
-    with ThreadPoolExecutor(1) as pool:
-        for plan in plans:
-            nums = [_rounded(n, plan) for n in sizes]
-            rising = ids.sort().values  # canonical order again: ties must not depend on the regions
-            kept, counts = _reduce(
-                points, rising, rank, ranked, nums, sizes, sampling, start, generator, backend
+    stages: list[StageGeometry] = []
+    for plan in plans:
+        nums = [_rounded(n, plan) for n in sizes]
+        rising = ids.sort().values  # canonical order again: ties must not depend on the regions
+        kept, counts = _reduce(
+            points, rising, rank, ranked, nums, sizes, sampling, start, generator, backend
+        )
+        by_region, region_sizes = partition(points[kept], counts, plan.region_size)
+        kept = kept[by_region]
+        place = torch.empty_like(canonical)
+        place[ids] = torch.arange(len(ids), device=ids.device)
+        before, now = points[ids], points[kept]
+        grouping = search(before, now, plan.k, sizes, counts, backend=backend)
+        anchors = _anchors(before, now, place[kept], grouping, sizes, counts)
+        clusters = stored_geometry(
+            now,
+            counts,
+            region_sizes,
+            num_centers=plan.num_centers,
+            k=plan.center_k,
+            backend=backend,
+        )
+        if not stages:  # the first stage's indices count the input's points
+            anchors = anchors._replace(
+                anchor=canonical[anchors.anchor], grouping=canonical.take(anchors.grouping)
             )
-            by_region, region_sizes = partition(points[kept], counts, plan.region_size)
-            kept = kept[by_region]
-            place = torch.empty_like(canonical)
-            place[ids] = torch.arange(len(ids), device=ids.device)
-            before, now = points[ids], points[kept]
-            look = functools.partial(search, before, now, plan.k, sizes, counts, backend=backend)
-            grouping = pool.submit(look).result if meanwhile else look
-            clusters = stored_geometry(
-                now,
-                counts,
-                region_sizes,
-                num_centers=plan.num_centers,
-                k=plan.center_k,
-                backend=backend,
-            )
-            steps.append((before, now, place[kept], grouping, sizes, counts, clusters))
-            ids, sizes = kept, counts
-        stages: list[StageGeometry] = []
-        for before, now, anchor, grouping, before_sizes, counts, clusters in steps:
-            anchors = _anchors(before, now, anchor, grouping(), before_sizes, counts)
-            if not stages:  # the first stage's indices count the input's points
-                anchors = anchors._replace(
-                    anchor=canonical[anchors.anchor], grouping=canonical.take(anchors.grouping)
-                )
-            stages.append(StageGeometry(anchors, clusters))
+        stages.append(StageGeometry(anchors, clusters))
+        ids, sizes = kept, counts
     return Hierarchy(tuple(stages), len(sizes))
 
 
