@@ -25,7 +25,7 @@ ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "model
 
 # What --epochs, --batch-size and --label-smoothing are where they are not given.
 RECIPES = {
-    "HomeObjects": {"epochs": 40, "batch_size": 16, "label_smoothing": 0.1},
+    "HomeObjects": {"epochs": 30, "batch_size": 16, "label_smoothing": 0.1},
     "ModelNet40": {"epochs": 250, "batch_size": 32, "label_smoothing": 0.2},
 }
 # Settings that may change when a run is resumed: they do not decide its result.
