@@ -116,8 +116,7 @@ def backends() -> Backends:
     has_cluster, cluster = extension("torch_cluster")
     has_pyg, pyg = pyg_lib()
     has_fpsample, fpsample = extension("fpsample")
-    if not has_fpsample:
-        fpsample += ": NumPy"
+    anchors = f"fpsample {fpsample}" if has_fpsample else "NumPy (fpsample is not installed)"
     gpu = "torch-cluster" if has_cluster else "pyg-lib" if has_pyg else None
     extra = ("knn (GPU)", "fps (GPU)")
     return Backends(
@@ -138,8 +137,8 @@ def backends() -> Backends:
                 "kdtree",
                 True,
                 ("knn (CPU)", "fps (CPU)"),
-                f"scipy {installed('scipy')} finds neighbours, the fastest on the CPU from about "
-                f"100 points a cloud on and up to 8 axes; sampling: fpsample {fpsample}, buckets",
+                f"scipy {installed('scipy')} for neighbours, the fastest from about 200 points a "
+                f"cloud; {anchors} for anchors",
             ),
             Backend(
                 "torch",
