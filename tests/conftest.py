@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import signal
 import socket
 
 import pytest
@@ -14,6 +15,8 @@ from hypothesis import settings
 # The machines that run this share their cores: a slow example is no failure.
 settings.register_profile("pointcluster", deadline=None)
 settings.load_profile("pointcluster")
+# A shell starts what runs in the background with Ctrl-C ignored; some tests send it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tensors here are small, and threads that wait for one another on a busy machine cost far more.
 torch.set_num_threads(1)
 
