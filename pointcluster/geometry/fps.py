@@ -20,8 +20,9 @@ from pointcluster.geometry.distance import (
     take,
 )
 
-BUCKETS_FROM = 8_192
-"""From this many points a cloud on, skipping far buckets beats looking at every point (CPU)."""
+BUCKETS_FROM, BUCKETS_FROM_COMPILED = 24_000, 150_000
+"""From this many points a cloud on, skipping far buckets beats looking at every point (CPU), in
+NumPy and in `fpsample`."""
 SMALL_CLOUD = 96
 """Up to this many points a cloud, all clouds at once in plain torch beat a kernel (GPU)."""
 FEW_CLOUDS = 6
@@ -219,9 +220,10 @@ def _rows_numpy(
 
 
 def _one_cloud(points: np.ndarray, num: int, first: int) -> np.ndarray:
-    if len(points) >= BUCKETS_FROM:
+    compiled = points.dtype == np.float32 and extension("fpsample")[0]
+    if len(points) >= (BUCKETS_FROM_COMPILED if compiled else BUCKETS_FROM):
         return _buckets(points, num, first)
-    if points.dtype == np.float32 and extension("fpsample")[0]:
+    if compiled:
         return _fpsample(points, num, first)
     return _rows_numpy(points[None], [num], [len(points)], [first])[0, :num]
 

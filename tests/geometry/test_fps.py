@@ -57,8 +57,12 @@ def test_buckets_agree_with_the_loop(dtype, kind):
 
 @pytest.mark.slow
 def test_large_cloud_agrees_with_the_plain_path():
-    pos = make_points("random", 20_000, 3, torch.float32)
-    assert torch.equal(fps(pos, 700), fps(pos, 700, backend="torch"))
+    pos = make_points("random", 30_000, 3, torch.float32)
+    assert torch.equal(fps(pos, 500), fps(pos, 500, backend="torch"))
+    assert (
+        fps(pos.double(), 500).tolist()
+        == _buckets(pos.double().numpy(), 500, int(fps(pos.double(), 1))).tolist()
+    )
 
 
 def test_fewer_anchors_are_the_first_of_more():
