@@ -54,6 +54,12 @@ def starts_of(sizes: Sequence[int]) -> list[int]:
     return starts
 
 
+def cloud_index(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """The cloud of each packed point [N]: the batch vector of clouds of these sizes."""
+    count = torch.tensor(list(sizes), dtype=torch.int64, device=device)
+    return torch.repeat_interleave(torch.arange(len(sizes), device=device), count)
+
+
 def of_like_size(sizes: Sequence[int]) -> Iterator[list[int]]:
     """Group the clouds that hold points so that padding a group at most doubles it."""
     groups: dict[int, list[int]] = {}

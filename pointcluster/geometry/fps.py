@@ -12,6 +12,7 @@ from torch import Tensor
 from pointcluster.geometry.backend import available, choose, extension
 from pointcluster.geometry.check import check_positive, cloud_sizes
 from pointcluster.geometry.distance import (
+    cloud_index,
     geometry_dtype,
     of_like_size,
     padded_rows,
@@ -352,9 +353,7 @@ def _is_farthest(points: Tensor, picks: Tensor) -> bool:
 
 def _kernel(pos: Tensor, nums: list[int], sizes: list[int], backend: str) -> Tensor:
     """Anchors as a compiled kernel gives them, from each cloud's first point on."""
-    batch = torch.repeat_interleave(
-        torch.arange(len(sizes), device=pos.device), torch.tensor(sizes, device=pos.device)
-    )
+    batch = cloud_index(sizes, pos.device)
     # The kernels take a share and round it up: aim at the middle of the step.
     ratio = torch.tensor(
         [(m - 0.5) / n for m, n in zip(nums, sizes, strict=True)],

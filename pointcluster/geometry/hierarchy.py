@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry.check import check_positive, cloud_sizes
-from pointcluster.geometry.distance import geometry_dtype, starts_of, take
+from pointcluster.geometry.distance import cloud_index, geometry_dtype, starts_of, take
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.region import (
@@ -147,8 +147,7 @@ def _anchors(
     sizes: Sequence[int],
     counts: Sequence[int],
 ) -> AnchorGeometry:
-    size = torch.tensor(list(counts), dtype=torch.int64, device=pos.device)
-    batch = torch.repeat_interleave(torch.arange(len(counts), device=pos.device), size)
+    batch = cloud_index(counts, pos.device)
     relative = take(pos, grouping) - anchor_pos[:, None]
     used = torch.tensor(list(sizes), dtype=torch.int64, device=pos.device).clamp(
         1, grouping.size(1)

@@ -14,6 +14,7 @@ from torch import Tensor
 from pointcluster.geometry.backend import available, choose
 from pointcluster.geometry.check import check_positive, cloud_sizes
 from pointcluster.geometry.distance import (
+    cloud_index,
     geometry_dtype,
     of_like_size,
     padded_rows,
@@ -318,8 +319,8 @@ def _refined(
     sure = torch.zeros(query.size(0), dtype=torch.bool, device=pos.device)
     if any(large):
         keep = torch.tensor([n > 0 for n in large], device=pos.device)
-        cloud = _cloud_of(sizes, pos.device)
-        query_cloud = _cloud_of(query_sizes, pos.device)
+        cloud = cloud_index(sizes, pos.device)
+        query_cloud = cloud_index(query_sizes, pos.device)
         source = keep[cloud].nonzero().view(-1)
         target = keep[query_cloud].nonzero().view(-1)
         found = _kernel(
@@ -343,16 +344,9 @@ def _refined(
         sure[target] = ~(wrong.any(dim=1) | close)
     rest = (~sure).nonzero().view(-1)
     if len(rest):
-        counts = torch.bincount(_cloud_of(query_sizes, pos.device)[rest], minlength=len(sizes))
+        counts = torch.bincount(cloud_index(query_sizes, pos.device)[rest], minlength=len(sizes))
         out[rest] = _all_pairs(pos, query[rest], k, sizes, counts.tolist())
     return out
-
-
-def _cloud_of(sizes: Sequence[int], device: torch.device) -> Tensor:
-    return torch.repeat_interleave(
-        torch.arange(len(sizes), device=device),
-        torch.tensor(list(sizes), dtype=torch.int64, device=device),
-    )
 
 
 def _kernel(

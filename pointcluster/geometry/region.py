@@ -10,6 +10,7 @@ from torch import Tensor
 
 from pointcluster.geometry.check import check_positive, cloud_sizes
 from pointcluster.geometry.distance import (
+    cloud_index,
     geometry_dtype,
     of_like_size,
     padded_rows,
@@ -274,7 +275,7 @@ def stored_geometry(
     regions = [n for of_cloud in region_sizes for n in of_cloud]
     counts = torch.tensor(regions, dtype=torch.int64, device=device)
     starts = torch.tensor(starts_of(regions), dtype=torch.int64, device=device)[:-1]
-    region = torch.repeat_interleave(torch.arange(len(regions), device=device), counts)
+    region = cloud_index(regions, device)
     if isinstance(centers, Tensor):
         center = centers
     elif centers == "fps":
@@ -311,10 +312,7 @@ def stored_geometry(
         weight=weight.to(pos.dtype),
         repeats=repeats,
         pool=pool,
-        batch=torch.repeat_interleave(
-            torch.arange(len(sizes), device=device),
-            torch.tensor(list(sizes), dtype=torch.int64, device=device),
-        ),
+        batch=cloud_index(sizes, device),
         batch_size=len(sizes),
         num_centers=num_centers,
         region_size=size,
