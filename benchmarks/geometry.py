@@ -1,7 +1,8 @@
 """Time and peak memory of the geometry: anchors, neighbours, regions, and all stages of a network.
 
 One page in four parts: one batch of small clouds; how the time a point grows up to a million
-points; and, for each operation with each installed backend, time and peak memory a point.
+points; and, for each operation with each installed backend, time and peak memory a point. `--full`
+adds sizes, backends and a second shape.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from measure import (
     in_child,
     logarithmic,
     medians,
+    medians_and_peak,
     number,
     parser,
     peak_memory,
@@ -40,13 +42,17 @@ from pointcluster.geometry import (
     knn,
     voxel_anchors,
 )
+from pointcluster.geometry.hierarchy import FPS_LIMIT
 
+SIZES = [1024, 10_000, 100_000]
+FULL_SIZES = [1024, 4096, 10_000, 30_000, 100_000, 300_000, 1_000_000]
 K = 16
 SHARE = 0.25
 FPS_UP_TO = 100_000
 """Farthest point sampling of a share of the points is quadratic: beyond, anchors by voxel."""
 PLANS = [StagePlan(ratio=0.5, k=24, region_size=32, num_centers=4, center_k=8)] * 4
 """Four stages that halve the points: 512, 256, 128 and 64 anchors for a cloud of 1,024."""
+WHOLE = "all, with regions and centres"
 BATCH_TARGET_MS, GROWTH_TARGET = 150, 2.5
 Figures = dict[tuple[str, str], dict[int, float]]
 """Of (operation, backend), by the number of points."""
@@ -62,10 +68,11 @@ def main() -> None:
     args = parse_arguments()
     here = [b.name for b in pointcluster.backends() if b.available]
     backends = args.backends or ["auto", *here]
+    batch = page_of_batch(args, backends if args.full else backends[:1])
     seconds = sweep(args, backends)
-    memory = sweep_memory(seconds) if args.memory else {}
+    memory = in_child(peaks, seconds) if args.memory else {}
     parts = [
-        *page_of_batch(args, backends),
+        *batch,
         *page_of_growth(args),
         *page_of_sweep(args, seconds, memory),
     ]
@@ -74,14 +81,18 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    args = parser(__doc__)
+    args = parser(__doc__, budget=0.5)
+    args.add_argument(
+        "--full",
+        action="store_true",
+        help="more sizes, the batch with every backend, points on a sphere, slower calls",
+    )
     args.add_argument(
         "--sizes",
         type=int,
         nargs="+",
         metavar="N",
-        help="points of a cloud",
-        default=[1024, 4096, 10_000, 30_000, 100_000, 300_000, 1_000_000],
+        help="points of a cloud; by default some from 1,024 to 100,000, in full to 1,000,000",
     )
     args.add_argument(
         "--backends",
@@ -92,9 +103,8 @@ def parse_arguments() -> argparse.Namespace:
     args.add_argument(
         "--limit",
         type=float,
-        default=20.0,
         metavar="S",
-        help="leave out calls that, going by smaller clouds, take longer",
+        help="leave out calls that, going by smaller clouds, take longer; by default 4, in full 20",
     )
     args.add_argument(
         "--growth",
@@ -106,7 +116,8 @@ def parse_arguments() -> argparse.Namespace:
     )
     args.add_argument("--clouds", type=int, default=32, metavar="B", help="clouds of the batch")
     args = args.parse_args()
-    args.sizes = sorted(args.sizes)
+    args.sizes = sorted(args.sizes or (FULL_SIZES if args.full else SIZES))
+    args.limit = args.limit or (20.0 if args.full else 4.0)
     return args
 
 
@@ -168,18 +179,13 @@ def sweep(args: argparse.Namespace, backends: Sequence[str]) -> Figures:
     return seconds
 
 
-def sweep_memory(
-    seconds: Figures,
-) -> Figures:
-    """Peak bytes of whatever was timed, one process for each operation and backend."""
-    timed = {case: sorted(of_case) for case, of_case in seconds.items() if of_case}
-    return {case: in_child(peaks, *case, sizes) for case, sizes in timed.items()}
-
-
-def peaks(name: str, backend: str, sizes: Sequence[int]) -> dict[int, float]:
-    """Peak bytes of one operation; sizes rise."""
-    operation(name, backend, cube(256))()  # loads what is loaded once
-    return {size: peak_memory(operation(name, backend, cube(size))) for size in sizes}
+def peaks(timed: Figures) -> Figures:
+    """Peak bytes of whatever was timed."""
+    memory: Figures = {}
+    for case, sizes in timed.items():
+        operation(*case, cube(256))()  # loads what is loaded once
+        memory[case] = {size: peak_memory(operation(*case, cube(size))) for size in sorted(sizes)}
+    return memory
 
 
 def page_of_sweep(
@@ -235,20 +241,31 @@ def without_regions(pos: Tensor, batch: Tensor, backend: str, size: int) -> list
 
 def batch_calls(
     clouds: dict[str, Tensor], batch: Tensor, backends: Sequence[str], size: int
-) -> dict[tuple[str, str, str], Callable[[], Any]]:
-    """The calls of the second part, by backend, part and data."""
-    calls: dict[tuple[str, str, str], Callable[[], Any]] = {}
+) -> dict[tuple[str, str], Callable[[], Any]]:
+    """The calls of the first part, by what they do and the data."""
+    calls: dict[tuple[str, str], Callable[[], Any]] = {}
     partial = functools.partial
     for data, pos in clouds.items():
         for name in backends:
-            calls[name, "anchors", data] = partial(fps, pos, size // 2, batch, backend=name)
-            calls[name, "anchors and groupings", data] = partial(
+            calls[f"{name}: anchors", data] = partial(fps, pos, size // 2, batch, backend=name)
+            calls[f"{name}: anchors and groupings", data] = partial(
                 without_regions, pos, batch, name, size
             )
-            calls[name, "all, with regions and centres", data] = partial(
+            calls[f"{name}: {WHOLE}", data] = whole = partial(
                 build_hierarchy, pos, PLANS, batch, backend=name
             )
+            if torch.get_num_threads() > 1:
+                calls[f"{name}: {WHOLE}, one thread", data] = partial(in_one_thread, whole)
     return calls
+
+
+def in_one_thread(call: Callable[[], Any]) -> None:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        call()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def page_of_batch(args: argparse.Namespace, backends: Sequence[str], size: int = 1024) -> list[str]:
@@ -256,22 +273,20 @@ def page_of_batch(args: argparse.Namespace, backends: Sequence[str], size: int =
     batch = torch.arange(args.clouds).repeat_interleave(size)
     check_stages(build_hierarchy(clouds["cube"], PLANS, batch), args.clouds, size)
     calls = batch_calls(clouds, batch, backends, size)
-    took = medians(calls, repeats=args.repeats, budget=args.budget)
-    whole = "all, with regions and centres"
+    took, peak = medians_and_peak(calls, repeats=args.repeats, budget=5 * args.budget)
     rows = []
-    for backend in backends:
-        for part in ("anchors", "anchors and groupings", whole):
-            values = [number(1e3 * took[backend, part, data]) for data in clouds]
-            rows.append([f"{backend}: {part}", *values])
-    worst = max(1e3 * took[backends[0], whole, data] for data in clouds)
+    for what in dict.fromkeys(what for what, _ in calls):
+        rows.append([what, *(number(1e3 * took[what, data]) for data in clouds)])
+    worst = max(1e3 * took[f"{backends[0]}: {WHOLE}", data] for data in clouds)
     return [
         f"## One batch of {args.clouds} clouds of {size:,} points, in milliseconds",
         "512, 256, 128 and 64 anchors a cloud, each with its 24 nearest points of the stage "
         "before. HomeObjects are real objects, stored on a fine lattice: equal distances are "
         "common.",
         table(["backend: what", *(f"{data}" for data in clouds)], rows),
-        f"All four stages, {backends[0]}: {worst:.0f} ms at most; the target is "
-        f"{BATCH_TARGET_MS} ms on 2 CPU cores without torch-cluster.",
+        f"All four stages, {backends[0]}: {worst:.0f} ms at most, where a float32 matrix product "
+        f"that took turns reached {peak:.0f} GFLOP/s; the target is {BATCH_TARGET_MS} ms on 2 CPU "
+        "cores without torch-cluster.",
     ]
 
 
@@ -288,19 +303,21 @@ def check_stages(hierarchy: Hierarchy, clouds: int, size: int) -> None:
 
 def page_of_growth(args: argparse.Namespace) -> list[str]:
     small, large = args.growth
+    shapes = (cube, sphere) if args.full else (cube,)
     calls: dict[tuple[str, str, int], Callable[[], Any]] = {}
-    for shape in (cube, sphere):
+    for shape in shapes:
         for size in (small, large):
             pos = shape(size)
-            for how in ("auto", "voxel"):
+            for how in ("auto", "voxel") if size <= FPS_LIMIT else ("auto",):
                 calls[shape.__name__, how, size] = functools.partial(
                     build_hierarchy, pos, PLANS, sampling=how
                 )
-    took = medians(calls, repeats=args.repeats, budget=args.budget)
+    took, peak = medians_and_peak(calls, repeats=args.repeats, budget=args.budget)
     rows, ratios = [], []
-    for shape in ("cube", "sphere"):
+    for shape in (shape.__name__ for shape in shapes):
         for sampling in ("auto", "voxel"):
-            low, high = (1e6 * took[shape, sampling, n] / n for n in (small, large))
+            seconds = (took.get((shape, sampling, n), took[shape, "auto", n]) for n in args.growth)
+            low, high = (1e6 * s / n for s, n in zip(seconds, args.growth, strict=True))
             ratios.append(high / low)
             rows.append(
                 [f"{shape}, sampling={sampling}", number(low), number(high), f"{high / low:.2f}"]
@@ -311,8 +328,8 @@ def page_of_growth(args: argparse.Namespace) -> list[str]:
         "Anchors, groupings and regions of all four stages. `auto` takes farthest point sampling "
         "up to 16,384 points and one anchor a voxel beyond, `voxel` the latter for both.",
         table(header, rows),
-        f"The ratio is {max(ratios):.2f} at most; the target is {GROWTH_TARGET} from 10,000 to "
-        "1,000,000 points.",
+        f"The ratio is {max(ratios):.2f} at most, at {peak:.0f} GFLOP/s in a matrix product; the "
+        f"target is {GROWTH_TARGET} from 10,000 to 1,000,000 points.",
     ]
 
 

@@ -3,7 +3,7 @@
 The plain one follows the layer's four equations step by step and builds, for the similarities, the
 sums and the way back, tensors of regions x centres x points x channels. Both take the same weights
 and the same geometry, so the operator alone is measured. Before anything is timed, both must give
-the same answer and the same gradients in float64.
+the same answer and the same gradients in float64. `--full` adds larger batches.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from measure import (
     MIB,
     in_child,
     logarithmic,
-    medians,
+    medians_and_peak,
     number,
     parser,
     peak_memory,
@@ -34,6 +34,7 @@ from pointcluster.geometry import ClusterGeometry, cluster_geometry
 from pointcluster.nn import ContextCluster
 
 CLOUD = 1024
+SIZES, FULL_SIZES = [1024, 4096, 16_384], [1024, 4096, 16_384, 65_536, 262_144]
 AGREE = 1e-9
 """Largest difference allowed in float64, as a share of the largest value."""
 KINDS, PASSES = ("uniform", "ragged"), ("forward", "forward and backward")
@@ -81,7 +82,7 @@ def plain(layer: ContextCluster, x: Tensor, geometry: ClusterGeometry) -> Tensor
 def main() -> None:
     args = parse_arguments()
     seconds: Figures = {}
-    worst = 0.0
+    worst, reached = 0.0, []
     for size in args.sizes:
         for kind in KINDS:
             worst = max(worst, disagreement(kind, size, args))
@@ -91,24 +92,25 @@ def main() -> None:
                     f"by {worst:.1e} of the largest value; {AGREE:g} is rounding"
                 )
         calls = {case: prepare(*case, size, args) for case in cases()}
-        for case, value in medians(calls, repeats=args.repeats, budget=args.budget).items():
+        took, peak = medians_and_peak(calls, repeats=args.repeats, budget=args.budget)
+        reached.append(peak)
+        for case, value in took.items():
             seconds.setdefault(case, {})[size] = value
-    memory: Figures = {}
-    if args.memory:
-        memory = {case: in_child(peaks, *case, args) for case in cases()}
-    report(args.out / "layer.md", "The layer", page(args, seconds, memory, worst))
+    memory = in_child(peaks, args) if args.memory else {}
+    report(args.out / "layer.md", "The layer", page(args, seconds, memory, worst, reached))
     picture(args.out / "layer.png", lambda figure: draw(figure, seconds, memory), size=(10, 6.2))
 
 
 def parse_arguments() -> argparse.Namespace:
-    args = parser(__doc__)
+    args = parser(__doc__, budget=1.0)
+    args.add_argument("--full", action="store_true", help=f"up to {FULL_SIZES[-1]:,} points")
     args.add_argument(
         "--sizes",
         type=int,
         nargs="+",
         metavar="N",
-        default=[1024, 4096, 16_384, 65_536],
-        help=f"points of the batch, in clouds of {CLOUD:,} or, ragged, about as many",
+        help=f"points of the batch, in clouds of {CLOUD:,} or, ragged, about as many; "
+        f"by default up to {SIZES[-1]:,}",
     )
     args.add_argument("--channels", type=int, default=96, metavar="C", help="channels")
     args.add_argument("--heads", type=int, default=4, metavar="H", help="heads")
@@ -116,7 +118,7 @@ def parse_arguments() -> argparse.Namespace:
     args.add_argument("--centers", type=int, default=4, metavar="M", help="centres a region")
     args.add_argument("--region-size", type=int, default=32, metavar="P", help="points a region")
     args = args.parse_args()
-    args.sizes = sorted(args.sizes)
+    args.sizes = sorted(args.sizes or (FULL_SIZES if args.full else SIZES))
     return args
 
 
@@ -191,13 +193,22 @@ def disagreement(kind: str, size: int, args: argparse.Namespace) -> float:
     return max(float((a - b).abs().max() / b.abs().max()) for a, b in zip(*found, strict=True))
 
 
-def peaks(kind: str, way: str, name: str, args: argparse.Namespace) -> dict[int, float]:
-    """Peak bytes of one case; sizes rise."""
-    prepare(kind, way, name, CLOUD, args)()  # loads what is loaded once
-    return {n: peak_memory(prepare(kind, way, name, n, args)) for n in args.sizes}
+def peaks(args: argparse.Namespace) -> Figures:
+    """Peak bytes of all cases; sizes rise."""
+    memory: Figures = {}
+    for case in cases():
+        prepare(*case, CLOUD, args)()  # loads what is loaded once
+        memory[case] = {n: peak_memory(prepare(*case, n, args)) for n in args.sizes}
+    return memory
 
 
-def page(args: argparse.Namespace, seconds: Figures, memory: Figures, worst: float) -> list[str]:
+def page(
+    args: argparse.Namespace,
+    seconds: Figures,
+    memory: Figures,
+    worst: float,
+    reached: Sequence[float],
+) -> list[str]:
     header = ["clouds, pass", *(f"{size:,}" for size in args.sizes)]
     parts = [
         f"`ContextCluster({args.channels}, heads={args.heads}, head_channels={args.head_channels}, "
@@ -205,6 +216,8 @@ def page(args: argparse.Namespace, seconds: Figures, memory: Figures, worst: flo
         f"out before. In float64, outputs and gradients differ by {worst:.1e} of the largest value "
         "at most.",
         "## Time, in milliseconds",
+        f"A float32 matrix product that took turns reached {min(reached):.0f} to "
+        f"{max(reached):.0f} GFLOP/s.",
         table(header, rows_of(args.sizes, seconds, 1e3)),
         "## Time of the plain implementation as a multiple of the layer's",
         table(header, ratios_of(args.sizes, seconds)),

@@ -29,10 +29,13 @@ MEMORY_NOTE = (
     "give memory back at once; elsewhere: ru_maxrss). Less than 1 MiB is below what this method "
     "sees and is left out."
 )
+PEAK, PEAK_SIZE = "matrix product", 2048
 COLORS = ("#4269d0", "#efb118", "#ff725c", "#6cc5b0", "#3ca951", "#a463f2", "#97bbf5", "#9c6b4e")
 
 
-def parser(description: str | None, *, memory: bool = True) -> argparse.ArgumentParser:
+def parser(
+    description: str | None, *, memory: bool = True, budget: float = 3.0
+) -> argparse.ArgumentParser:
     """A parser with the options that the benchmarks of speed share."""
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
@@ -42,7 +45,7 @@ def parser(description: str | None, *, memory: bool = True) -> argparse.Argument
     parser.add_argument(
         "--budget",
         type=float,
-        default=3.0,
+        default=budget,
         metavar="S",
         help="seconds after which a slow call is not repeated further",
     )
@@ -88,18 +91,36 @@ def medians(
     """Median seconds of each call.
 
     The calls take turns, so that what slows the machine down for a while slows all of them. The
-    first round warms up and does not count; it decides how often a call fits into the budget, at
-    least once.
+    first round warms up and decides how often a call fits into the budget. It counts for nothing
+    but for the calls that exceed the budget at once, which are not repeated.
     """
-    wanted = {}
+    wanted, times = {}, {}
     for name, call in calls.items():
-        wanted[name] = min(repeats, max(1, int(budget / max(_seconds(call), 1e-9))))
-    times: dict[Any, list[float]] = {name: [] for name in calls}
+        first = _seconds(call)
+        wanted[name] = 0 if first > budget else min(repeats, max(1, int(budget / max(first, 1e-9))))
+        times[name] = [] if wanted[name] else [first]
     for turn in range(max(wanted.values(), default=0)):
         for name, call in calls.items():
             if turn < wanted[name]:
                 times[name].append(_seconds(call))
     return {name: statistics.median(values) for name, values in times.items()}
+
+
+def medians_and_peak(
+    calls: Mapping[Any, Callable[[], Any]],
+    *,
+    repeats: int,
+    budget: float,
+    size: int = PEAK_SIZE,
+) -> tuple[dict[Any, float], float]:
+    """Median seconds of each call, and the GFLOP/s of a matrix product that took turns with them.
+
+    What a machine gives changes from hour to hour where others share it: the product, of two
+    float32 matrices of `size` rows and columns, says how much it gave.
+    """
+    a, b = torch.rand(2, size, size)
+    seconds = medians({**calls, PEAK: lambda: a @ b}, repeats=repeats, budget=budget)
+    return seconds, 2e-9 * size**3 / seconds.pop(PEAK)
 
 
 def _seconds(call: Callable[[], Any]) -> float:

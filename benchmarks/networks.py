@@ -15,8 +15,9 @@ import peers
 import torch
 from measure import (
     COLORS,
+    PEAK_SIZE,
     flops,
-    medians,
+    medians_and_peak,
     number,
     parser,
     picture,
@@ -30,20 +31,18 @@ from torch_geometric.data import Batch, Data
 from pointcluster.datasets import HomeObjects
 from pointcluster.models import list_models
 
-PEAK = "matrix product"
-
 
 def main() -> None:
     args = parse_arguments()
     batch = clouds(args.batch_size, args.num_points)
     classes = len(HomeObjects(split="train").classes)
     models = {name: peers.create(name, classes) for name in args.models}
-    a, b = torch.rand(2, args.peak_size, args.peak_size)
-    calls: dict[Any, Callable[[], Any]] = {PEAK: lambda: a @ b}
+    calls: dict[Any, Callable[[], Any]] = {}
     for name, model in models.items():
         calls |= {(name, what): call for what, call in calls_of(model, batch).items()}
-    seconds = medians(calls, repeats=args.repeats, budget=args.budget)
-    peak = 2 * args.peak_size**3 / seconds.pop(PEAK) / 1e9
+    seconds, peak = medians_and_peak(
+        calls, repeats=args.repeats, budget=args.budget, size=args.peak_size
+    )
     work = {name: work_of(model, batch) for name, model in models.items()}
     rate = {case: args.batch_size / value for case, value in seconds.items()}
     report(args.out / "networks.md", "Networks", page(args, models, work, rate, peak))
@@ -51,7 +50,7 @@ def main() -> None:
 
 
 def parse_arguments() -> argparse.Namespace:
-    names = [*list_models(), *peers.PEERS]
+    names = [*list_models("point_*"), *peers.PEERS]
     args = parser(__doc__, memory=False)
     args.add_argument(
         "--models",
@@ -66,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
     args.add_argument(
         "--peak-size",
         type=int,
-        default=2048,
+        default=PEAK_SIZE,
         metavar="N",
         help="rows of the square matrices whose product is the peak",
     )

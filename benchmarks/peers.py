@@ -209,7 +209,7 @@ class Classifier(training.Classifier):
 def recipe() -> argparse.Namespace:
     """What examples/modelnet40.py trains HomeObjects with unless told otherwise."""
     parser = training.Parser()
-    training.add_training_arguments(parser, models=list_models(), out="")
+    training.add_training_arguments(parser, models=list_models("point_*"), out="")
     args = parser.parse_args([])
     for name, value in modelnet40.RECIPES["HomeObjects"].items():
         setattr(args, name, value)
@@ -218,7 +218,7 @@ def recipe() -> argparse.Namespace:
 
 def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
     usual = recipe()
-    names = [*list_models(), *PEERS]
+    names = [*list_models("point_*"), *PEERS]
     parser = training.Parser(
         description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )

@@ -137,8 +137,8 @@ def backends() -> Backends:
                 "kdtree",
                 True,
                 ("knn (CPU)", "fps (CPU)"),
-                f"scipy {installed('scipy')} for neighbours, the fastest from about 200 points a "
-                f"cloud; {anchors} for anchors",
+                f"scipy {installed('scipy')} for neighbours, the fastest from some hundred points "
+                f"a cloud; {anchors} for anchors",
             ),
             Backend(
                 "torch",

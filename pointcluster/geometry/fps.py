@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 import torch
@@ -20,16 +21,19 @@ from pointcluster.geometry.distance import (
     starts_of,
     take,
 )
+from pointcluster.geometry.threads import threads_for_searches
 
 BUCKETS_FROM, BUCKETS_FROM_COMPILED = 24_000, 150_000
 """From this many points a cloud on, skipping far buckets beats looking at every point (CPU), in
 NumPy and in `fpsample`."""
-SMALL_CLOUD = 96
-"""Up to this many points a cloud, all clouds at once in plain torch beat a kernel (GPU)."""
+SAMPLING_KERNEL_FROM = 97
+"""From this many points a cloud on, a compiled kernel beats all clouds at once in plain torch
+(GPU)."""
 FEW_CLOUDS = 6
 """Up to this many clouds, one at a time in `fpsample` beats all at once in NumPy (CPU)."""
 
 
+@threads_for_searches()
 def fps(
     pos: Tensor,
     num: int | float | Sequence[int],
@@ -140,7 +144,7 @@ def sample(
 def _automatic(pos: Tensor, sizes: Sequence[int]) -> str:
     if pos.device.type == "cpu":
         return "kdtree"
-    if pos.device.type == "cuda" and max(sizes, default=0) > SMALL_CLOUD:
+    if pos.device.type == "cuda" and max(sizes, default=0) >= SAMPLING_KERNEL_FROM:
         for name in ("torch-cluster", "pyg-lib"):
             if available(name):
                 return name
@@ -201,20 +205,22 @@ def _rows_numpy(
     start = np.arange(count) * width
     nearest = np.full((count, width), np.inf, points.dtype)
     nearest[np.arange(width) >= np.array(sizes)[:, None]] = -1
-    terms = np.empty_like(axes)
-    picks = np.empty((count, max(nums)), np.int64)
-    picks[:, 0] = pick = np.array(first)
-    for j in range(1, picks.shape[1]):
-        pick = pick + start
-        np.subtract(axes, flat[:, pick][:, :, None], out=terms)
-        np.square(terms, out=terms)
-        distance = terms[0]
-        for term in terms[1:]:
-            distance += term
+    distance, term = np.empty((2, count, width), points.dtype)
+    picks = np.empty((max(nums), count), np.int64)
+    picks[0] = first
+    for before, pick in pairwise(picks):
+        chosen = before + start
+        anchor = flat.take(chosen, axis=1)[:, :, None]
+        np.subtract(axes[0], anchor[0], out=distance)
+        np.square(distance, out=distance)
+        for axis in range(1, dim):
+            np.subtract(axes[axis], anchor[axis], out=term)
+            np.square(term, out=term)
+            np.add(distance, term, out=distance)
         np.minimum(nearest, distance, out=nearest)
-        nearest.reshape(-1)[pick] = -1
-        picks[:, j] = pick = nearest.argmax(axis=1)
-    return picks
+        nearest.reshape(-1)[chosen] = -1
+        nearest.argmax(axis=1, out=pick)
+    return np.ascontiguousarray(picks.T)
 
 
 # One cloud, on the CPU ---------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from pointcluster.geometry.region import (
     region_levels,
     stored_geometry,
 )
+from pointcluster.geometry.threads import threads_for_searches
 
 FPS_LIMIT = 16_384
 """A cloud with more points than this gets its anchors one a voxel, unless told otherwise."""
@@ -46,6 +47,8 @@ class AnchorGeometry(NamedTuple):
     """Number of clouds B, empty ones included."""
     cloud_size: int | None
     """Anchors a cloud where all have the same number."""
+    outside: bool = False
+    """Whether the index `num_points` occurs, which stands for zeros (the border of a picture)."""
 
 
 class StageGeometry(NamedTuple):
@@ -77,6 +80,7 @@ class Hierarchy(NamedTuple):
     batch_size: int
 
 
+@threads_for_searches()
 def anchor_geometry(
     pos: Tensor,
     num: int | float | Sequence[int],
@@ -148,7 +152,7 @@ def _anchors(
     counts: Sequence[int],
 ) -> AnchorGeometry:
     batch = cloud_index(counts, pos.device)
-    relative = take(pos, grouping) - anchor_pos[:, None]
+    relative = take(pos, grouping).sub_(anchor_pos[:, None])
     used = torch.tensor(list(sizes), dtype=torch.int64, device=pos.device).clamp(
         1, grouping.size(1)
     )[batch]
@@ -177,6 +181,7 @@ def _by_voxel(size: int, sampling: str) -> bool:
     return sampling == "voxel" or (sampling == "auto" and size > FPS_LIMIT)
 
 
+@threads_for_searches()
 def build_hierarchy(
     pos: Tensor,
     plans: Sequence[StagePlan],
@@ -225,18 +230,18 @@ def build_hierarchy(
     points = pos[canonical]
     # `ids` are the stage's points, by their place in the canonical order and stored by region.
     ids = torch.arange(len(points), device=pos.device)
+    rising = ids  # as in the canonical order: ties must not depend on the regions
     # A point's rank is the step at which farthest point sampling took it.
     rank = torch.full_like(ids, len(points))
     ranked = [False] * len(sizes)
     stages: list[StageGeometry] = []
     for plan in plans:
         nums = [_rounded(n, plan) for n in sizes]
-        rising = ids.sort().values  # canonical order again: ties must not depend on the regions
-        kept, counts = _reduce(
+        rising, counts = _reduce(
             points, rising, rank, ranked, nums, sizes, sampling, start, generator, backend
         )
-        by_region, region_sizes = partition(points[kept], counts, plan.region_size)
-        kept = kept[by_region]
+        by_region, region_sizes = partition(points[rising], counts, plan.region_size)
+        kept = rising[by_region]
         place = torch.empty_like(canonical)
         place[ids] = torch.arange(len(ids), device=ids.device)
         before, now = points[ids], points[kept]

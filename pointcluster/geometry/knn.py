@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
@@ -19,20 +17,27 @@ from pointcluster.geometry.distance import (
     of_like_size,
     padded_rows,
     squared_distance,
+    stable_order,
     starts_of,
     take,
 )
+from pointcluster.geometry.threads import in_threads, thread_count, threads_for_searches
 
-SMALL_CLOUD = 192
-"""Up to this many points a cloud, comparing all pairs beats building a tree or calling a kernel."""
+ALL_PAIRS_UP_TO, AND_A_NEIGHBOUR = 128, 16
+"""Up to this many points a cloud, and as many more for each neighbour looked for, comparing all
+pairs beats building a tree (CPU)."""
+SEARCH_KERNEL_FROM = 193
+"""From this many points a cloud on, a compiled kernel beats comparing all pairs (GPU)."""
 MANY_AXES = 8
 """Above this many axes a KD-tree visits most of its leaves and comparing all pairs is faster."""
 KERNEL_NEIGHBOURS = 100
 """How many neighbours the compiled kernels find on a GPU."""
-CHUNK = 1 << 23
-"""How many distances the all-pairs search holds at a time."""
+CHUNK, CHUNK_OF_THREAD = 1 << 23, 1 << 18
+"""How many distances the all-pairs search holds at a time, in all (GPU) and a thread (CPU): enough
+to be worth a call, few enough for a cache."""
 
 
+@threads_for_searches()
 def knn(
     pos: Tensor,
     query: Tensor,
@@ -98,8 +103,10 @@ def search(
     pos, query = geometry_dtype(pos.detach()), geometry_dtype(query.detach())
     if query.size(0) == 0:
         return torch.empty(0, k, dtype=torch.int64, device=pos.device)
-    backend = choose(backend, _automatic(pos, sizes))
+    backend = choose(backend, _automatic(pos, k, sizes))
     if backend == "torch":
+        if pos.device.type == "cpu":
+            return _all_pairs_numpy(pos, query, k, sizes, query_sizes)
         return _all_pairs(pos, query, k, sizes, query_sizes)
     if backend == "kdtree":
         index = _kd_trees(pos.cpu(), query.cpu(), k, sizes, query_sizes)
@@ -107,10 +114,11 @@ def search(
     return _refined(pos, query, k, sizes, query_sizes, backend)
 
 
-def _automatic(pos: Tensor, sizes: Sequence[int]) -> str:
+def _automatic(pos: Tensor, k: int, sizes: Sequence[int]) -> str:
     if pos.device.type == "cpu":
-        return "torch" if max(sizes) <= SMALL_CLOUD or pos.size(1) > MANY_AXES else "kdtree"
-    if pos.device.type == "cuda" and max(sizes) > SMALL_CLOUD:
+        few = max(sizes) <= ALL_PAIRS_UP_TO + AND_A_NEIGHBOUR * k
+        return "torch" if few or pos.size(1) > MANY_AXES else "kdtree"
+    if pos.device.type == "cuda" and max(sizes) >= SEARCH_KERNEL_FROM:
         for name in ("torch-cluster", "pyg-lib"):
             if available(name):
                 return name
@@ -177,6 +185,69 @@ def _repeat_short(nearest: Tensor, k: int, count: Tensor) -> Tensor:
     return nearest.gather(1, slot % count[:, None].clamp(max=k))
 
 
+# All pairs, on the CPU ---------------------------------------------------------------------------
+
+
+def _all_pairs_numpy(
+    pos: Tensor, query: Tensor, k: int, sizes: Sequence[int], query_sizes: Sequence[int]
+) -> Tensor:
+    """Clouds of the same size are searched together, block by block in the threads there are."""
+    p, q = pos.numpy(), query.numpy()
+    out = np.empty((len(q), k), np.int64)
+    starts, query_starts = np.array(starts_of(sizes)), np.array(starts_of(query_sizes))
+    alike: dict[tuple[int, int], list[int]] = {}
+    for cloud, shape in enumerate(zip(sizes, query_sizes, strict=True)):
+        if shape[1]:
+            alike.setdefault(shape, []).append(cloud)
+    blocks = []
+    for (n, m), clouds in alike.items():
+        step = max(1, CHUNK_OF_THREAD // (n * m))
+        rows = max(1, min(m, CHUNK_OF_THREAD // n))
+        for i in range(0, len(clouds), step):
+            blocks += [(clouds[i : i + step], n, j, min(j + rows, m)) for j in range(0, m, rows)]
+
+    def search_block(block: tuple[list[int], int, int, int]) -> None:
+        clouds, n, begin, end = block
+        row = query_starts[clouds][:, None] + np.arange(begin, end)  # [S, M]
+        slot = starts[clouds][:, None] + np.arange(n)  # [S, N]
+        d, term = np.empty((2, *row.shape, n), p.dtype)
+        for axis in range(p.shape[1]):
+            np.subtract(q[row, axis][:, :, None], p[slot, axis][:, None], out=term if axis else d)
+            np.square(term if axis else d, out=term if axis else d)
+            if axis:
+                d += term
+        nearest = _smallest_numpy(d.reshape(-1, n), min(k, n))
+        out[row.reshape(-1)] = nearest[:, np.arange(k) % n] + slot[:, :1].repeat(row.shape[1], 0)
+
+    in_threads(search_block, blocks)
+    return torch.from_numpy(out)
+
+
+def _smallest_numpy(d: np.ndarray, k: int) -> np.ndarray:
+    """As :func:`_smallest`: first leave out what is farther than a bound on the k-th smallest.
+
+    Of the smallest entries of disjoint groups, k are no larger than the k-th smallest of them, so
+    that is a bound; with some 4 k groups little more than k entries keep to it.
+    """
+    rows, width = d.shape
+    if width <= max(64, 3 * k):
+        return stable_order(torch.from_numpy(d))[:, :k].numpy()
+    each = max(2, width // (4 * k))
+    groups = width // each
+    least = d[:, : groups * each].reshape(rows, each, groups).min(axis=1)
+    least.partition(k - 1, axis=1)
+    near = d <= least[:, k - 1, None]
+    flat, count = np.flatnonzero(near), np.count_nonzero(near, axis=1)
+    row = np.repeat(np.arange(rows), count)
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(count) - count, count)
+    value = np.full((rows, count.max()), np.inf, d.dtype)
+    column = np.zeros(value.shape, np.int64)
+    value[row, place] = d.reshape(-1)[flat]
+    column[row, place] = flat - row * width
+    order = stable_order(torch.from_numpy(value))[:, :k].numpy()
+    return np.take_along_axis(column, order, axis=1)
+
+
 # KD-trees, on the CPU --------------------------------------------------------------------------
 
 
@@ -187,20 +258,14 @@ def _kd_trees(
     out = np.empty((len(q), k), np.int64)
     starts, query_starts = starts_of(sizes), starts_of(query_sizes)
     clouds = [c for c, m in enumerate(query_sizes) if m]
-    threads = max(1, min(torch.get_num_threads(), os.cpu_count() or 1))
+    workers = thread_count() if len(clouds) == 1 else 1
 
     def one(cloud: int) -> None:
         points = p[starts[cloud] : starts[cloud + 1]]
         queries = slice(query_starts[cloud], query_starts[cloud + 1])
-        workers = threads if len(clouds) == 1 else 1
         out[queries] = _kd_tree(points, q[queries], k, workers) + starts[cloud]
 
-    if len(clouds) == 1 or threads == 1:
-        for cloud in clouds:
-            one(cloud)
-    else:  # SciPy's queries run outside Python's lock
-        with ThreadPoolExecutor(threads) as pool:
-            list(pool.map(one, clouds))
+    in_threads(one, clouds)
     return torch.from_numpy(out)
 
 

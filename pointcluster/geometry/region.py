@@ -20,6 +20,7 @@ from pointcluster.geometry.distance import (
 )
 from pointcluster.geometry.fps import sample
 from pointcluster.geometry.knn import search
+from pointcluster.geometry.threads import threads_for_searches
 
 
 class ClusterGeometry(NamedTuple):
@@ -167,6 +168,7 @@ def partition(
     return order, region_sizes
 
 
+@threads_for_searches()
 def cluster_geometry(
     pos: Tensor,
     batch: Tensor | None = None,
@@ -298,7 +300,7 @@ def stored_geometry(
     grouping = search(pos, pos[center], k, regions, [num_centers] * len(regions), backend=backend)
     used = counts.clamp(max=k).repeat_interleave(num_centers)[:, None]
     weight = (torch.arange(k, device=device) < used) / used.to(pos.dtype)
-    repeats = _repeats(grouping, weight, num_centers)
+    repeats = repeated_centers(grouping, weight, num_centers)
     pool, size = None, regions[0] if regions and len(set(regions)) == 1 else None
     if size is not None:
         local = grouping - starts.repeat_interleave(num_centers)[:, None]
@@ -320,7 +322,7 @@ def stored_geometry(
     )
 
 
-def _repeats(grouping: Tensor, weight: Tensor, num_centers: int) -> Tensor | None:
+def repeated_centers(grouping: Tensor, weight: Tensor, num_centers: int) -> Tensor | None:
     """Centres whose points are those of an earlier one: equal but for rounding, which must not
     choose between them. In any order (for a mean), and in the same one (for a linear map)."""
     found = []

@@ -46,10 +46,8 @@ def test_runs_and_writes_a_page_and_a_picture(run, tmp_path):
 def test_the_plain_implementation_needs_more_memory(script, args):
     layer = script("layer")
     args.sizes, args.channels, args.head_channels = [8192], 64, 32
-    ours, plain = (
-        layer.in_child(layer.peaks, "uniform", "forward", name, args)[8192]
-        for name in ("layer", "plain")
-    )
+    found = layer.in_child(layer.peaks, args)
+    ours, plain = (found["uniform", "forward", name][8192] for name in ("layer", "plain"))
     assert 0 < ours < plain
 
 

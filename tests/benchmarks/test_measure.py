@@ -18,10 +18,17 @@ def test_medians_take_turns_and_leave_the_first_round_out(script):
     assert set(found) == {"a", "b"} and all(value >= 0 for value in found.values())
 
 
-def test_a_call_over_the_budget_is_repeated_once(script):
+def test_a_call_over_the_budget_is_not_repeated(script):
     calls = []
-    script("measure").medians({"slow": lambda: calls.append(1)}, repeats=5, budget=0)
-    assert len(calls) == 2
+    found = script("measure").medians({"slow": lambda: calls.append(1)}, repeats=5, budget=0)
+    assert len(calls) == 1 and found["slow"] > 0
+
+
+def test_the_peak_is_that_of_the_product(script, monkeypatch):
+    measure = script("measure")
+    monkeypatch.setattr(measure, "_seconds", lambda call: 1e-3)
+    seconds, peak = measure.medians_and_peak({"a": list}, repeats=2, budget=1, size=100)
+    assert seconds == {"a": 1e-3} and peak == pytest.approx(2e6 / 1e-3 / 1e9)
 
 
 def hold(mib: int) -> np.ndarray:
