@@ -12,12 +12,24 @@ from pointcluster.geometry.hierarchy import (
     build_hierarchy,
 )
 from pointcluster.geometry.knn import knn
+from pointcluster.geometry.lattice import (
+    LatticeGeometry,
+    LatticePlan,
+    LatticeStage,
+    lattice_geometry,
+    lattice_hierarchy,
+    lattice_positions,
+)
+from pointcluster.geometry.pixels import image_hierarchy
 from pointcluster.geometry.region import ClusterGeometry, cluster_geometry
 
 __all__ = [
     "AnchorGeometry",
     "ClusterGeometry",
     "Hierarchy",
+    "LatticeGeometry",
+    "LatticePlan",
+    "LatticeStage",
     "StageGeometry",
     "StagePlan",
     "anchor_geometry",
@@ -25,7 +37,11 @@ __all__ = [
     "build_hierarchy",
     "cluster_geometry",
     "fps",
+    "image_hierarchy",
     "knn",
+    "lattice_geometry",
+    "lattice_hierarchy",
+    "lattice_positions",
     "squared_distance",
     "voxel_anchors",
 ]
