@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, nn
 
-from pointcluster.geometry import ClusterGeometry
+from pointcluster.geometry import ClusterGeometry, LatticeGeometry
 from pointcluster.nn.context_cluster import Clusters, ContextCluster, check_features
 from pointcluster.nn.drop_path import DropPath
 from pointcluster.nn.norm import CloudNorm
@@ -25,7 +27,7 @@ class ContextClusterBlock(nn.Module):
         heads: Heads of the context cluster.
         head_channels: Channels a head.
         num_centers: Centres a region.
-        k: Points that a centre is the mean of.
+        k: Points that a centre is the mean of; `None`: as many as a given geometry says.
         region_size: Most points a region; `None`: each cloud is one region.
         centers: How centres are chosen, `"fps"` or `"random"`.
         fuse: How a centre's points become its features, `"mean"` or `"linear"`.
@@ -46,7 +48,7 @@ class ContextClusterBlock(nn.Module):
         heads: int = 4,
         head_channels: int = 24,
         num_centers: int = 4,
-        k: int = 9,
+        k: int | None = 9,
         region_size: int | None = None,
         centers: str = "fps",
         fuse: str = "mean",
@@ -69,7 +71,7 @@ class ContextClusterBlock(nn.Module):
         )
         self.norm2 = CloudNorm(channels)
         hidden = round(channels * mlp_ratio)
-        self.mlp = nn.Sequential(
+        self.mlp: Any = nn.Sequential(
             nn.Linear(channels, hidden),
             nn.GELU(),
             nn.Dropout(dropout),
@@ -77,14 +79,16 @@ class ContextClusterBlock(nn.Module):
             nn.Dropout(dropout),
         )
         self.drop_path = DropPath(drop_path)
-        for name in ("scale1", "scale2"):
-            scale = None if layer_scale is None else layer_scale * torch.ones(channels)
-            setattr(self, name, None if scale is None else nn.Parameter(scale))
+        self.scale1: nn.Parameter | None = None
+        self.scale2: nn.Parameter | None = None
+        if layer_scale is not None:
+            self.scale1 = nn.Parameter(layer_scale * torch.ones(channels))
+            self.scale2 = nn.Parameter(layer_scale * torch.ones(channels))
 
     def forward(
         self,
         x: Tensor,
-        pos: Tensor | ClusterGeometry,
+        pos: Tensor | ClusterGeometry | LatticeGeometry,
         batch: Tensor | None = None,
         *,
         batch_size: int | None = None,
@@ -96,16 +100,102 @@ class ContextClusterBlock(nn.Module):
         geometry = self.cluster.geometry(
             pos, batch, batch_size=batch_size, centers=centers, generator=generator
         )
-        check_features(x, geometry.batch, self.cluster.fv.weight)
-        # Clouds follow one another in every storage order: `batch` holds in the caller's, too.
-        clouds = (geometry.batch, geometry.batch_size)
-        y = self.norm1(x, *clouds, geometry.cloud_size)
+        clouds: tuple[Tensor | None, int, int | None]
+        if isinstance(geometry, LatticeGeometry):
+            n = geometry.num_points
+            check_features(x, None if x.size(0) % n == 0 else n, self.cluster.fv.weight)
+            clouds = (None, x.size(0) // n, n)
+        else:
+            # Clouds follow one another in every storage order: `batch` holds in the caller's, too.
+            batch = geometry.batch
+            check_features(x, len(batch), self.cluster.fv.weight, batch.device)
+            clouds = (batch, geometry.batch_size, geometry.cloud_size)
+        y = self.norm1(x, *clouds)
         found = None
         if return_clusters:
             y, found = self.cluster(y, geometry, return_clusters=True)
         else:
             y = self.cluster(y, geometry)
-        x = x + self.drop_path(y if self.scale1 is None else y * self.scale1, *clouds)
-        y = self.mlp(self.norm2(x, *clouds, geometry.cloud_size))
-        x = x + self.drop_path(y if self.scale2 is None else y * self.scale2, *clouds)
+        x = self._add(x, y, self.scale1, *clouds)
+        x = self._add(x, self._mlp(self.norm2(x, *clouds)), self.scale2, *clouds)
         return x if found is None else (x, found)
+
+    def _add(
+        self,
+        x: Tensor,
+        y: Tensor,
+        scale: Tensor | None,
+        batch: Tensor | None,
+        batch_size: int,
+        cloud_size: int | None,
+    ) -> Tensor:
+        """Add a branch, scaled, and left out for some clouds: in one pass over the points."""
+        keep = self.drop_path.draw(batch_size, x)
+        if keep is None:
+            return x + y if scale is None else torch.addcmul(x, y, scale.to(y.dtype))
+        factor = keep[:, None] if scale is None else keep[:, None] * scale.to(y.dtype)  # [B, C]
+        if cloud_size is None:
+            return torch.addcmul(x, y, factor[batch])
+        shape = (batch_size, cloud_size, -1)
+        return torch.addcmul(x.view(shape), y.view(shape), factor[:, None]).view_as(x)
+
+    def _mlp(self, x: Tensor) -> Tensor:
+        """The MLP; in training without the memory for what its activation gives."""
+        first, last = self.mlp[0], self.mlp[3]
+        dropout = self.training and self.mlp[2].p > 0
+        if dropout or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
+            return self.mlp(x)
+        return _LeanMLP.apply(x, first.weight, first.bias, last.weight, last.bias)
+
+
+class _LeanMLP(torch.autograd.Function):
+    r"""$W_2 \operatorname{gelu}(W_1 x + b_1) + b_2$, some rows at a time.
+
+    The hidden features are most of what training a block would have to keep, and on a CPU writing
+    them to memory and back takes longer than working them out. So they are never there for all
+    rows, and worked out again going back.
+    """
+
+    ELEMENTS = 1 << 20
+    """Hidden features at a time, on a CPU: they stay in its cache."""
+
+    @classmethod
+    def rows(cls, x: Tensor, hidden: int) -> int:
+        """Rows at a time, so that all but the last have equally many."""
+        if x.device.type != "cpu":
+            return max(1, len(x))
+        parts = -(-len(x) * hidden // cls.ELEMENTS)
+        return max(1, -(-len(x) // max(1, parts)))
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+        ctx.save_for_backward(x, w1, b1, w2)
+        step = _LeanMLP.rows(x, len(w1))
+        y = x.new_empty(len(x), len(w2))
+        hidden = x.new_empty(step, len(w1))
+        for start in range(0, len(x), step):
+            rows = x[start : start + step]
+            h = torch.addmm(b1, rows, w1.t(), out=hidden[: len(rows)])
+            torch.addmm(b2, torch.ops.aten.gelu_(h), w2.t(), out=y[start : start + step])
+        return y
+
+    @staticmethod
+    @torch.autograd.function.once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, w1, b1, w2 = ctx.saved_tensors
+        step = _LeanMLP.rows(x, len(w1))
+        h, a, d = x.new_empty(3, step, len(w1)).unbind()
+        to_x, to_w1, to_b1 = torch.empty_like(x), torch.zeros_like(w1), torch.zeros_like(b1)
+        to_w2 = torch.zeros_like(w2)
+        for start in range(0, len(x), step):
+            rows, slope = x[start : start + step], grad[start : start + step]
+            n = len(rows)
+            torch.addmm(b1, rows, w1.t(), out=h[:n])
+            torch.ops.aten.gelu.out(h[:n], out=a[:n])
+            to_w2.addmm_(slope.t(), a[:n])
+            torch.mm(slope, w2, out=d[:n])
+            torch.ops.aten.gelu_backward.grad_input(d[:n], h[:n], grad_input=a[:n])
+            to_w1.addmm_(a[:n].t(), rows)
+            to_b1 += a[:n].sum(dim=0)
+            torch.mm(a[:n], w1, out=to_x[start : start + step])
+        return to_x, to_w1, to_b1, to_w2, grad.sum(dim=0)

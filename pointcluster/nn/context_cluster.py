@@ -8,10 +8,9 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
-from pointcluster.geometry import ClusterGeometry, cluster_geometry
+from pointcluster.geometry import ClusterGeometry, LatticeGeometry, cluster_geometry
 from pointcluster.geometry.check import check_positive
-
-EPS = 1e-8
+from pointcluster.nn.lifted import at_least_float32, lifted_cluster, norm
 
 
 class Clusters(NamedTuple):
@@ -53,7 +52,7 @@ class ContextCluster(nn.Module):
         heads: Number of heads, each with its own centres' features and assignment.
         head_channels: Channels a head.
         num_centers: Centres a region.
-        k: Points that a centre is the mean of.
+        k: Points that a centre is the mean of; `None`: as many as a given geometry says.
         region_size: Most points a region; `None`: each cloud is one region.
         centers: How centres are chosen, `"fps"` (evenly) or `"random"`.
         fuse: How a centre's k points become its features: `"mean"`, or `"linear"`, a linear map of
@@ -74,7 +73,7 @@ class ContextCluster(nn.Module):
         heads: int = 4,
         head_channels: int = 24,
         num_centers: int = 4,
-        k: int = 9,
+        k: int | None = 9,
         region_size: int | None = None,
         centers: str = "fps",
         fuse: str = "mean",
@@ -85,9 +84,12 @@ class ContextCluster(nn.Module):
             ("heads", heads),
             ("head_channels", head_channels),
             ("num_centers", num_centers),
-            ("k", k),
         ]:
             check_positive(name, value)
+        if k is not None:
+            check_positive("k", k)
+        elif fuse == "linear":
+            raise ValueError("fuse = 'linear' needs the number of points k that it fuses")
         if centers not in ("fps", "random"):
             raise ValueError(f"centers must be 'fps' or 'random', found {centers!r}")
         if fuse not in ("mean", "linear"):
@@ -97,7 +99,7 @@ class ContextCluster(nn.Module):
         self.centers = centers
         width = heads * head_channels
         self.fv = nn.Linear(channels, 2 * width)  # f and v as one map
-        self.fuse = nn.Linear(2 * width * k, 2 * width) if fuse == "linear" else None
+        self.fuse = nn.Linear(2 * width * (k or 0), 2 * width) if fuse == "linear" else None
         self.proj = nn.Linear(width, channels)
         self.alpha = nn.Parameter(torch.ones(1))
         self.beta = nn.Parameter(torch.zeros(1))
@@ -105,7 +107,7 @@ class ContextCluster(nn.Module):
     def forward(
         self,
         x: Tensor,
-        pos: Tensor | ClusterGeometry,
+        pos: Tensor | ClusterGeometry | LatticeGeometry,
         batch: Tensor | None = None,
         *,
         batch_size: int | None = None,
@@ -117,8 +119,9 @@ class ContextCluster(nn.Module):
 
         Args:
             x: Features of the points.
-            pos: Their positions, or the geometry worked out before by :func:`cluster_geometry`,
-                which stands for all that follows but the last.
+            pos: Their positions, or the geometry worked out before by :func:`cluster_geometry` or,
+                for points stored so, by :func:`lattice_geometry`, which stands for all that
+                follows but the last.
             batch: Sorted cloud index of each point, with positions.
             batch_size: Number of clouds, when the last ones may be empty.
             centers: Points to put the centres on, `num_centers` indices a cloud.
@@ -132,11 +135,23 @@ class ContextCluster(nn.Module):
         geometry = self.geometry(
             pos, batch, batch_size=batch_size, centers=centers, generator=generator
         )
-        check_features(x, geometry.batch, self.fv.weight)
-        fv = self.fv(x if geometry.order is None else x[geometry.order])
-        cluster = self._in_segments if geometry.pool is None else self._in_slices
-        y, index, similarity = cluster(fv, geometry)
-        y = self.proj(y)
+        if isinstance(geometry, LatticeGeometry):
+            return self._on_lattice(x, geometry, return_clusters)
+        check_features(x, len(geometry.batch), self.fv.weight, geometry.batch.device)
+        x = x if geometry.order is None else x[geometry.order]
+        if geometry.pool is None or geometry.region_size is None:
+            y, index, similarity = self._in_segments(self.fv(x), geometry)
+        else:
+            repeats = geometry.repeats
+            if repeats is not None:
+                repeats = repeats[0 if self.fuse is None else 1].view(-1, geometry.num_centers)
+            y, index, similarity = self._in_slices(
+                x.view(-1, geometry.region_size, x.size(1)),
+                geometry.pool,
+                None,
+                repeats,
+                geometry.grouping,
+            )
         if geometry.order is not None:
             y = torch.empty_like(y).index_copy(0, geometry.order, y)
         if not return_clusters:
@@ -145,31 +160,39 @@ class ContextCluster(nn.Module):
 
     def geometry(
         self,
-        pos: Tensor | ClusterGeometry,
+        pos: Tensor | ClusterGeometry | LatticeGeometry,
         batch: Tensor | None = None,
         *,
         batch_size: int | None = None,
         centers: Tensor | None = None,
         generator: torch.Generator | None = None,
-    ) -> ClusterGeometry:
+    ) -> ClusterGeometry | LatticeGeometry:
         """The geometry that this layer needs for these points; a given one is passed through.
 
         Raises:
-            ValueError: A given geometry was built for another number of centres or neighbours.
+            ValueError: A given geometry was built for another number of centres or neighbours, or
+                there is none and the layer has no `k`.
         """
-        if isinstance(pos, ClusterGeometry):
+        if isinstance(pos, ClusterGeometry | LatticeGeometry):
             if any(each is not None for each in (batch, batch_size, centers, generator)):
                 raise ValueError(
                     "batch, batch_size, centers and generator go with positions: a geometry "
                     "that is given has been worked out already"
                 )
-            found = (pos.num_centers, pos.grouping.size(1))
+            k = self.k
+            if isinstance(pos, ClusterGeometry) and k is not None:
+                k = pos.grouping.size(1)
+            elif isinstance(pos, LatticeGeometry) and self.fuse is not None:
+                raise ValueError("fuse = 'linear' needs points in an order: a lattice has means")
+            found = (pos.num_centers, k)
             if found != (self.num_centers, self.k):
                 raise ValueError(
                     f"the geometry has {found[0]} centres a region of {found[1]} points each, "
                     f"the layer needs {self.num_centers} of {self.k}"
                 )
             return pos
+        if self.k is None:
+            raise ValueError("a layer without k takes a geometry that says it, not positions")
         return cluster_geometry(
             pos,
             batch,
@@ -181,64 +204,111 @@ class ContextCluster(nn.Module):
             generator=generator,
         )
 
-    def _propose(self, fv: Tensor, geometry: ClusterGeometry) -> Tensor:
-        """Features of all centres [R * M, 2 * heads * channels a head]."""
-        if self.fuse is not None:
-            return self.fuse(fv[geometry.grouping].flatten(1))
-        if geometry.pool is not None:
-            pool = geometry.pool.to(fv.dtype)
-            return torch.bmm(pool, fv.view(pool.size(0), pool.size(2), -1)).flatten(0, 1)
-        weight = geometry.weight.to(fv.dtype)
-        center = fv.new_zeros(len(weight), fv.size(1))
-        for slot in range(self.k):  # one neighbour at a time: no [R * M, k, C]
-            chosen = fv.index_select(0, geometry.grouping[:, slot])
-            center = torch.addcmul(center, weight[:, slot, None], chosen)
-        return center
+    def _on_lattice(
+        self, x: Tensor, geometry: LatticeGeometry, return_clusters: bool
+    ) -> Tensor | tuple[Tensor, Clusters]:
+        """Regions of few shapes: all of one shape lie together, image by image."""
+        n = geometry.num_points
+        check_features(x, None if x.dim() == 2 and x.size(0) % n == 0 else n, self.fv.weight)
+        image = x.view(-1, n, x.size(1))
+        parts, start = [], 0
+        for part in geometry.parts:
+            size = part.height * part.width
+            points = image.narrow(1, start, part.num_regions * size)
+            repeats = None if part.repeats is None else part.repeats[None]
+            y, index, s = self._in_slices(
+                points.reshape(-1, size, x.size(1)), part.pool[None], part.total, repeats, None
+            )
+            parts.append([each.view(image.size(0), -1, each.size(-1)) for each in (y, index, s)])
+            start += part.num_regions * size
+        y, index, s = (
+            each[0] if len(each) == 1 else torch.cat(each, dim=1)
+            for each in zip(*parts, strict=True)
+        )
+        y = y.reshape_as(x)
+        if not return_clusters:
+            return y
+        region, center = geometry.centers_of(image.size(0))
+        index = region[:, None] * self.num_centers + index.reshape(-1, self.heads)
+        return y, Clusters(index, s.detach().reshape(-1, self.heads), region, center)
 
-    def _score(self, cos: Tensor, geometry: ClusterGeometry, region: Tensor | None) -> Tensor:
-        """The similarity before the sigmoid; a centre that repeats another one takes no point."""
-        score = self.beta + self.alpha * cos
-        if geometry.repeats is None:
-            return score
-        repeats = geometry.repeats[0 if self.fuse is None else 1].view(-1, geometry.num_centers)
-        repeats = repeats[:, None, None] if region is None else repeats[region, None]
-        return score.masked_fill(repeats, -torch.inf)
-
-    def _in_slices(self, fv: Tensor, geometry: ClusterGeometry) -> tuple[Tensor, Tensor, Tensor]:
-        """Regions of equal size: each is a slice, and every step a batched matrix product."""
-        m = geometry.num_centers
-        size = geometry.region_size or 0  # a number, where there are slices
-        points = fv.view(-1, size, 2, self.heads, self.head_channels)  # [R, P, 2, H, c]
-        f, v = points.permute(2, 0, 3, 1, 4).unbind(0)  # [R, H, P, c]
-        center = self._propose(fv, geometry).view(-1, m, 2, self.heads, self.head_channels)
-        c, g = center.permute(2, 0, 3, 1, 4).unbind(0)  # [R, H, M, c]
-        f, c = _at_least_float32(f), _at_least_float32(c)
-        with torch.autocast(fv.device.type, enabled=False):
-            norm = _norm(f)[..., None] * _norm(c)[..., None, :]
-            cos = torch.matmul(f, c.transpose(-1, -2)) / norm  # [R, H, P, M]
-            score, index = self._score(cos, geometry, None).max(dim=-1)  # [R, H, P]
-            s = score.sigmoid()
+    def _in_slices(
+        self,
+        x: Tensor,
+        pool: Tensor,
+        count: Tensor | None,
+        repeats: Tensor | None,
+        grouping: Tensor | None,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Regions of equal size [R, P, C]: each is a slice, each step a batched matrix product."""
+        fv, proj, score = self.fv, self.proj, (self.alpha, self.beta)
+        if self.fuse is None and self._lifting_pays():
+            y, index, s = lifted_cluster(
+                x,
+                (fv.weight, fv.bias),
+                (proj.weight, proj.bias),
+                score,
+                pool,
+                count,
+                repeats,
+                self.heads,
+            )
+            return y.flatten(0, 1), index.flatten(0, 1), s.flatten(0, 1)
+        points = fv(x)  # [R, P, 2 * H * c]
+        if self.fuse is not None and grouping is not None:
+            center = self.fuse(points.flatten(0, 1)[grouping].flatten(1))
+        else:
+            center = torch.bmm(pool.to(points.dtype).expand(x.size(0), -1, -1), points)
+            center = center if count is None else center / count.to(points.dtype)
+        shape = (x.size(0), -1, 2, self.heads, self.head_channels)
+        f, v = points.view(shape).permute(2, 0, 3, 1, 4).unbind(0)  # [R, H, P, c]
+        c, g = center.view(shape).permute(2, 0, 3, 1, 4).unbind(0)  # [R, H, M, c]
+        with torch.autocast(x.device.type, enabled=False):
+            f, c = at_least_float32(f), at_least_float32(c)
+            cos = torch.matmul(f, c.mT) / (norm(f)[..., None] * norm(c)[..., None, :])
+            s = self.beta + self.alpha * cos  # [R, H, P, M]
+            if repeats is not None:
+                s = s.masked_fill(repeats[:, None, None], -torch.inf)
+            s, index = s.max(dim=-1)  # [R, H, P]
+            s = s.sigmoid()
         own = torch.zeros_like(cos, dtype=v.dtype).scatter(
             -1, index[..., None], s[..., None].to(v.dtype)
         )
-        h = g + torch.matmul(own.transpose(-1, -2), v)  # [R, H, M, c]
+        h = g + torch.matmul(own.mT, v)  # [R, H, M, c]
         h = h / (1 + own.sum(dim=-2)[..., None])
         y = torch.matmul(own, h).transpose(1, 2)  # [R, P, H, c]
-        index = index.transpose(1, 2).reshape(-1, self.heads)
-        return y.reshape(fv.size(0), -1), index, s.transpose(1, 2).reshape(-1, self.heads)
+        y = self.proj(y.reshape(-1, self.heads * self.head_channels))
+        index, s = (each.transpose(1, 2).reshape(-1, self.heads) for each in (index, s))
+        return y, index, s
+
+    def _lifting_pays(self) -> bool:
+        """Whether products with all heads' centres cost less than v and the last map do."""
+        c, w, m = self.proj.out_features, self.proj.in_features, self.num_centers
+        return self.heads * m * (w + 2 * c) <= 2 * w * c + 3 * w * m
 
     def _in_segments(self, fv: Tensor, geometry: ClusterGeometry) -> tuple[Tensor, Tensor, Tensor]:
         """Regions of any size: a scatter and a gather."""
         n, m, region = fv.size(0), geometry.num_centers, geometry.region
         f, v = fv.view(n, 2, self.heads, self.head_channels).unbind(1)  # [N, H, c]
-        center = self._propose(fv, geometry).view(-1, m, 2, self.heads, self.head_channels)
-        c, g = center.unbind(2)  # [R, M, H, c]
-        f, c = _at_least_float32(f), _at_least_float32(c)
-        norm = _norm(c)  # [R, M, H]
+        if self.fuse is not None:
+            center = self.fuse(fv[geometry.grouping].flatten(1))
+        else:
+            weight = geometry.weight.to(fv.dtype)
+            center = fv.new_zeros(len(weight), fv.size(1))
+            for slot in range(weight.size(1)):  # one neighbour at a time: no [R * M, k, C]
+                chosen = fv.index_select(0, geometry.grouping[:, slot])
+                center = torch.addcmul(center, weight[:, slot, None], chosen)
+        c, g = center.view(-1, m, 2, self.heads, self.head_channels).unbind(2)  # [R, M, H, c]
+        f, c = at_least_float32(f), at_least_float32(c)
+        length = norm(c)  # [R, M, H]
         # One centre at a time: no [N, M, c].
-        dot = [(f * c[region, j]).sum(dim=-1) / norm[region, j] for j in range(m)]
-        cos = torch.stack(dot, dim=-1) / _norm(f)[..., None]  # [N, H, M]
-        score, index = self._score(cos, geometry, region).max(dim=-1)  # [N, H]
+        dot = [(f * c[region, j]).sum(dim=-1) / length[region, j] for j in range(m)]
+        cos = torch.stack(dot, dim=-1) / norm(f)[..., None]  # [N, H, M]
+        score = self.beta + self.alpha * cos
+        if geometry.repeats is not None:
+            repeats = geometry.repeats[0 if self.fuse is None else 1].view(-1, m)
+            score = score.masked_fill(repeats[region, None], -torch.inf)
+        score, index = score.max(dim=-1)  # [N, H]
         s = score.sigmoid()
         head = torch.arange(self.heads, device=fv.device)
         own = ((region[:, None] * m + index) * self.heads + head).view(-1)  # [N * H]
@@ -248,35 +318,29 @@ class ContextCluster(nn.Module):
         h = g.reshape(slots, self.head_channels) + scatter(v, own, dim_size=slots, reduce="sum")
         h = h / (1 + scatter(weight, own, dim_size=slots, reduce="sum"))
         y = weight * h[own]
-        return y.view(n, self.heads * self.head_channels), index, s
+        return self.proj(y.view(n, self.heads * self.head_channels)), index, s
 
 
-def check_features(x: Tensor, batch: Tensor, weight: Tensor) -> None:
+def check_features(
+    x: Tensor, num_points: int | None, weight: Tensor, device: torch.device | None = None
+) -> None:
     """Check that `x` has a row a point, and the channels, dtype and device of a layer's weight.
 
     Raises:
         ValueError: It has not.
     """
-    if x.dim() != 2 or x.size(0) != batch.size(0) or x.size(1) != weight.size(1):
+    if x.dim() != 2 or x.size(0) != (num_points or x.size(0)) or x.size(1) != weight.size(1):
         raise ValueError(
-            f"x must have shape [{batch.size(0)}, {weight.size(1)}] (points, channels), "
+            f"x must have shape [{num_points or 'N'}, {weight.size(1)}] (points, channels), "
             f"found {list(x.shape)}"
         )
-    if x.device != weight.device or batch.device != weight.device:
+    device = device or weight.device
+    if x.device != weight.device or device != weight.device:
         raise ValueError(
-            f"x is on {x.device}, the positions on {batch.device}, the layer on {weight.device}"
+            f"x is on {x.device}, the positions on {device}, the layer on {weight.device}"
         )
     if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
         raise ValueError(f"x is {x.dtype}, the layer {weight.dtype}: convert one of them")
-
-
-def _norm(x: Tensor) -> Tensor:
-    return torch.linalg.vector_norm(x, dim=-1).clamp_min(EPS)
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    """Which centre wins is decided in float32 where features are half as wide."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
 def _clusters(index: Tensor, similarity: Tensor, geometry: ClusterGeometry) -> Clusters:

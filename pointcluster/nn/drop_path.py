@@ -16,7 +16,7 @@ class DropPath(nn.Module):
         p: Probability of leaving a cloud's branch out, in [0, 1).
 
     Shapes:
-        - **x:** $(N, C)$, **batch:** $(N)$
+        - **x:** $(N, C)$, **batch:** $(N)$, or `None` for clouds of equal size
         - **output:** $(N, C)$
 
     Raises:
@@ -29,11 +29,20 @@ class DropPath(nn.Module):
             raise ValueError(f"p must lie in [0, 1), found {p}")
         self.p = p
 
-    def forward(self, x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
-        if not self.training or self.p == 0:
+    def forward(self, x: Tensor, batch: Tensor | None, batch_size: int) -> Tensor:
+        keep = self.draw(batch_size, x)
+        if keep is None:
             return x
-        keep = torch.empty(batch_size, dtype=x.dtype, device=x.device).bernoulli_(1 - self.p)
-        return x * (keep / (1 - self.p))[batch, None]
+        if batch is None:
+            return (x.view(batch_size, -1, x.size(1)) * keep[:, None, None]).view_as(x)
+        return x * keep[batch, None]
+
+    def draw(self, batch_size: int, like: Tensor) -> Tensor | None:
+        """What to multiply each cloud's branch by [B]; `None`: all stay as they are."""
+        if not self.training or self.p == 0:
+            return None
+        keep = torch.empty(batch_size, dtype=like.dtype, device=like.device)
+        return keep.bernoulli_(1 - self.p) / (1 - self.p)
 
     def extra_repr(self) -> str:
         return f"p={self.p}"

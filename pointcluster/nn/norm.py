@@ -21,7 +21,7 @@ class CloudNorm(nn.Module):
         eps: Added to the variance.
 
     Shapes:
-        - **x:** $(N, C)$, **batch:** $(N)$
+        - **x:** $(N, C)$, **batch:** $(N)$, which may be `None` with `cloud_size`
         - **output:** $(N, C)$
     """
 
@@ -32,22 +32,26 @@ class CloudNorm(nn.Module):
         self.bias = nn.Parameter(torch.zeros(channels))
 
     def forward(
-        self, x: Tensor, batch: Tensor, batch_size: int, cloud_size: int | None = None
+        self, x: Tensor, batch: Tensor | None, batch_size: int, cloud_size: int | None = None
     ) -> Tensor:
         """Normalise; `cloud_size` says that every cloud has that many points (the fast case)."""
         with torch.autocast(x.device.type, enabled=False):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
             if cloud_size is not None:
-                flat = wide.reshape(batch_size, -1)  # [B, n * C]
-                wide = F.layer_norm(flat, flat.shape[1:], eps=self.eps).view_as(x)
-            else:
-                # The mean over channels first: B numbers, not B x C, are summed over points.
-                mean = scatter(wide.mean(dim=1), batch, dim_size=batch_size, reduce="mean")
-                wide = wide - mean[batch, None]
-                square = wide.square().mean(dim=1)
-                var = scatter(square, batch, dim_size=batch_size, reduce="mean")
-                wide = wide * (var + self.eps).rsqrt()[batch, None]
-            return torch.addcmul(self.bias, wide, self.weight).to(x.dtype)
+                # Channels last, as GroupNorm's images [B, C, n, 1] may be stored.
+                image = wide.view(batch_size, cloud_size, 1, -1).permute(0, 3, 1, 2)
+                image = F.group_norm(image, 1, weight, bias, self.eps)
+                return image.permute(0, 2, 3, 1).reshape(x.shape).to(x.dtype)
+            if batch is None:
+                raise ValueError("clouds that may differ in size need a batch vector")
+            # The mean over channels first: B numbers, not B x C, are summed over points.
+            mean = scatter(wide.mean(dim=1), batch, dim_size=batch_size, reduce="mean")
+            wide = wide - mean[batch, None]
+            square = wide.square().mean(dim=1)
+            var = scatter(square, batch, dim_size=batch_size, reduce="mean")
+            wide = wide * (var + self.eps).rsqrt()[batch, None]
+            return torch.addcmul(bias, wide, weight).to(x.dtype)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"

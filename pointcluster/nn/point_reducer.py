@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointcluster.geometry import AnchorGeometry, anchor_geometry
+from pointcluster.geometry import AnchorGeometry, LatticeStage, anchor_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
 
@@ -128,6 +129,34 @@ class PointReducer(nn.Module):
             )
         return self._gather(x, geometry), geometry.pos, geometry.batch
 
+    def convolve(self, image: Tensor, stage: LatticeStage) -> Tensor:
+        r"""Reduce the points of a lattice: the concatenation of a square's points, row by row, and
+        its linear map are a convolution. For `"concat"` without relative positions.
+
+        Args:
+            image: The points' features as a map.
+            stage: Kernel, stride and padding; and how the anchors are stored.
+
+        Shapes:
+            - **image:** $(B, C_{in}, H, W)$
+            - **output:** $(B \cdot n, C_{out})$
+
+        Raises:
+            ValueError: The layer has another kernel, or is of another form.
+        """
+        kernel, stride, padding = stage.plan[:3]
+        if self.mode != "concat" or self.dim or self.k != kernel**2:
+            raise ValueError(
+                f"a lattice with a kernel of {kernel} needs mode = 'concat', dim = 0 and "
+                f"k = {kernel**2}, found {self.mode!r}, {self.dim} and {self.k}"
+            )
+        weight = self.linear.weight.view(-1, kernel, kernel, self.in_channels).permute(0, 3, 1, 2)
+        short = [max(0, kernel - 2 * padding - size) for size in image.shape[2:]]
+        if any(short):
+            image = F.pad(image, (0, short[1], 0, short[0]))
+        y = F.conv2d(image, weight, self.linear.bias, stride=stride, padding=padding)
+        return stage.clusters.from_rows(y.permute(0, 2, 3, 1))
+
     def _gather(self, x: Tensor | None, geometry: AnchorGeometry) -> Tensor:
         index = geometry.grouping
         relative = geometry.relative
@@ -137,6 +166,10 @@ class PointReducer(nn.Module):
             relative = relative / geometry.radius[geometry.batch][:, None, None]
         dtype = next(self.parameters()).dtype if x is None else x.dtype
         relative = relative.to(dtype)
+        if geometry.outside:
+            if x is None or self.mode != "concat":
+                raise ValueError("only mode = 'concat' with features gathers zeros at a border")
+            x = torch.cat([x, x.new_zeros(1, x.size(1))])
         if self.mode == "concat":
             parts = [x[index]] if x is not None else []
             parts += [relative] if self.dim else []

@@ -1,0 +1,99 @@
+"""The context cluster on regions of equal size, with its linear maps moved to the centres."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+EPS = 1e-8
+
+
+def lifted_cluster(
+    x: Tensor,
+    fv: tuple[Tensor, Tensor],
+    proj: tuple[Tensor, Tensor],
+    score: tuple[Tensor, Tensor],
+    pool: Tensor,
+    count: Tensor | None,
+    repeats: Tensor | None,
+    heads: int,
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Propose, assign, aggregate and dispatch, all regions at once.
+
+    A mean and a sum over points commute with a linear map, so $v$ and the last map are applied to
+    centres, of which there are few, and never to points:
+
+    $$ \begin{aligned}
+       c_m \cdot f_n &= (W_f^\top c_m) \cdot x_n + c_m \cdot b_f, \\
+       g_m &= W_v \operatorname{mean}_{n \in G(m)} x_n + b_v, \\
+       h_m &= \frac{g_m + W_v \sum_{a(n)=m} s_{mn} x_n + b_v \sum_{a(n)=m} s_{mn}}
+                   {1 + \sum_{a(n)=m} s_{mn}}, \\
+       \operatorname{out}_n &= b + \sum_{\text{heads}} s_{a(n) n}\, W_{\text{head}} h_{a(n)}.
+       \end{aligned} $$
+
+    Only $f$ is worked out for each point, as its norm enters the cosine. All heads go through one
+    product with a matrix that has $s$ where a point meets its centre, and zeros elsewhere.
+
+    Args:
+        x: Features of the points.
+        fv: Weight and bias of the map to f and v.
+        proj: Weight and bias of the last map.
+        score: $\alpha$ and $\beta$.
+        pool: What each point counts in a centre's grouping; $R$ or 1 of them.
+        count: What to divide by to make it a mean.
+        repeats: Centres that take no point.
+        heads: Number of heads H.
+
+    Shapes:
+        - **x:** $(R, P, C)$; **pool:** $(R, M, P)$ or $(1, M, P)$; **count:** $(M, 1)$;
+          **repeats:** $(R, M)$ or $(1, M)$
+        - **output:** $(R, P, C)$, and index and similarity $(R, P, H)$
+    """
+    regions, size, channels = x.shape
+    m = pool.size(1)
+    weight, bias = fv
+    width = weight.size(0) // 2
+    f = F.linear(x, weight[:width], bias[:width])  # [R, P, W]
+    mean = torch.bmm(pool.to(x.dtype).expand(regions, -1, -1), x)  # [R, M, C]
+    if count is not None:
+        mean = mean / count.to(x.dtype)
+    c, g = F.linear(mean, weight, bias).view(regions, m, 2, heads, -1).unbind(2)  # [R, M, H, c]
+    with torch.autocast(x.device.type, enabled=False):
+        f, wide = at_least_float32(f), at_least_float32(x)
+        c = at_least_float32(c).permute(2, 0, 1, 3).flatten(1, 2)  # [H, R * M, c]
+        c = c / norm(c)[..., None]
+        to_f, shift = weight[:width].to(c.dtype), bias[:width].to(c.dtype)
+        back = torch.bmm(c, to_f.view(heads, -1, channels)).view(heads, regions, m, channels)
+        back = back.transpose(0, 1).reshape(regions, -1, channels)  # [R, H * M, C]
+        shift = torch.bmm(c, shift.view(heads, -1, 1)).view(heads, regions, m).transpose(0, 1)
+        cos = torch.bmm(wide, back.mT).view(regions, size, heads, m) + shift[:, None]
+        cos = cos / norm(f.view(regions, size, heads, -1))[..., None]  # [R, P, H, M]
+        s = torch.addcmul(score[1].to(cos.dtype), cos, score[0].to(cos.dtype))
+        if repeats is not None:
+            s = s.masked_fill(repeats[:, None, None], -torch.inf)
+        s, index = s.max(dim=-1)  # [R, P, H]
+        s = s.sigmoid()
+    own = torch.zeros_like(cos, dtype=x.dtype)
+    own = own.scatter(-1, index[..., None], s[..., None].to(x.dtype)).flatten(2)  # [R, P, H * M]
+    total = torch.bmm(own.mT, x)  # [R, H * M, C]
+    mass = own.sum(dim=1).view(regions, heads, m, 1)
+    # From here on, heads are the batch: [H, R * M, .]
+    total = total.view(regions, heads, m, channels).transpose(0, 1).reshape(heads, -1, channels)
+    mass, g = mass.transpose(0, 1).reshape(heads, -1, 1), g.permute(2, 0, 1, 3).flatten(1, 2)
+    to_v = weight[width:].view(heads, -1, channels)
+    to_out = proj[0].view(channels, heads, -1).permute(1, 2, 0)  # [H, c, C]
+    h = g + torch.bmm(total, to_v.mT) + mass * bias[width:].view(heads, 1, -1).to(mass.dtype)
+    h = torch.bmm(h / (1 + mass), to_out)
+    h = h.view(heads, regions, m, channels).transpose(0, 1).reshape(regions, -1, channels)
+    return torch.bmm(own, h.to(own.dtype)) + proj[1].to(h.dtype), index, s
+
+
+def norm(x: Tensor) -> Tensor:
+    """The length of vectors along the last axis, and never zero."""
+    return torch.linalg.vector_norm(x, dim=-1).clamp_min(EPS)
+
+
+def at_least_float32(x: Tensor) -> Tensor:
+    """Which centre wins is decided in float32 where features are half as wide."""
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
