@@ -1,6 +1,17 @@
-"""Data sets in PyTorch Geometric's form."""
+"""Data sets of clouds in PyTorch Geometric's form, and of pictures in torchvision's."""
 
+from pointcluster.datasets.fashion_mnist import FashionMNIST
 from pointcluster.datasets.home_objects import HomeObjects
+from pointcluster.datasets.image_folder import ImageFolder
+from pointcluster.datasets.imagenet import ImageNet
 from pointcluster.datasets.modelnet40 import ModelNet40
+from pointcluster.datasets.read_image import read_image
 
-__all__ = ["HomeObjects", "ModelNet40"]
+__all__ = [
+    "FashionMNIST",
+    "HomeObjects",
+    "ImageFolder",
+    "ImageNet",
+    "ModelNet40",
+    "read_image",
+]
