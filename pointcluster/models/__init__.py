@@ -1,10 +1,13 @@
 """Networks, by name, and on disk."""
 
 from pointcluster.models.checkpoint import load_model, save_model
+from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model, list_models
-from pointcluster.models.point_coc import Features, PointClusters, PointCoC
+from pointcluster.models.point_coc import PointCoC
+from pointcluster.models.results import Features, PointClusters
 
 __all__ = [
+    "CoC",
     "Features",
     "PointClusters",
     "PointCoC",

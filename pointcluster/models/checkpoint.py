@@ -9,12 +9,13 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model
 from pointcluster.models.point_coc import PointCoC
 
 
 def save_model(
-    path: str | os.PathLike[str], model: PointCoC, metadata: dict[str, Any] | None = None
+    path: str | os.PathLike[str], model: PointCoC | CoC, metadata: dict[str, Any] | None = None
 ) -> Path:
     """Write a network to `path` with `.safetensors` and, beside it, `.json`.
 
@@ -51,7 +52,7 @@ def save_model(
 
 def load_model(
     path: str | os.PathLike[str], *, name: str | None = None
-) -> tuple[PointCoC, dict[str, Any]]:
+) -> tuple[PointCoC | CoC, dict[str, Any]]:
     """Read a network that :func:`save_model` wrote, in evaluation mode, and its metadata.
 
     Args:

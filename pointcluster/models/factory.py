@@ -2,33 +2,47 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatchcase
 from typing import Any
 
-from pointcluster.models.point_coc import SIZES, PointCoC
+from pointcluster.models import coc, point_coc
+from pointcluster.models.coc import CoC
+from pointcluster.models.point_coc import PointCoC
 
 
-def list_models() -> list[str]:
-    """The names that :func:`create_model` takes."""
-    return sorted(SIZES)
+def list_models(pattern: str = "*") -> list[str]:
+    """The names that :func:`create_model` takes, or those of a pattern such as `"coc_*"`."""
+    return sorted(name for name in [*coc.SIZES, *point_coc.SIZES] if fnmatchcase(name, pattern))
 
 
 def create_model(
-    name: str, *, num_classes: int = 40, in_channels: int = 0, **options: Any
-) -> PointCoC:
+    name: str, *, num_classes: int | None = None, in_channels: int | None = None, **options: Any
+) -> PointCoC | CoC:
     """Build a network.
 
     Args:
         name: One of :func:`list_models`.
-        num_classes: Number of classes; 0 leaves the classifier out.
-        in_channels: Channels of the features that come with the positions.
+        num_classes: Number of classes; 0 leaves the classifier out. 1,000 for pictures, 40 for
+            clouds, if not said.
+        in_channels: Channels of the pictures (3, if not said), or of the features that come with
+            the positions of clouds (none).
         options: Further arguments of the network's class, instead of its size's own.
 
     Raises:
         ValueError: There is no network of that name.
         TypeError: An option is unknown to the network.
     """
-    if name not in SIZES:
-        raise ValueError(f"there is no network {name!r}: choose one of {', '.join(list_models())}")
-    model = PointCoC(num_classes, in_channels, **(SIZES[name]._asdict() | options))
+    model: PointCoC | CoC
+    if name in coc.SIZES:
+        num_classes = 1000 if num_classes is None else num_classes
+        in_channels = 3 if in_channels is None else in_channels
+        model = CoC(num_classes, in_channels, **(coc.SIZES[name]._asdict() | options))
+    elif name in point_coc.SIZES:
+        num_classes = 40 if num_classes is None else num_classes
+        in_channels = in_channels or 0
+        model = PointCoC(num_classes, in_channels, **(point_coc.SIZES[name]._asdict() | options))
+    else:
+        known = ", ".join(list_models())
+        raise ValueError(f"there is no network {name!r}: choose one of {known}")
     model.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels, **options}
     return model

@@ -15,6 +15,7 @@ from torch_geometric.utils import scatter
 
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
 from pointcluster.geometry.check import check_positive
+from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
 
 
@@ -42,36 +43,6 @@ SIZES = {
 }
 # fmt: on
 """The networks by name."""
-
-
-class Features(NamedTuple):
-    """The points of the last stage with their features."""
-
-    x: Tensor
-    """Features. [N, C]"""
-    pos: Tensor
-    """Positions. [N, D]"""
-    batch: Tensor
-    """Cloud of each point. [N]"""
-    batch_size: int
-    """Number of clouds."""
-
-
-class PointClusters(NamedTuple):
-    """The clusters of one block, seen from the points that went into the network."""
-
-    index: Tensor  # type: ignore[assignment]
-    """Number of each point's centre. [N, heads]"""
-    similarity: Tensor
-    """Similarity of its anchor to that centre, in (0, 1). [N, heads]"""
-    region: Tensor
-    """Region of each point. [N]"""
-    batch: Tensor
-    """Cloud of each point. [N]"""
-    center_pos: Tensor
-    """Where the centres sit. [R * M, D]"""
-    center_batch: Tensor
-    """Cloud of each centre. [R * M]"""
 
 
 class PointCoC(nn.Module):
@@ -245,8 +216,8 @@ class PointCoC(nn.Module):
         Raises:
             IndexError: There is no such stage or block.
         """
-        stage = _place("stage", stage, len(self.stages))
-        block = _place(f"block of stage {stage}", block, len(self.stages[stage]))
+        stage = place("stage", stage, len(self.stages))
+        block = place(f"block of stage {stage}", block, len(self.stages[stage]))
         training = self.training
         self.eval()
         try:
@@ -330,9 +301,3 @@ class _BatchNorm(nn.BatchNorm1d):
 def _batch_size(data: Data) -> int | None:
     """Number of clouds of a batch; counts empty ones at the end."""
     return data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None
-
-
-def _place(name: str, index: int, count: int) -> int:
-    if not -count <= index < count:
-        raise IndexError(f"there is no {name} number {index}: choose 0 to {count - 1}")
-    return index % count

@@ -1,0 +1,126 @@
+"""Checkpoints of the published implementation, in this library's terms."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+
+_BLOCK = {
+    "layer_scale_1": "scale1",
+    "layer_scale_2": "scale2",
+    "norm1.weight": "norm1.weight",
+    "norm1.bias": "norm1.bias",
+    "norm2.weight": "norm2.weight",
+    "norm2.bias": "norm2.bias",
+    "token_mixer.sim_alpha": "cluster.alpha",
+    "token_mixer.sim_beta": "cluster.beta",
+    "token_mixer.proj.weight": "cluster.proj.weight",
+    "token_mixer.proj.bias": "cluster.proj.bias",
+    "token_mixer.fc2.weight": "cluster.proj.weight",
+    "token_mixer.fc2.bias": "cluster.proj.bias",
+    "mlp.fc1.weight": "mlp.0.weight",
+    "mlp.fc1.bias": "mlp.0.bias",
+    "mlp.fc2.weight": "mlp.3.weight",
+    "mlp.fc2.bias": "mlp.3.bias",
+}
+"""Entries of a block; of two names for one thing, the second is the older layout's."""
+
+_HALVES = {"f": 0, "v": 1, "fc1": 0, "fc_v": 1}
+
+
+def published_entries(
+    checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], *, ema: bool = False
+) -> dict[str, Tensor]:
+    """Turn a published image network's entries into those of this library's.
+
+    Args:
+        checkpoint: The entries, plain or wrapped.
+        own: The network's own entries, which say what there must be.
+        ema: Take the averaged weights.
+
+    Raises:
+        ValueError: An entry is left over, missing or of another shape.
+    """
+    found = unwrapped(checkpoint, ema=ema)
+    entries: dict[str, Tensor] = {}
+    halves: dict[str, dict[int, Tensor]] = {}
+    unknown = []
+    for key, value in found.items():
+        name = _renamed(key)
+        if name is None:
+            unknown.append(key)
+        elif isinstance(name, tuple):
+            halves.setdefault(name[0], {})[name[1]] = value.flatten(1) if value.dim() > 1 else value
+        else:
+            entries[name] = _flattened(value, key)
+    for name, parts in halves.items():
+        if len(parts) == 2:
+            entries[name] = torch.cat([parts[0], parts[1]])
+    problems = [f"{key} is not known" for key in unknown]
+    problems += [f"{key} is missing" for key in own if key not in entries]
+    problems += [f"{key} does not belong to this network" for key in entries if key not in own]
+    for key, value in entries.items():
+        if key in own and value.shape != own[key].shape:
+            problems.append(f"{key} has shape {list(value.shape)}, expected {list(own[key].shape)}")
+    if problems:
+        classes = [p for p in problems if p.startswith("head.weight has")]
+        hint = (
+            ": the checkpoint has another number of classes; build the network with that number, "
+            "load, then call reset_classifier()."
+            if classes and all(p.startswith("head.") for p in problems)
+            else ": is it a checkpoint of this very network?"
+        )
+        raise ValueError(
+            f"{len(problems)} entries do not fit{hint} First: " + "; ".join(problems[:3])
+        )
+    return {key: entries[key].to(own[key].dtype) for key in own}
+
+
+def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, Tensor]:
+    """The entries of a checkpoint file: out of `state_dict` or `model`, without `module.`.
+
+    Raises:
+        ValueError: There are none, or no averaged ones.
+    """
+    found: Any = checkpoint
+    if ema and "state_dict_ema" not in found:
+        raise ValueError("the checkpoint holds no averaged weights (state_dict_ema)")
+    for key in ("state_dict_ema",) if ema else ("state_dict", "model", "state_dict_ema"):
+        if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
+            found = found[key]
+            break
+    if not isinstance(found, Mapping) or not found:
+        raise ValueError("the checkpoint holds no entries")
+    wrong = [key for key, value in found.items() if not isinstance(value, Tensor)]
+    if wrong:
+        raise ValueError(f"the checkpoint's entry {wrong[0]!r} is no tensor")
+    return {str(key).removeprefix("module."): value for key, value in found.items()}
+
+
+def _renamed(key: str) -> str | tuple[str, int] | None:
+    if key in ("norm.weight", "norm.bias", "head.weight", "head.bias"):
+        return key
+    if match := re.fullmatch(r"norm([0246])\.(weight|bias)", key):
+        return f"norms.{int(match[1]) // 2}.{match[2]}"
+    if match := re.fullmatch(r"patch_embed\.proj\.(weight|bias)", key):
+        return f"reducers.0.linear.{match[1]}"
+    if match := re.fullmatch(r"network\.([135])\.proj\.(weight|bias)", key):
+        return f"reducers.{(int(match[1]) + 1) // 2}.linear.{match[2]}"
+    if match := re.fullmatch(r"network\.([0246])\.(\d+)\.(.+)", key):
+        block = f"stages.{int(match[1]) // 2}.{match[2]}."
+        if half := re.fullmatch(r"token_mixer\.(f|v|fc1|fc_v)\.(weight|bias)", match[3]):
+            return block + f"cluster.fv.{half[2]}", _HALVES[half[1]]
+        if match[3] in _BLOCK:
+            return block + _BLOCK[match[3]]
+    return None
+
+
+def _flattened(value: Tensor, key: str) -> Tensor:
+    """A convolution's weight as a linear map's: square by square, row by row, then channels."""
+    if value.dim() != 4:
+        return value
+    return value.permute(0, 2, 3, 1).flatten(1)

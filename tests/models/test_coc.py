@@ -1,0 +1,323 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from pointcluster.geometry import image_hierarchy, lattice_positions
+from pointcluster.models import create_model, list_models, load_model, save_model
+from tests.models.published import DATA, ENTRIES, checkpoint, pictures
+
+SMALL = {
+    "channels": (8, 12, 16),
+    "depths": (1, 2, 1),
+    "heads": (2, 2, 4),
+    "mlp_ratios": (2, 2, 2),
+    "head_channels": 4,
+}
+
+
+def small(dtype=torch.float64, **options):
+    """A network of few channels; its scales are such that every branch counts."""
+    torch.manual_seed(0)
+    options = {"num_classes": 5, "layer_scale": 0.5} | SMALL | options
+    model = create_model("coc_micro", **options).to(dtype)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += 0.1 * torch.randn_like(parameter)
+    return model.eval()
+
+
+def points_of(image, position="published", **fields):
+    grid = tuple(image.shape[1:])
+    pos = lattice_positions(grid, position, dtype=image.dtype)
+    return Data(x=image.flatten(1).t().contiguous(), pos=pos, **fields)
+
+
+@pytest.mark.parametrize("name", [n for n in ENTRIES if "base" not in n])
+def test_published_checkpoints_fit_entry_for_entry(name):
+    model = create_model(name)
+    model.load_published(checkpoint(name))
+    count = sum(torch.Size(shape).numel() for shape in ENTRIES[name].values())
+    assert sum(p.numel() for p in model.parameters()) == count
+    key = "network.0.0.token_mixer.v.weight"
+    width = model.stages[0][0].cluster.fv.out_features // 2
+    found = model.state_dict()["stages.0.0.cluster.fv.weight"][width:]
+    torch.testing.assert_close(found, checkpoint(name)[key].flatten(1).float())
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    model = create_model("coc_tiny").double().eval()
+    model.load_published(checkpoint("coc_tiny"))
+    return model
+
+
+@pytest.fixture(scope="module")
+def recorded():
+    return json.loads((DATA / "coc_tiny_224x224.json").read_text())
+
+
+def test_the_published_answers(tiny, recorded):
+    assert sum(p.numel() for p in tiny.parameters()) == recorded["params"]
+    with torch.no_grad():
+        logits = tiny(pictures(224, 224))
+    expected = torch.tensor(recorded["logits"], dtype=torch.float64)
+    torch.testing.assert_close(logits[:, :16], expected, rtol=0, atol=1e-5)
+    assert logits.norm().item() == pytest.approx(recorded["logits_norm"], abs=1e-5)
+    assert logits.argmax(dim=1).tolist() == recorded["argmax"]
+
+
+def test_the_published_features_of_each_stage(tiny, recorded):
+    images = pictures(224, 224)
+    with torch.no_grad():
+        stages = [x for x, _ in tiny._lattice_stages(images, 3)]
+    for x, (mean, std) in zip(stages, recorded["stage_mean_std"], strict=True):
+        assert x.mean().item() == pytest.approx(mean, abs=1e-6)
+        assert x.std().item() == pytest.approx(std, abs=1e-4)
+
+
+@pytest.mark.parametrize("stage", range(4))
+def test_the_published_points_of_each_centre(tiny, recorded, stage):
+    image = pictures(224, 224)[:1]
+    for block in range(len(tiny.stages[stage])):
+        found = tiny.clusters(image, stage=stage, block=block)
+        pixels = (4 * 2**stage) ** 2  # that a point of the stage stands for
+        index = found.index[found.region == 0]
+        counts = [torch.bincount(index[:, head], minlength=4) for head in range(index.size(1))]
+        counts = [(count / pixels).tolist() for count in counts]
+        assert counts == recorded["points_per_centre"][f"stage{stage}_block{block}"]
+
+
+@pytest.mark.parametrize("wrap", ["state_dict", "model", "state_dict_ema", None])
+def test_wrapped_prefixed_and_older_checkpoints(wrap):
+    entries = checkpoint("coc_tiny")
+    expected = create_model("coc_tiny")
+    expected.load_published(entries)
+    older = {}
+    names = {"token_mixer.f.": "token_mixer.fc1.", "token_mixer.proj.": "token_mixer.fc2."}
+    names["token_mixer.v."] = "token_mixer.fc_v."
+    for key, value in entries.items():
+        for new, old in names.items():
+            key = key.replace(new, old)
+        if ".mlp." in key and value.dim() == 2:
+            value = value[:, :, None, None]
+        older[f"module.{key}"] = value
+    model = create_model("coc_tiny")
+    model.load_published(older if wrap is None else {wrap: older, "epoch": 3})
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, expected.state_dict()[key]), key
+
+
+def test_checkpoints_that_do_not_fit_change_nothing():
+    model = create_model("coc_tiny", num_classes=10)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    entries = checkpoint("coc_tiny")
+    with pytest.raises(ValueError, match="another number of classes"):
+        model.load_published(entries)
+    model = create_model("coc_tiny")
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    with pytest.raises(ValueError, match="do not fit"):
+        model.load_published(checkpoint("coc_small"))
+    with pytest.raises(ValueError, match="norm.bias is missing"):
+        model.load_published({k: v for k, v in entries.items() if k != "norm.bias"})
+    with pytest.raises(ValueError, match=r"fv.weight is missing"):
+        key = "network.0.0.token_mixer.v.weight"
+        model.load_published({k: v for k, v in entries.items() if k != key})
+    with pytest.raises(ValueError, match="extra.weight is not known"):
+        model.load_published(entries | {"extra.weight": torch.zeros(1)})
+    with pytest.raises(ValueError, match="no entries"):
+        model.load_published({})
+    with pytest.raises(ValueError, match="no averaged"):
+        model.load_published(entries, ema=True)
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@pytest.mark.parametrize("size", [(32, 32), (28, 28), (30, 17), (1, 1), (3, 2), (21, 64)])
+@pytest.mark.parametrize("fold", [(2, 1, 1), (3, 2, 2)])
+def test_loose_pixels_give_the_lattice_answer(size, fold):
+    model = small(fold=fold)
+    images = pictures(*size)
+    with torch.no_grad():
+        expected = model(images)
+        shuffled = []
+        for image in images:
+            data = points_of(image, extent=size)
+            order = torch.randperm(len(data.x), generator=torch.Generator().manual_seed(1))
+            data.x, data.pos = data.x[order], data.pos[order]
+            shuffled.append(data)
+        batch = Batch.from_data_list(shuffled)
+        torch.testing.assert_close(model(batch), expected, rtol=0, atol=1e-10)
+        # ... also with the groupings given, and nothing said about a lattice
+        given = image_hierarchy(batch.pos, [size] * 2, model.plans, batch.batch)
+        del batch.extent
+        torch.testing.assert_close(model(batch, given), expected, rtol=0, atol=1e-10)
+        lattice = Batch.from_data_list([points_of(image, grid=size) for image in images])
+        torch.testing.assert_close(model(lattice), expected, rtol=0, atol=1e-12)
+
+
+def test_gradients_of_loose_pixels_are_those_of_the_lattice():
+    model = small(fold=(3, 2, 2))
+    images = pictures(19, 22)
+    model(images).square().sum().backward()
+    expected = {name: p.grad.clone() for name, p in model.named_parameters()}
+    model.zero_grad()
+    batch = Batch.from_data_list([points_of(image, extent=(19, 22)) for image in images])
+    model(batch).square().sum().backward()
+    for name, p in model.named_parameters():
+        torch.testing.assert_close(p.grad, expected[name], rtol=1e-8, atol=1e-9)
+
+
+def test_sizes_mixed_in_a_batch_do_not_see_each_other():
+    model = small()
+    images = [pictures(*size, batch=1)[0] for size in [(20, 28), (9, 40), (20, 28), (33, 5)]]
+    data = [points_of(image, grid=tuple(image.shape[1:])) for image in images]
+    with torch.no_grad():
+        expected = torch.cat([model(image[None]) for image in images])
+        torch.testing.assert_close(model(Batch.from_data_list(data)), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("share", [0.5, 0.1, 0.01])
+def test_any_subset_in_any_order(share):
+    model = small()
+    images = pictures(28, 28, batch=3)
+    generator = torch.Generator().manual_seed(0)
+    data = []
+    for image in images:
+        each = points_of(image, extent=(28, 28))
+        kept = torch.randperm(784, generator=generator)[: max(1, int(share * 784))]
+        each.x, each.pos = each.x[kept], each.pos[kept]
+        data.append(each)
+    with torch.no_grad():
+        together = model(Batch.from_data_list(data))
+        assert together.isfinite().all()
+        for each, logits in zip(data, together, strict=True):
+            flipped = Data(x=each.x.flip(0), pos=each.pos.flip(0), extent=(28, 28))
+            torch.testing.assert_close(model(flipped)[0], logits, rtol=0, atol=1e-10)
+
+
+def test_both_position_conventions_name_the_same_pixels():
+    model = small()
+    image = pictures(20, 13, batch=1)[0]
+    hierarchies = [
+        model.hierarchy(points_of(image, position, extent=(20, 13)))
+        for position in ("published", "pixel")
+    ]
+    for a, b in zip(*(h.stages for h in hierarchies), strict=True):
+        assert torch.equal(a.anchors.grouping, b.anchors.grouping)
+        assert torch.equal(a.clusters.grouping, b.clusters.grouping)
+
+
+@pytest.mark.parametrize("centers", [2, 5, 7])
+def test_pyramids(centers):
+    model = create_model("coc_micro", features_only=True, centers=centers, out_indices=(0, -1))
+    model.eval()
+    with torch.no_grad():
+        first, last = model(torch.randn(2, 3, 28, 20))
+    assert first.shape == (2, 32, 14, 10)
+    assert last.shape == (2, 128, 4, 3)
+    assert [info["reduction"] for info in model.feature_info] == [2, 4, 8]
+    with pytest.raises(ValueError, match="features_only"):
+        create_model("coc_micro", out_indices=(0,))
+    with pytest.raises(IndexError, match="choose 0 to 2"):
+        create_model("coc_micro", features_only=True, out_indices=(3,))
+
+
+def test_one_contract(tmp_path):
+    assert {"coc_tiny", "coc_base_dim96", "coc_medium_feat7"} <= set(list_models())
+    model = small(torch.float32)
+    images = pictures(28, 28).float()
+    with torch.no_grad():
+        features = model.forward_features(images)
+        assert features.shape == (2, 16, 4, 4)
+        assert torch.equal(model.forward_head(features), model(images))
+        assert model.forward_head(features, pre_logits=True).shape == (2, 16)
+        save_model(tmp_path / "net", model)
+        loaded, _ = load_model(tmp_path / "net")
+        assert torch.equal(loaded(images), model(images))
+    model.reset_classifier(3)
+    assert model(images).shape == (2, 3)
+    model.reset_classifier(0)
+    assert model(images).shape == (2, 16)
+
+
+def test_every_parameter_learns():
+    model = small().train()
+    model(pictures(28, 28)).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.abs().sum() > 0, name
+
+
+def test_half_precision():
+    model = small(torch.float32).train()
+    images = pictures(28, 28).float()
+    expected = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(images)
+    torch.testing.assert_close(logits.float(), expected, rtol=0.2, atol=0.2)
+    logits.square().sum().backward()
+    assert all(p.grad.isfinite().all() for p in model.parameters())
+
+
+def test_stochastic_depth_is_drawn_for_each_picture():
+    model = small(torch.float32, drop_path=0.9).train()
+    torch.manual_seed(0)
+    assert model(pictures(28, 28).float()).isfinite().all()
+
+
+def test_clusters_of_every_pixel():
+    model = small(fold=(3, 2, 2))
+    images = pictures(19, 22)
+    batch = Batch.from_data_list([points_of(image, extent=(19, 22)) for image in images])
+    for stage, block in [(0, 0), (1, 1), (-1, -1)]:
+        found = model.clusters(images, stage, block)
+        assert found.index.shape[0] == found.similarity.shape[0] == 2 * 19 * 22
+        m = model.plans[stage].centers ** 2
+        assert torch.equal(found.index // m, found.region[:, None].expand_as(found.index))
+        lattice = Batch.from_data_list([points_of(image, grid=(19, 22)) for image in images])
+        same = model.clusters(lattice, stage, block)
+        for a, b in zip(found, same, strict=True):
+            torch.testing.assert_close(a, b)
+        loose = model.clusters(batch, stage, block)
+        assert loose.similarity.shape == found.similarity.shape
+    with pytest.raises(IndexError, match="block of stage 1"):
+        model.clusters(images, 1, 2)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"grid": (19, 20)}, "hold 380 points, found 418"),
+        ({"grid": (22, 19)}, "do not lie row by row"),
+        ({"grid": None}, "need `grid`"),
+        ({"x": torch.zeros(418, 2, dtype=torch.float64)}, r"x of shape \[N, 3\]"),
+        ({"pos": torch.zeros(418, 3, dtype=torch.float64)}, r"pos of shape \[418, 2\]"),
+        ({"grid": "wide"}, r"must be \(H, W\)"),
+        ({"grid": (0, 418)}, "positive"),
+    ],
+)
+def test_points_that_do_not_fit(change, message):
+    data = points_of(pictures(19, 22)[0], grid=(19, 22))
+    for key, value in change.items():
+        data[key] = value
+    with pytest.raises(ValueError, match=message):
+        small()(data)
+
+
+def test_pictures_that_do_not_fit():
+    model = small()
+    with pytest.raises(ValueError, match=r"\[B, 3, H, W\]"):
+        model(torch.zeros(3, 28, 28, dtype=torch.float64))
+    with pytest.raises(TypeError, match="floating"):
+        model(torch.zeros(1, 3, 28, 28, dtype=torch.uint8))
+    with pytest.raises(ValueError, match="float32, the network torch.float64"):
+        model(torch.zeros(1, 3, 28, 28))
+    with pytest.raises(TypeError, match="found list"):
+        model([1])
+    outside = Data(x=torch.zeros(1, 3).double(), pos=torch.full((1, 2), 0.7).double())
+    outside.extent = (28, 28)
+    with pytest.raises(ValueError, match=r"between -0.5 and 0.5"):
+        model(outside)

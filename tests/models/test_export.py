@@ -1,0 +1,108 @@
+from __future__ import annotations
+
+import warnings
+
+import pytest
+import torch
+
+from tests.models.published import pictures
+from tests.models.test_coc import small
+
+TWO_STAGES = {
+    "channels": (8, 12),
+    "depths": (1, 1),
+    "heads": (2, 2),
+    "mlp_ratios": (2, 2),
+    "centers": 2,
+}
+
+
+def tiny(fold=(2, 1), **options):
+    """The regions of the default are of one shape; those of (3, 2) of four, in their own order."""
+    return small(torch.float32, fold=fold, **(TWO_STAGES | options))
+
+
+@pytest.fixture(params=[(2, 1), (3, 2)], ids=str)
+def network(request):
+    return tiny(request.param)
+
+
+@pytest.fixture
+def images():
+    return pictures(28, 28).float()
+
+
+def close(found, expected, atol=1e-5):
+    torch.testing.assert_close(found, expected, rtol=0, atol=atol)
+
+
+@pytest.mark.slow
+def test_compiles_whole(network, images):
+    torch.compiler.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="aot_eager")
+    with torch.no_grad():
+        close(compiled(images), network(images))
+
+
+@pytest.mark.slow
+def test_compiles_whole_in_training(images):
+    torch.compiler.reset()
+    network = tiny().train()
+    gradients = []
+    for call in (network, torch.compile(network, fullgraph=True, backend="aot_eager")):
+        network.zero_grad()
+        call(images).square().sum().backward()
+        gradients.append([parameter.grad.clone() for parameter in network.parameters()])
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+def test_exports_for_any_number_of_pictures(network, images):
+    batch = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(network, (images,), dynamic_shapes=batch)
+    with torch.no_grad():
+        for found in (images, pictures(28, 28, batch=5).float(), images[:1]):
+            close(program.module()(found), network(found))
+
+
+@pytest.mark.slow
+def test_runs_in_onnxruntime(images, tmp_path):
+    pytest.importorskip("onnxscript")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    network, path = tiny(), tmp_path / "net.onnx"
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the exporter's own
+        batch = ({0: torch.export.Dim("batch")},)
+        program = torch.onnx.export(
+            network, (images,), dynamo=True, dynamic_shapes=batch, verbose=False
+        )
+        program.save(path)
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    name = session.get_inputs()[0].name
+    for each in (images, pictures(28, 28, batch=3).float()):
+        (found,) = session.run(None, {name: each.numpy()})
+        with torch.no_grad():
+            close(torch.from_numpy(found), network(each), atol=1e-4)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_autocast(network, images, dtype):
+    network.train()
+    expected = network(images)
+    with torch.autocast("cpu", dtype=dtype):
+        logits = network(images)
+    assert logits.dtype == dtype
+    torch.testing.assert_close(logits.float(), expected, rtol=0.05, atol=0.05)
+    logits.float().square().mean().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.isfinite().all() and parameter.grad.any(), name
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16], ids=str)
+def test_weights_of_half_precision(network, images, dtype):
+    with torch.no_grad():
+        expected = network(images)
+        found = network.to(dtype)(images.to(dtype))
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), expected, rtol=0.1, atol=0.1)
