@@ -1,0 +1,203 @@
+"""The networks of pictures as timm builds, trains and asks for them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from pointcluster.models.coc import SIZES, CoC
+from pointcluster.models.results import place
+
+try:
+    from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    from timm.models import (
+        FeatureInfo,
+        build_model_with_cfg,
+        generate_default_cfgs,
+        register_model,
+    )
+except ImportError as error:
+    raise ImportError("pointcluster.timm needs timm: pip install 'pointcluster[image]'") from error
+
+__all__ = ["TimmCoC"]  # register_model() adds the networks' names
+
+
+class TimmCoC(CoC):
+    """A :class:`~pointcluster.models.CoC` with timm's arguments and methods; the weights are alike.
+
+    Args:
+        name: One of this library's networks of pictures.
+        num_classes: Number of classes; 0 leaves the classifier out.
+        in_chans: Channels of the pictures.
+        global_pool: How a picture's points become one: `"avg"` is the only way.
+        drop_rate: Share of the MLPs' hidden channels left out in training.
+        drop_path_rate: Probability of leaving out the last block's branches for a picture.
+        layer_scale: Start of the scales of the blocks' branches; `None` leaves them out.
+        features_only: Answer with the stages' features, each with a norm of its own.
+        out_indices: Which stages to answer with, or how many of the last; all, if not said.
+
+    Shapes:
+        - **input:** $(B, C_{in}, H, W)$, or points
+        - **output:** $(B, \\text{classes})$; with `features_only` a list of $(B, C_s, H_s, W_s)$
+
+    Raises:
+        ValueError: `global_pool` is another, or a stage to answer with does not exist.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        *,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+        layer_scale: float | None = 1e-5,
+        features_only: bool = False,
+        out_indices: Sequence[int] | int | None = None,
+    ) -> None:
+        if global_pool != "avg":
+            raise ValueError(f"pictures are averaged: global_pool = 'avg', found {global_pool!r}")
+        options: dict[str, Any] = {
+            "dropout": drop_rate,
+            "drop_path": drop_path_rate,
+            "layer_scale": layer_scale,
+            "features_only": features_only,
+        }
+        if out_indices is not None:
+            options["out_indices"] = _chosen(out_indices, len(SIZES[name].depths))
+        super().__init__(num_classes, in_chans, **(SIZES[name]._asdict() | options))
+        self.config = {"name": name, "num_classes": num_classes, "in_channels": in_chans, **options}
+        self.in_chans, self.drop_rate = in_chans, drop_rate
+        if features_only:
+            self.feature_info: Any = FeatureInfo(self.feature_info, self.out_indices)
+
+    def forward_intermediates(
+        self,
+        x: Tensor,
+        indices: int | Sequence[int] | None = None,
+        norm: bool = False,
+        stop_early: bool = False,
+        output_fmt: str = "NCHW",
+        intermediates_only: bool = False,
+    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
+        """The features of stages, and those that :meth:`forward_head` takes.
+
+        Args:
+            x: Pictures.
+            indices: Which stages, or how many of the last; all, if not said.
+            norm: Normalise the last stage's features as the classifier sees them.
+            stop_early: Leave out the stages after the last one that is asked for.
+            output_fmt: `"NCHW"` is the only layout.
+            intermediates_only: Answer with the stages' features alone.
+
+        Raises:
+            ValueError: The layout is another, or the network gives features only as it is.
+        """
+        if self.features_only:
+            raise ValueError("a network of features only gives them when it is called")
+        if output_fmt != "NCHW":
+            raise ValueError(f"features are maps: output_fmt = 'NCHW', found {output_fmt!r}")
+        last = len(self.stages) - 1
+        chosen = _chosen(indices, last + 1)
+        most = max(chosen) if stop_early and intermediates_only else last
+        found = self._pyramid(x, None, {s: nn.Identity() for s in sorted({*chosen, most})})
+        maps = dict(zip(sorted({*chosen, most}), found, strict=True))
+        end = self._normalised(maps[most]) if most == last else maps[most]
+        features = [end if norm and s == last else maps[s] for s in chosen]
+        return features if intermediates_only else (end, features)
+
+    def _normalised(self, x: Tensor) -> Tensor:
+        """The last stage's map as the classifier sees it."""
+        rows = x.permute(0, 2, 3, 1)
+        flat = self.norm(rows.flatten(0, 2), None, x.size(0), x.size(2) * x.size(3))
+        return flat.view(rows.shape).permute(0, 3, 1, 2)
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """How parameters are grouped into layers, from the input on, for learning rates."""
+        blocks: list[tuple[str, tuple[int] | None]]
+        if coarse:
+            blocks = [(r"^reducers\.(\d+)", None), (r"^stages\.(\d+)", None)]
+        else:
+            blocks = [
+                (r"^reducers\.(\d+)", (0,)),  # with the first block after it
+                (r"^stages\.(\d+)\.(\d+)", None),
+                (r"^norm", (99999,)),
+            ]
+        return {"stem": r"^reducers\.0", "blocks": blocks}
+
+    def no_weight_decay(self) -> set[str]:
+        """Parameters that are not to decay; timm itself leaves out all of one axis."""
+        return set()
+
+
+def _chosen(indices: int | Sequence[int] | None, count: int) -> list[int]:
+    """Stages from the front: all, as many of the last, or those of the given numbers."""
+    if indices is None:
+        return list(range(count))
+    if isinstance(indices, int):
+        if not 1 <= indices <= count:
+            raise IndexError(f"there are {count} stages: take 1 to {count} of the last")
+        return list(range(count - indices, count))
+    return [place("stage", i, count) for i in indices]
+
+
+def _entry(name: str) -> Callable[..., nn.Module]:
+    """The function that timm calls for a network."""
+
+    def build(**options: Any) -> TimmCoC:
+        return TimmCoC(name, **options)
+
+    def entry(
+        pretrained: bool = False,
+        features_only: bool = False,
+        out_indices: Sequence[int] | int | None = None,
+        **options: Any,
+    ) -> nn.Module:
+        overlay = options.get("pretrained_cfg_overlay") or {}
+        if pretrained and not overlay.get("file"):
+            raise RuntimeError(
+                f"no weights of {name} are hosted: build it with pretrained=False, then load a "
+                "published checkpoint with model.load_published(), or a file that `python -m "
+                "pointcluster.models.convert` made of one with checkpoint_path"
+            )
+        if features_only:
+            options["num_classes"] = 0
+            # Not timm's wrapper: the network has its own pyramid, with a norm for every stage.
+            return build_model_with_cfg(
+                lambda **rest: build(features_only=True, out_indices=out_indices, **rest),
+                name, pretrained, **options,
+            )  # fmt: skip
+        return build_model_with_cfg(build, name, pretrained, **options)
+
+    entry.__name__ = entry.__qualname__ = name
+    entry.__doc__ = f"Build {name}; the arguments are :class:`TimmCoC`'s."
+    return entry
+
+
+default_cfgs = generate_default_cfgs(
+    {
+        name: {
+            "num_classes": 1000,
+            "input_size": (3, 28, 28) if size.patch == 2 else (3, 224, 224),
+            "pool_size": None,
+            "crop_pct": 0.9,
+            "interpolation": "bicubic",
+            "mean": IMAGENET_DEFAULT_MEAN,
+            "std": IMAGENET_DEFAULT_STD,
+            "first_conv": "reducers.0.linear",
+            "classifier": "head",
+            "paper_ids": "arXiv:2303.01494",
+            "license": "apache-2.0",
+        }
+        for name, size in SIZES.items()
+    }
+)
+"""What timm says of each network: the published pictures' size, crop and normalisation."""
+
+for _name in SIZES:
+    setattr(sys.modules[__name__], _name, register_model(_entry(_name)))
