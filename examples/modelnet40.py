@@ -7,19 +7,22 @@ import json
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 
+# Of PyTorch Geometric, which does so when it is imported.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
 try:
     import torch
     from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
 
     from pointcluster import training, transforms, viz
+    from pointcluster.datasets import HomeObjects, ModelNet40
+    from pointcluster.datasets.modelnet40 import find_modelnet40
+    from pointcluster.models import create_model, list_models, save_model
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; `make modelnet40` installs all that training "
              "needs, as does: pip install -e '.[train]'")  # fmt: skip
-from pointcluster.datasets import HomeObjects, ModelNet40
-from pointcluster.datasets.modelnet40 import find_modelnet40
-from pointcluster.models import create_model, list_models, save_model
 
 ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "modelnet40")
 
@@ -62,7 +65,7 @@ def parse_arguments() -> argparse.Namespace:
                       "the test (%(default)s)")  # fmt: skip
     data.add_argument("--normals", action="store_true",
                       help="normals as input features; only HomeObjects has them")  # fmt: skip
-    training.add_training_arguments(parser, models=list_models(), out="runs/modelnet40")
+    training.add_training_arguments(parser, models=list_models("point_*"), out="runs/modelnet40")
     return parser.parse_args()
 
 

@@ -31,7 +31,7 @@ def number(
 
 
 def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -> None:
-    """Add how to train, how to augment, on what machine, and where to write.
+    """Add how to train on clouds, how to augment, on what machine, and where to write.
 
     ``--epochs`` and ``--label-smoothing`` are ``None`` where they are not given: what is good
     depends on the data set.
@@ -41,50 +41,73 @@ def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -
         models: Names that ``--model`` takes; the last one is the default.
         out: Default output folder.
     """
-
-    def add(group: Any, name: str, type: Any, default: Any, help: str, **options: Any) -> None:
-        if default is not None:
-            help += f" ({default})"
-        group.add_argument(name, type=type, default=default, help=help, **options)
-
-    def switch(group: Any, name: str, default: bool, help: str) -> None:
-        text = f"{help} ({'on' if default else 'off'})"
-        group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
-
-    count, seeds = number(int, 1), number(int, 0)
+    count = number(int, 1)
     group = parser.add_argument_group("network and training")
-    add(group, "--model", str, models[-1], "network: " + ", ".join(models),
-        choices=models, metavar="NAME")  # fmt: skip
-    add(group, "--epochs", count, None, "how often each training cloud is seen", metavar="N")
-    add(group, "--batch-size", count, None, "clouds a step and device", metavar="N")
-    add(group, "--lr", number(float, 0), 2e-3,
-        "highest learning rate of AdamW: a line up to it, a cosine down", metavar="X")  # fmt: skip
-    add(group, "--weight-decay", number(float, 0), 0.05, "of matrices only", metavar="X")
-    add(group, "--label-smoothing", number(float, 0, 1), None,
-        "part of the target that is spread over all classes", metavar="X")  # fmt: skip
-    add(group, "--val-fraction", number(float, 0, 0.9), 0.0,
-        "part of the training clouds held out for validation", metavar="X")  # fmt: skip
-    add(group, "--seed", seeds, 0, "same seed, same result on the same machine", metavar="N")
-    add(group, "--seeds", count, 1,
-        "train N times, from --seed on, and report mean and spread", metavar="N")  # fmt: skip
+    _add(group, "--model", str, models[-1], "network: " + ", ".join(models),
+         choices=models, metavar="NAME")  # fmt: skip
+    _add(group, "--epochs", count, None, "how often each training cloud is seen", metavar="N")
+    _add(group, "--batch-size", count, None, "clouds a step and device", metavar="N")
+    _add(group, "--lr", number(float, 0), 2e-3,
+         "highest learning rate of AdamW: a line up to it, a cosine down", metavar="X")  # fmt: skip
+    _add(group, "--weight-decay", number(float, 0), 0.05, "of matrices only", metavar="X")
+    _add(group, "--label-smoothing", number(float, 0, 1), None,
+         "part of the target that is spread over all classes", metavar="X")  # fmt: skip
+    _add(group, "--val-fraction", number(float, 0, 0.9), 0.0,
+         "part of the training clouds held out for validation", metavar="X")  # fmt: skip
+    _add_seeds(group)
 
     group = parser.add_argument_group("augmentation")
-    switch(group, "--mirror", True, "mirror the cloud along its first axis, every other time")
-    switch(group, "--scale", True, "stretch each axis by 0.8 to 1.25")
-    switch(group, "--translate", True, "move the cloud by up to 0.1 along each axis")
-    switch(group, "--jitter", True, "move every point by up to 0.01 along each axis")
-    switch(group, "--rotate", False, "turn the cloud about its up axis by any angle")
+    _switch(group, "--mirror", True, "mirror the cloud along its first axis, every other time")
+    _switch(group, "--scale", True, "stretch each axis by 0.8 to 1.25")
+    _switch(group, "--translate", True, "move the cloud by up to 0.1 along each axis")
+    _switch(group, "--jitter", True, "move every point by up to 0.01 along each axis")
+    _switch(group, "--rotate", False, "turn the cloud about its up axis by any angle")
 
+    _add_machine(parser.add_argument_group("machine and output"), out=out, workers=0)
+
+
+def add_machine_arguments(parser: Parser, *, out: str) -> None:
+    """Add the seeds, on what machine to run, and where to write.
+
+    ``--workers`` is ``None`` where it is not given.
+
+    Args:
+        parser: Gets a group of arguments.
+        out: Default output folder.
+    """
     group = parser.add_argument_group("machine and output")
-    add(group, "--accelerator", str, "auto", "auto, cpu, gpu, ...", metavar="NAME")
-    add(group, "--devices", str, "auto",
-        "how many, or which; several train with DistributedDataParallel", metavar="N")  # fmt: skip
-    add(group, "--precision", str, "32-true", "32-true or bf16-mixed",
-        choices=["32-true", "bf16-mixed"], metavar="NAME")  # fmt: skip
-    add(group, "--workers", seeds, 0,
-        "processes that read and augment; 0: the training process does", metavar="N")  # fmt: skip
-    add(group, "--out", str, out, "output folder; an earlier run there is moved aside",
-        metavar="FOLDER")  # fmt: skip
+    _add_seeds(group)
+    _add_machine(group, out=out, workers=None)
+
+
+def _add_seeds(group: Any) -> None:
+    seeds, count = number(int, 0), number(int, 1)
+    _add(group, "--seed", seeds, 0, "same seed, same result on the same machine", metavar="N")
+    _add(group, "--seeds", count, 1,
+         "train N times, from --seed on, and report mean and spread", metavar="N")  # fmt: skip
+
+
+def _add_machine(group: Any, *, out: str, workers: int | None) -> None:
+    _add(group, "--accelerator", str, "auto", "auto, cpu, gpu, ...", metavar="NAME")
+    _add(group, "--devices", str, "auto",
+         "how many, or which; several train with DistributedDataParallel", metavar="N")  # fmt: skip
+    _add(group, "--precision", str, "32-true", "32-true, bf16-mixed or 16-mixed",
+         choices=["32-true", "bf16-mixed", "16-mixed"], metavar="NAME")  # fmt: skip
+    _add(group, "--workers", number(int, 0), workers,
+         "processes that read and augment; 0: the training process does", metavar="N")  # fmt: skip
+    _add(group, "--out", str, out, "output folder; an earlier run there is moved aside",
+         metavar="FOLDER")  # fmt: skip
     group.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in --out"
     )
+
+
+def _add(group: Any, name: str, type: Any, default: Any, help: str, **options: Any) -> None:
+    if default is not None:
+        help += f" ({default})"
+    group.add_argument(name, type=type, default=default, help=help, **options)
+
+
+def _switch(group: Any, name: str, default: bool, help: str) -> None:
+    text = f"{help} ({'on' if default else 'off'})"
+    group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)

@@ -6,11 +6,15 @@ import csv
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import lightning
 from lightning.pytorch.callbacks import Callback, Checkpoint
+
+# What a printed row says of the shares that are measured.
+LINE = {"train": "train_accuracy", "validation": "val_accuracy", "top-5": "val_top5_accuracy"}
 
 
 class EpochTable(Callback):
@@ -22,10 +26,13 @@ class EpochTable(Callback):
     Args:
         path: The CSV file.
         title: What stands before a printed row, such as the data set's name.
+        say: Prints a row.
     """
 
-    def __init__(self, path: Path, *, title: str = "") -> None:
-        self.path, self.title = path, title
+    def __init__(
+        self, path: Path, *, title: str = "", say: Callable[[str], None] | None = None
+    ) -> None:
+        self.path, self.title, self.say = path, title, say
         self.rows: list[dict[str, float]] = []
         self.started = 0.0
 
@@ -45,10 +52,11 @@ class EpochTable(Callback):
         if not trainer.is_global_zero:
             return
         self._write()
-        parts = [f"loss {row['train_loss']:.3f}", f"train {row['train_accuracy']:6.1%}"]
-        if "val_accuracy" in row:
-            parts.append(f"validation {row['val_accuracy']:6.1%}")
-        module.print(
+        parts = [f"loss {row['train_loss']:.3f}"]
+        for title, name in LINE.items():
+            if name in row:
+                parts.append(f"{title} {row[name]:6.1%}")
+        (self.say or module.print)(
             f"{self.title}epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  "
             + "  ".join(parts)
             + f"  {row['seconds']:.1f} s"

@@ -1,4 +1,4 @@
-"""A classifier of clouds as a Lightning module."""
+"""A classifier as a Lightning module."""
 
 from __future__ import annotations
 
@@ -9,8 +9,7 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torch_geometric.data import Batch
-from torchmetrics import MetricCollection
+from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from pointcluster.training.run_folder import RunError
@@ -19,7 +18,7 @@ from pointcluster.training.seeding import mix
 
 
 class Classifier(lightning.LightningModule):
-    """Trains a network with cross entropy, AdamW and a cosine schedule.
+    """Trains a network of clouds with cross entropy, AdamW and a cosine schedule.
 
     Args:
         model: ``model(batch)`` gives logits ``[B, len(classes)]``; ``model.config`` describes it.
@@ -49,50 +48,71 @@ class Classifier(lightning.LightningModule):
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.label_smoothing, self.seed = label_smoothing, seed
         number = len(self.classes)
-        accuracy = MetricCollection(
-            {
-                "accuracy": MulticlassAccuracy(number, average="micro"),
-                "mean_class_accuracy": MulticlassAccuracy(number, average="macro"),
-            }
-        )
+        accuracy = MetricCollection({**self.accuracies(number)})
         self.train_metrics = accuracy.clone(prefix="train_")
         self.val_metrics = accuracy.clone(prefix="val_")
         self.test_metrics = accuracy.clone(prefix="test_")
+        self.train_mean_loss, self.val_mean_loss = MeanMetric(), MeanMetric()
+        self.test_mean_loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(number)
         self.test_confusion: Tensor | None = None  # [true, predicted] counts, after a test
 
-    def forward(self, batch: Batch) -> Tensor:
-        return self.model(batch)
+    def accuracies(self, number: int) -> dict[str, Metric]:
+        """What is measured on every split, for so many classes."""
+        return {
+            "accuracy": MulticlassAccuracy(number, average="micro"),
+            "mean_class_accuracy": MulticlassAccuracy(number, average="macro"),
+        }
 
-    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+    def unpack(self, batch: Any) -> tuple[Any, Tensor]:
+        """What the network takes, and the class of each item."""
+        return batch, batch.y
+
+    def evaluated(self) -> nn.Module:
+        """The network that is validated, tested and saved."""
+        return self.model
+
+    def forward(self, inputs: Any) -> Tensor:
+        return self.model(inputs)
+
+    def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
         torch.manual_seed(mix(self.seed, self.global_step, self.global_rank))
 
-    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        logits = self.model(batch).float()
-        loss = F.cross_entropy(logits, batch.y, label_smoothing=self.label_smoothing)
-        self.train_metrics(logits, batch.y)
-        self._log("train", loss, batch.num_graphs)
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        inputs, y = self.unpack(batch)
+        logits = self.model(inputs).float()
+        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        self.train_metrics(logits, y)
+        self._log("train", loss, len(y))
         return loss
 
-    def validation_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self.model(batch).float()
-        self.val_metrics(logits, batch.y)
-        self._log("val", F.cross_entropy(logits, batch.y), batch.num_graphs)
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        inputs, y = self.unpack(batch)
+        logits = self.evaluated()(inputs).float()
+        self.val_metrics(logits, y)
+        self._log("val", F.cross_entropy(logits, y), len(y))
 
-    def test_step(self, batch: Batch, batch_idx: int) -> None:
-        logits = self.model(batch).float()
-        self.test_metrics(logits, batch.y)
-        self.confusion(logits, batch.y)
-        self._log("test", F.cross_entropy(logits, batch.y), batch.num_graphs)
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        inputs, y = self.unpack(batch)
+        logits = self.evaluated()(inputs).float()
+        self.test_metrics(logits, y)
+        self.confusion(logits, y)
+        self._log("test", F.cross_entropy(logits, y), len(y))
 
     def on_test_epoch_end(self) -> None:
         self.test_confusion = self.confusion.compute().cpu()  # over all processes
         self.confusion.reset()
 
     def _log(self, split: str, loss: Tensor, size: int) -> None:
-        options: dict[str, Any] = {"on_step": False, "on_epoch": True, "batch_size": size}
-        self.log(f"{split}_loss", loss, sync_dist=True, **options)
-        self.log_dict(getattr(self, f"{split}_metrics"), **options)
+        self._log_loss(split, loss, size)
+        metrics = getattr(self, f"{split}_metrics")
+        self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=size)
+
+    def _log_loss(self, split: str, loss: Tensor, size: int) -> None:
+        # Not the number: Lightning's mean over processes rounds their average share of the items.
+        mean = getattr(self, f"{split}_mean_loss")
+        mean(loss.detach(), weight=size)
+        self.log(f"{split}_loss", mean, on_step=False, on_epoch=True, batch_size=size)
 
     def configure_optimizers(self) -> Any:
         optimizer = torch.optim.AdamW(decay_groups(self.model, self.weight_decay), lr=self.lr)

@@ -7,6 +7,7 @@ from typing import Any
 
 import lightning
 import numpy as np
+import torch
 from torch.utils.data import Sampler
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
@@ -15,7 +16,77 @@ from pointcluster.training.samplers import EpochSampler, ShardSampler
 from pointcluster.training.seeded_dataset import SeededDataset
 
 
-class PointDataModule(lightning.LightningDataModule):
+class SeededDataModule(lightning.LightningDataModule):
+    """Batches for training, validation and test, the same for any number of workers.
+
+    Args:
+        train: Training items.
+        val: Validation items, or none.
+        test: Test items.
+        batch_size: Items a batch and process.
+        num_workers: Processes that read and augment; 0 does it in the training process.
+        seed: Of the order.
+        loader: A class of loaders: PyTorch Geometric's for clouds, torch's for tensors.
+
+    Raises:
+        ValueError: ``batch_size`` is out of range.
+    """
+
+    def __init__(
+        self,
+        train: SeededDataset,
+        val: SeededDataset,
+        test: SeededDataset,
+        *,
+        batch_size: int,
+        num_workers: int,
+        seed: int,
+        loader: type[torch.utils.data.DataLoader],
+    ) -> None:
+        super().__init__()
+        if batch_size < 1:
+            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
+        self.train, self.val, self.test = train, val, test
+        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
+        self.loader = loader
+
+    def train_dataloader(self) -> torch.utils.data.DataLoader:
+        rank, processes = self._share()
+        sampler = EpochSampler(self.train, num_replicas=processes, rank=rank, seed=self.seed)
+        # A last batch of few items would weigh as much as a full one: it is left out, and other
+        # items fall into it next epoch.
+        return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
+
+    def val_dataloader(self) -> torch.utils.data.DataLoader:
+        return self._loader(self.val, ShardSampler(len(self.val), *self._share()))
+
+    def test_dataloader(self) -> torch.utils.data.DataLoader:
+        return self._loader(self.test, ShardSampler(len(self.test), *self._share()))
+
+    def _share(self) -> tuple[int, int]:
+        """Number of this process, and how many there are."""
+        if self.trainer is None:
+            return 0, 1
+        return self.trainer.global_rank, self.trainer.world_size
+
+    def _loader(
+        self, dataset: SeededDataset, sampler: Sampler, *, drop_last: bool = False
+    ) -> torch.utils.data.DataLoader:
+        options: dict[str, Any] = {}
+        if self.trainer is not None and self.trainer.strategy.root_device.type == "cuda":
+            options["pin_memory"] = True
+        return self.loader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            drop_last=drop_last,
+            num_workers=self.num_workers,
+            persistent_workers=self.num_workers > 0,
+            **options,
+        )
+
+
+class PointDataModule(SeededDataModule):
     """Batches of clouds for training, validation and test.
 
     The same seed gives the same batches for any number of workers.
@@ -47,51 +118,18 @@ class PointDataModule(lightning.LightningDataModule):
         test_transform: Callable[[Data], Data] | None = None,
         val_fraction: float = 0.0,
     ) -> None:
-        super().__init__()
-        if batch_size < 1:
-            raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
-        self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
         groups = [int(item.get("group", i)) for i, item in enumerate(train)]
         kept, held = carve_out([int(item.y) for item in train], groups, val_fraction)
-        self.train = SeededDataset(train, items=kept, transform=train_transform, seed=seed)
-        self.val = SeededDataset(train, items=held, transform=test_transform, seed=seed)
-        self.test = SeededDataset(test, transform=test_transform, seed=seed)
-
-    def train_dataloader(self) -> DataLoader:
-        rank, processes = self._share()
-        sampler = EpochSampler(self.train, num_replicas=processes, rank=rank, seed=self.seed)
-        # A last batch of few clouds would weigh as much as a full one: it is left out, and other
-        # clouds fall into it next epoch.
-        return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
-
-    def val_dataloader(self) -> DataLoader:
-        return self._loader(self.val, ShardSampler(len(self.val), *self._share()))
-
-    def test_dataloader(self) -> DataLoader:
-        return self._loader(self.test, ShardSampler(len(self.test), *self._share()))
-
-    def _share(self) -> tuple[int, int]:
-        """Number of this process, and how many there are."""
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
-
-    def _loader(
-        self, dataset: SeededDataset, sampler: Sampler, *, drop_last: bool = False
-    ) -> DataLoader:
-        options: dict[str, Any] = {}
-        if self.trainer is not None and self.trainer.strategy.root_device.type == "cuda":
-            options["pin_memory"] = True
-        return DataLoader(
-            dataset,
-            batch_size=self.batch_size,
-            sampler=sampler,
-            drop_last=drop_last,
-            num_workers=self.num_workers,
-            persistent_workers=self.num_workers > 0,
-            **options,
+        super().__init__(
+            SeededDataset(train, items=kept, transform=train_transform, seed=seed),
+            SeededDataset(train, items=held, transform=test_transform, seed=seed),
+            SeededDataset(test, transform=test_transform, seed=seed),
+            batch_size=batch_size,
+            num_workers=num_workers,
+            seed=seed,
+            loader=DataLoader,
         )
 
 

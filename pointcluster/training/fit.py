@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import lightning
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from lightning.pytorch.utilities import rank_zero_only
@@ -22,21 +24,27 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from pointcluster.training.atomic_checkpoint_io import AtomicCheckpointIO
 from pointcluster.training.callbacks import EpochTable, LastCheckpoint
 from pointcluster.training.classifier import Classifier
-from pointcluster.training.data_module import PointDataModule
+from pointcluster.training.data_module import SeededDataModule
 from pointcluster.training.run_folder import RunError, RunFolder
+
+Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
 
 
 def fit_and_test(
     classifier: Classifier,
-    data: PointDataModule,
+    data: SeededDataModule,
     *,
     folder: str | Path,
     epochs: int,
     resume: bool = False,
     accelerator: str = "auto",
     devices: str | int = "auto",
-    precision: Literal["32-true", "bf16-mixed"] = "32-true",
+    precision: Precision = "32-true",
     title: str = "",
+    accumulate: int = 1,
+    clip_grad: float = 0.0,
+    limit_batches: int | None = None,
+    say: Callable[[str], None] | None = None,
     callbacks: tuple[lightning.Callback, ...] = (),
 ) -> dict[str, float]:
     """Train to the last epoch and test once, with the weights of that epoch.
@@ -47,59 +55,122 @@ def fit_and_test(
         classifier: What is trained.
         data: On what.
         folder: Where the run is written.
-        epochs: How often every training cloud is seen.
+        epochs: How often every training item is seen.
         resume: Go on from the folder's last checkpoint, if it has one.
         accelerator: Lightning's, as are ``devices`` and ``precision``; several devices, or
             ``torchrun``, train with DistributedDataParallel.
-        devices: Which or how many.
-        precision: ``"32-true"`` or ``"bf16-mixed"``.
+        devices: Which or how many; under ``torchrun``, ``"auto"`` is as many as it started.
+        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
         title: Stands before every printed line.
+        accumulate: Steps whose gradients are added up before an update.
+        clip_grad: Highest norm of all gradients together; 0 leaves them.
+        limit_batches: Only so many batches of every split, to try a run.
+        say: Prints a line.
         callbacks: More of Lightning's callbacks.
 
     Returns:
-        ``test_accuracy``, ``test_mean_class_accuracy`` and ``test_loss``.
+        Every measure of the test, such as ``test_accuracy`` and ``test_loss``.
 
     Raises:
         KeyboardInterrupt: Ctrl-C; the checkpoint of the last whole epoch is on disk.
-        RunError: The checkpoint is damaged or of another network, or Lightning refuses the
-            accelerator, the devices or the precision.
+        RunError: The checkpoint is damaged or of another network, Lightning refuses the
+            accelerator, the devices or the precision, or a file of the data cannot be read.
     """
     run = RunFolder(folder)
     bar = sys.stdout.isatty()
     with quiet_lightning():
-        try:
-            trainer = lightning.Trainer(
-                max_epochs=epochs,
-                accelerator=accelerator,
-                devices=devices,
-                precision=precision,
-                default_root_dir=run.path,
-                logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
-                callbacks=[
-                    EpochTable(run.metrics, title=title),
-                    LastCheckpoint(run.checkpoint),
-                    *([TQDMProgressBar(leave=False)] if bar else []),
-                    *callbacks,
-                ],
-                plugins=[AtomicCheckpointIO()],
-                enable_progress_bar=bar,
-                enable_model_summary=False,
-                use_distributed_sampler=False,  # the data module's samplers shard
-                limit_val_batches=1.0 if len(data.val) else 0,
-                num_sanity_val_steps=0,
-                log_every_n_steps=1,
-            )
-        except (MisconfigurationException, ValueError, RuntimeError) as error:
-            reason = " ".join(str(error).split())
-            raise RunError(
-                f"accelerator {accelerator!r}, devices {devices!r}, precision {precision!r}: "
-                f"{reason}"
-            ) from error
+        trainer = make_trainer(
+            accelerator,
+            devices,
+            precision,
+            max_epochs=epochs,
+            accumulate_grad_batches=accumulate,
+            gradient_clip_val=clip_grad or None,
+            default_root_dir=run.path,
+            logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
+            callbacks=[
+                EpochTable(run.metrics, title=title, say=say),
+                LastCheckpoint(run.checkpoint),
+                *([TQDMProgressBar(leave=False)] if bar else []),
+                *callbacks,
+            ],
+            plugins=[AtomicCheckpointIO()],
+            enable_progress_bar=bar,
+            limit_train_batches=limit_batches,
+            limit_val_batches=limit_batches if len(data.val) else 0,
+            limit_test_batches=limit_batches,
+            num_sanity_val_steps=0,
+            log_every_n_steps=1,
+        )
         last = str(run.checkpoint) if resume and run.checkpoint.exists() else None
-        with keyboard_interrupts(trainer):
+        with keyboard_interrupts(trainer), errors_of_workers():
             trainer.fit(classifier, datamodule=data, ckpt_path=last)
             (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
+
+
+def evaluate(
+    classifier: Classifier,
+    data: SeededDataModule,
+    *,
+    accelerator: str = "auto",
+    devices: str | int = "auto",
+    precision: Precision = "32-true",
+    limit_batches: int | None = None,
+) -> dict[str, float]:
+    """Test without training; arguments, result and errors are those of :func:`fit_and_test`."""
+    bar = sys.stdout.isatty()
+    with quiet_lightning():
+        trainer = make_trainer(
+            accelerator,
+            devices,
+            precision,
+            logger=False,
+            enable_checkpointing=False,
+            callbacks=[TQDMProgressBar(leave=False)] if bar else [],
+            enable_progress_bar=bar,
+            limit_test_batches=limit_batches,
+        )
+        with keyboard_interrupts(trainer), errors_of_workers():
+            (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
+    return {name: float(value) for name, value in metrics.items()}
+
+
+def make_trainer(
+    accelerator: str, devices: str | int, precision: Precision, **options: Any
+) -> lightning.Trainer:
+    """Lightning's trainer on the machine as it is asked for, or as ``torchrun`` laid it out.
+
+    Args:
+        accelerator: Lightning's, as are ``devices`` and ``precision``.
+        devices: Which or how many on each machine; under ``torchrun``, ``"auto"`` is as many as it
+            started here.
+        precision: Of the network's arithmetic.
+        options: Of ``lightning.Trainer``.
+
+    Raises:
+        RunError: Lightning refuses one of the three.
+    """
+    machines = 1
+    if TorchElasticEnvironment.detect():
+        here = int(os.environ["LOCAL_WORLD_SIZE"])
+        machines = int(os.environ["WORLD_SIZE"]) // here
+        devices = here if devices == "auto" else devices
+    try:
+        return lightning.Trainer(
+            accelerator=accelerator,
+            devices=devices,
+            num_nodes=machines,
+            precision=precision,
+            enable_model_summary=False,
+            use_distributed_sampler=False,  # the data module's samplers shard
+            **options,
+        )
+    except (MisconfigurationException, ValueError, RuntimeError) as error:
+        reason = " ".join(str(error).split())
+        raise RunError(
+            f"accelerator {accelerator!r}, devices {devices!r}, precision {precision!r}: {reason}"
+        ) from error
 
 
 def is_first_process() -> bool:
@@ -110,10 +181,15 @@ def is_first_process() -> bool:
 @contextmanager
 def quiet_lightning() -> Iterator[None]:
     """Keeps advertisements and advice that does not fit here off the screen."""
-    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    wanted = {
+        "lightning.pytorch": logging.WARNING,
+        "lightning.fabric": logging.WARNING,
+        "timm.scheduler": logging.ERROR,  # warns that one epoch alone has one learning rate
+    }
+    loggers = [logging.getLogger(name) for name in wanted]
     levels = [logger.level for logger in loggers]
-    for logger in loggers:
-        logger.setLevel(logging.WARNING)
+    for logger, level in zip(loggers, wanted.values(), strict=True):
+        logger.setLevel(level)
     with warnings.catch_warnings():
         # Clouds are small and in memory; on a few CPU cores workers take time from training.
         warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
@@ -126,6 +202,18 @@ def quiet_lightning() -> Iterator[None]:
         finally:
             for logger, level in zip(loggers, levels, strict=True):
                 logger.setLevel(level)
+
+
+@contextmanager
+def errors_of_workers() -> Iterator[None]:
+    """Takes torch's copy of a worker's traceback off the message of a RunError."""
+    try:
+        yield
+    except RunError as error:
+        text = str(error).strip()
+        if text.startswith("Caught RunError in DataLoader worker"):
+            raise RunError(text.rpartition("RunError: ")[2]) from error
+        raise
 
 
 @contextmanager

@@ -34,16 +34,25 @@ class RunFolder:
         self.checkpoint = self.path / "checkpoints" / "last.ckpt"
         self.metrics = self.path / "metrics.csv"
         self.results = self.path / "results.json"
+        self.command = self.path / "command.txt"
+        self.log = self.path / "log.txt"
 
     def open(
-        self, settings: dict[str, Any], *, command: Sequence[str], resume: bool = False
+        self,
+        settings: dict[str, Any],
+        *,
+        command: Sequence[str],
+        resume: bool = False,
+        notes: dict[str, Any] | None = None,
     ) -> str | None:
         """Begin a fresh run, or check that the one in the folder can go on.
 
         Args:
             settings: What decides the result, as plain values; written to ``config.json``.
-            command: How the run was started; written to ``command.txt``.
+            command: How the run was started or resumed; a line of ``command.txt``.
             resume: Go on with the run in the folder.
+            notes: What else is known of the run and may change when it is resumed, such as the
+                versions of libraries; written to ``config.json`` as ``notes``.
 
         Returns:
             Where an earlier run was moved, if there was one.
@@ -55,6 +64,8 @@ class RunFolder:
         if resume:
             self._check_settings(settings)
             self.check_writable()
+            with open(self.command, "a") as file:
+                file.write(shlex.join(command) + "\n")
             return None
         moved = None
         # without a checkpoint there is nothing to keep
@@ -65,8 +76,9 @@ class RunFolder:
             os.rename(self.path, other)
             moved = str(other)
         self.check_writable()
-        write_json(self.config, settings)
-        (self.path / "command.txt").write_text(shlex.join(command) + "\n")
+        write_json(self.config, settings | ({"notes": notes} if notes else {}))
+        self.command.write_text(shlex.join(command) + "\n")
+        self.log.unlink(missing_ok=True)  # of a run that got nowhere
         return moved
 
     def _check_settings(self, settings: dict[str, Any]) -> None:
@@ -78,11 +90,17 @@ class RunFolder:
             raise RunError(f"{self.config} is damaged: {error}") from error
         differ = [
             f"{name} was {began.get(name)!r} and is now {settings.get(name)!r}"
-            for name in sorted(began.keys() | settings.keys())
+            for name in sorted((began.keys() | settings.keys()) - {"notes"})
             if began.get(name) != json.loads(json.dumps(settings.get(name)))
         ]
         if differ:
             raise RunError(f"--resume: {self.path} began with other settings: {'; '.join(differ)}")
+
+    def say(self, text: str) -> None:
+        """Print a line, and keep it in ``log.txt``."""
+        print(text, flush=True)
+        with open(self.log, "a") as file:
+            file.write(text + "\n")
 
     def check_writable(self) -> None:
         """Make the folder and write to it, so that a run does not fail after its first epoch."""

@@ -7,10 +7,18 @@ from collections.abc import Sequence
 from typing import Any
 
 
-def summarise(results: Sequence[dict[str, Any]]) -> dict[str, dict[str, float | None]]:
-    """Mean and sample standard deviation (``None`` for one seed) of the two test accuracies."""
+def summarise(
+    results: Sequence[dict[str, Any]],
+    keys: Sequence[str] = ("test_accuracy", "test_mean_class_accuracy"),
+) -> dict[str, dict[str, float | None]]:
+    """Mean and sample standard deviation (``None`` for one seed) of what was measured.
+
+    Args:
+        results: One dictionary a run.
+        keys: Which of their values.
+    """
     summary: dict[str, dict[str, float | None]] = {}
-    for key in ("test_accuracy", "test_mean_class_accuracy"):
+    for key in keys:
         values = [result[key] for result in results]
         spread = statistics.stdev(values) if len(values) > 1 else None
         summary[key] = {"mean": statistics.fmean(values), "std": spread}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 
@@ -47,3 +48,37 @@ def clouds() -> list[Data]:
 @pytest.fixture
 def classes() -> list[str]:
     return CLASSES
+
+
+class TinyImageNetwork(nn.Module):
+    """Pooling, one layer and dropout, so that the random state matters."""
+
+    def __init__(self, num_classes: int = 3, width: int = 8) -> None:
+        super().__init__()
+        self.config = {"name": "tiny", "num_classes": num_classes, "width": width}
+        self.inner = nn.Sequential(nn.Conv2d(3, width, 3, padding=1), nn.ReLU(), nn.Dropout(0.1))
+        self.head = nn.Linear(width, num_classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.inner(images).mean(dim=(2, 3)))
+
+
+def make_pictures(count: int, seed: int = 0) -> list[tuple[Image.Image, int]]:
+    """Noisy squares of 8 x 8, red, green or blue."""
+    generator = torch.Generator().manual_seed(seed)
+    pictures = []
+    for i in range(count):
+        pixels = torch.rand(8, 8, 3, generator=generator) * 150
+        pixels[..., i % 3] += 100
+        pictures.append((Image.fromarray(pixels.byte().numpy()), i % 3))
+    return pictures
+
+
+@pytest.fixture
+def tiny_image_network() -> type[TinyImageNetwork]:
+    return TinyImageNetwork
+
+
+@pytest.fixture
+def pictures() -> list[tuple[Image.Image, int]]:
+    return make_pictures(30)

@@ -68,3 +68,20 @@ def test_json_that_fails_leaves_the_old(tmp_path):
         write_json(path, {"a": object()})
     assert json.loads(path.read_text()) == {"a": 1}
     assert [file.name for file in tmp_path.iterdir()] == ["a.json"]
+
+
+def test_notes_may_change_and_every_start_is_a_command(tmp_path):
+    run = RunFolder(tmp_path / "run")
+    run.open(SETTINGS, command=["python", "a.py"], notes={"torch": "2.9"})
+    run.open(SETTINGS, command=["python", "a.py", "--resume"], resume=True, notes={"torch": "3"})
+    assert json.loads(run.config.read_text()) == SETTINGS | {"notes": {"torch": "2.9"}}
+    assert run.command.read_text() == "python a.py\npython a.py --resume\n"
+
+
+def test_what_is_said_is_kept(tmp_path, capsys):
+    run = RunFolder(tmp_path)
+    run.say("one")
+    run.say("two")
+    assert run.log.read_text() == capsys.readouterr().out == "one\ntwo\n"
+    run.open(SETTINGS, command=["python"])
+    assert not run.log.exists()

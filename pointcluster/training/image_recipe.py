@@ -1,0 +1,134 @@
+"""How image networks are trained: one table of settings, and the arguments that change them."""
+
+from __future__ import annotations
+
+import argparse
+from dataclasses import Field, dataclass, field, fields, replace
+from typing import Any
+
+from pointcluster.training.arguments import Parser, number
+from pointcluster.training.run_folder import RunError
+
+_count, _natural = number(int, 1), number(int, 0)
+_positive, _part = number(float, 0), number(float, 0, 1)
+
+
+def _setting(default: Any, type: Any, help: str, **options: Any) -> Any:
+    return field(default=default, metadata={"type": type, "help": help, **options})
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecipe:
+    """Settings that decide how a network of images is trained.
+
+    The defaults are the published recipe for ImageNet (Ma et al., "Image as Set of Points",
+    section 4.1), with the schedule's two ends as in its program.
+    """
+
+    model: str = _setting("coc_tiny", str, "network")
+    drop_path: float = _setting(0.1, number(float, 0, 0.99), "highest rate of stochastic depth")
+    batch_size: int = _setting(128, _count, "images a step and process")
+    accumulate: int = _setting(1, _count, "steps whose gradients are added up before an update")
+    epochs: int = _setting(300, _count, "how often each training image is seen in the schedule")
+    cooldown_epochs: int = _setting(10, _natural, "epochs after it, at the lowest learning rate")
+    warmup_epochs: int = _setting(5, _natural, "epochs of it in which the learning rate rises")
+    schedule: str = _setting(
+        "epoch", str, "the learning rate changes once an epoch or a step", choices=("epoch", "step")
+    )
+    lr: float = _setting(1e-3, _positive, "highest learning rate of AdamW at --lr-batch images")
+    lr_batch: int = _setting(
+        1024, _count, "images an update at which --lr holds; it grows in proportion"
+    )
+    min_lr: float = _setting(1e-6, _positive, "learning rate at the end")
+    warmup_lr: float = _setting(1e-6, _positive, "learning rate at the start")
+    weight_decay: float = _setting(0.05, _positive, "of matrices only")
+    clip_grad: float = _setting(0.0, _positive, "highest norm of all gradients together; 0: any")
+    label_smoothing: float = _setting(
+        0.1, _part, "part of the target that is spread over all classes"
+    )
+    mixup: float = _setting(0.8, _positive, "alpha of mixup; 0: none")
+    cutmix: float = _setting(1.0, _positive, "alpha of CutMix; 0: none")
+    crop: str = _setting(
+        "resized",
+        str,
+        "resized: a part of the image, scaled to the input; shifted: all of it, a little aside",
+        choices=("resized", "shifted"),
+    )
+    auto_augment: str = _setting("rand-m9-mstd0.5-inc1", str, "timm's name of a policy; none: none")
+    random_erasing: float = _setting(0.25, _part, "share of the images with a part erased")
+    ema: float = _setting(
+        0.0,
+        number(float, 0, 1),
+        "decay of a moving average of the weights, such as 0.9998, which is then what is tested "
+        "and saved; 0: none",
+    )
+
+    def __post_init__(self) -> None:
+        if (self.mixup or self.cutmix) and self.batch_size % 2:
+            raise RunError(f"--batch-size is {self.batch_size}: mixup and CutMix take an even one")
+        if self.warmup_epochs > self.epochs + self.cooldown_epochs:
+            raise RunError(
+                f"--warmup-epochs is {self.warmup_epochs}, more than all "
+                f"{self.epochs + self.cooldown_epochs} epochs"
+            )
+
+    @property
+    def all_epochs(self) -> int:
+        """Epochs with the cool-down."""
+        return self.epochs + self.cooldown_epochs
+
+
+RECIPES = {
+    "ImageNet": ImageRecipe(),
+    "Fashion-MNIST": ImageRecipe(
+        model="coc_micro",
+        drop_path=0.0,
+        batch_size=64,
+        epochs=30,
+        cooldown_epochs=0,
+        warmup_epochs=1,
+        schedule="step",
+        lr=2e-3,
+        lr_batch=64,
+        mixup=0.0,
+        cutmix=0.0,
+        crop="shifted",
+        auto_augment="none",
+        random_erasing=0.0,
+    ),
+}
+
+
+def add_recipe_arguments(parser: Parser, recipes: dict[str, ImageRecipe] = RECIPES) -> None:
+    """Add one argument for each setting of a recipe; ``None`` where it is not given.
+
+    Args:
+        parser: Gets a group of arguments.
+        recipes: By name; the help shows their values side by side.
+    """
+    group = parser.add_argument_group(
+        "recipe", f"in brackets: the defaults for {' | '.join(recipes)}"
+    )
+    for item in fields(ImageRecipe):
+        values = list(dict.fromkeys(str(getattr(recipe, item.name)) for recipe in recipes.values()))
+        group.add_argument(
+            _flag(item),
+            type=item.metadata["type"],
+            choices=item.metadata.get("choices"),
+            metavar="NAME" if item.type == "str" else "X" if item.type == "float" else "N",
+            help=f"{item.metadata['help']} ({' | '.join(values)})",
+        )
+
+
+def chosen_recipe(args: argparse.Namespace, base: ImageRecipe) -> ImageRecipe:
+    """A recipe with the settings that were given on the command line.
+
+    Raises:
+        RunError: Settings do not fit together.
+    """
+    given = {item.name: getattr(args, item.name) for item in fields(ImageRecipe)}
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
+
+
+def _flag(item: Field) -> str:
+    return "--" + item.name.replace("_", "-")

@@ -1,0 +1,24 @@
+"""Packages that only some programs need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+@contextmanager
+def installed_by(extra: str) -> Iterator[None]:
+    """Says how to install what an import inside the block misses.
+
+    Args:
+        extra: The extra of this library that brings it, such as ``"image"``.
+
+    Raises:
+        ImportError: A package is not there.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        raise ImportError(
+            f"{error.name} is not installed: pip install 'pointcluster[{extra}]'", name=error.name
+        ) from error

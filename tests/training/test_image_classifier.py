@@ -1,0 +1,248 @@
+from __future__ import annotations
+
+import copy
+import csv
+import dataclasses
+
+import lightning
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+from pointcluster.training import (
+    ImageClassifier,
+    ImageDataModule,
+    ImageRecipe,
+    RunError,
+    evaluate,
+    fit_and_test,
+)
+
+CLASSES = ["red", "green", "blue"]
+RECIPE = ImageRecipe(
+    batch_size=4, epochs=3, cooldown_epochs=1, warmup_epochs=1, lr=0.05, lr_batch=4, ema=0.9
+)
+UPDATES = 5  # of an epoch: 21 training pictures, 4 a batch
+
+
+def to_tensor(image):
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+
+
+def noisy(image):
+    return to_tensor(image) + 0.1 * torch.randn(3, 8, 8)
+
+
+class KilledAt(lightning.Callback):
+    """Ends the run in the middle of an epoch."""
+
+    def __init__(self, epoch):
+        self.epoch = epoch
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        if trainer.current_epoch == self.epoch and batch_idx == 1:
+            raise RuntimeError("killed")
+
+
+class Notes(lightning.Callback):
+    """Keeps the learning rate and the weights of every step."""
+
+    def __init__(self):
+        self.rates, self.weights = [], []
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx):
+        self.rates.append(trainer.optimizers[0].param_groups[0]["lr"])
+        self.weights.append(copy.deepcopy(module.model.state_dict()))
+
+
+@pytest.fixture
+def run(tmp_path, tiny_image_network, pictures):
+    def run(name, recipe=RECIPE, *, width=8, workers=0, **options):
+        torch.manual_seed(5)
+        classifier = ImageClassifier(
+            tiny_image_network(width=width), CLASSES, recipe=recipe, data_config={}, seed=5
+        )
+        data = ImageDataModule(
+            pictures[:21],
+            pictures[21:],
+            train_transform=noisy,
+            test_transform=to_tensor,
+            batch_size=recipe.batch_size,
+            num_workers=workers,
+            seed=5,
+        )
+        metrics = fit_and_test(
+            classifier,
+            data,
+            folder=tmp_path / name,
+            epochs=recipe.all_epochs,
+            accelerator="cpu",
+            accumulate=recipe.accumulate,
+            **options,
+        )
+        return classifier, metrics
+
+    return run
+
+
+def equal(first, second):
+    return first.keys() == second.keys() and all(torch.equal(first[k], second[k]) for k in first)
+
+
+@pytest.mark.parametrize("schedule", ["epoch", "step"])
+def test_killed_and_resumed_equals_uninterrupted(run, tmp_path, schedule):
+    recipe = dataclasses.replace(RECIPE, schedule=schedule)
+    straight, metrics = run("straight", recipe)
+    with pytest.raises(RuntimeError, match="killed"):
+        run("resumed", recipe, callbacks=(KilledAt(2),))
+    checkpoint = torch.load(tmp_path / "resumed/checkpoints/last.ckpt", weights_only=True)
+    assert checkpoint["epoch"] == 1  # counted from 0: two whole epochs
+    torch.rand(7)  # the resumed process has another random state
+    resumed, again = run("resumed", recipe, resume=True)
+    assert again == metrics
+    assert equal(straight.state_dict(), resumed.state_dict())
+    with open(tmp_path / "resumed/metrics.csv", newline="") as file:
+        assert [float(row["epoch"]) for row in csv.DictReader(file)] == [1, 2, 3, 4]
+
+
+def test_workers_change_nothing(run):
+    first, _ = run("none")
+    second, _ = run("one", workers=1)
+    assert equal(first.state_dict(), second.state_dict())
+
+
+def test_schedule_by_epoch(run):
+    notes = Notes()
+    run("a", callbacks=(notes,))
+    # timm's: a line from the first rate, a cosine over all three epochs, then the lowest
+    expected = [1e-6, *(1e-6 + (0.05 - 1e-6) * part for part in (0.75, 0.25)), 1e-6]
+    assert notes.rates[::UPDATES] == pytest.approx(expected)
+    assert notes.rates == [rate for rate in notes.rates[::UPDATES] for _ in range(UPDATES)]
+
+
+def test_schedule_by_step_and_accumulation(run):
+    notes = Notes()
+    recipe = dataclasses.replace(RECIPE, schedule="step", accumulate=2)
+    run("a", recipe, callbacks=(notes,))
+    first = notes.rates[:UPDATES]  # two steps an update, and one update of a single step
+    assert first == pytest.approx([1e-6 + (0.1 - 1e-6) * k / 3 for k in (0, 0, 1, 1, 2)])
+    same = [equal(*pair) for pair in zip(notes.weights, notes.weights[1:], strict=False)]
+    assert same[: UPDATES - 1] == [False, True, False, False]  # updates after steps 2, 4 and 5
+
+
+def test_learning_rate_grows_with_the_images_of_an_update(run):
+    recipe = dataclasses.replace(RECIPE, warmup_epochs=0, lr_batch=16, accumulate=3)
+    notes = Notes()
+    run("a", recipe, callbacks=(notes,))
+    assert notes.rates[0] == pytest.approx(0.05 * 12 / 16)
+
+
+def test_average_of_the_weights(run):
+    notes = Notes()
+    classifier, _ = run("a", callbacks=(notes,))
+    expected = notes.weights[0]["head.weight"]
+    for weights in notes.weights[1:]:
+        expected = 0.9 * expected + 0.1 * weights["head.weight"]
+    torch.testing.assert_close(classifier.evaluated().head.weight, expected)
+    assert classifier.evaluated() is not classifier.model
+    plain, _ = run("b", dataclasses.replace(RECIPE, ema=0.0))
+    assert plain.evaluated() is plain.model
+    # the average does not change what is trained, and is what is tested
+    assert equal(plain.model.state_dict(), classifier.model.state_dict())
+
+
+def test_biases_and_scales_do_not_decay(tiny_image_network):
+    classifier = ImageClassifier(
+        tiny_image_network(), CLASSES, recipe=RECIPE, data_config={}, seed=0
+    )
+    classifier.trainer = lightning.Trainer(accelerator="cpu", logger=False, max_epochs=4)
+    classifier.trainer.fit_loop.epoch_loop.max_steps = 20
+    optimizer = classifier.configure_optimizers()
+    decay = {
+        parameter: group["weight_decay"]
+        for group in optimizer.param_groups
+        for parameter in group["params"]
+    }
+    for parameter in classifier.model.parameters():
+        assert decay.pop(parameter) == (0.05 if parameter.ndim > 1 else 0.0)
+    assert not decay  # the average is not trained
+
+
+def test_mixup_mixes_pictures_and_smoothed_targets(tiny_image_network):
+    classifier = ImageClassifier(
+        tiny_image_network(), CLASSES, recipe=RECIPE, data_config={}, seed=0
+    )
+    seen = {}
+
+    def network(images):
+        seen["images"] = images.clone()
+        return torch.zeros(len(images), 3).log_softmax(1)
+
+    classifier.model = torch.nn.Module()
+    classifier.model.forward = network
+    classifier.log = lambda *arguments, **options: None
+    classifier.__class__ = type(
+        "At", (ImageClassifier,), {"current_epoch": 0, "global_rank": 0, "global_step": 0}
+    )
+    images = torch.eye(4).reshape(4, 4, 1, 1).expand(4, 4, 8, 8).clone()
+    loss = classifier.training_step((images.clone(), torch.tensor([0, 1, 2, 0])), 3)
+    torch.testing.assert_close(loss, torch.tensor(3.0).log())  # of any target that adds up to 1
+    mixed = seen["images"].mean((2, 3))
+    assert not torch.equal(seen["images"], images)
+    torch.testing.assert_close(mixed.sum(1), torch.ones(4))
+    torch.testing.assert_close(mixed, mixed.flip(0, 1))  # each with its mirror in the batch
+    again = classifier.training_step((images.clone(), torch.tensor([0, 1, 2, 0])), 3)
+    assert torch.equal(again, loss) and torch.equal(seen["images"].mean((2, 3)), mixed)
+    classifier.training_step((images.clone(), torch.tensor([0, 1, 2, 0])), 4)
+    assert not torch.equal(seen["images"].mean((2, 3)), mixed)
+
+
+def test_without_mixup_the_target_is_smoothed(tiny_image_network, pictures):
+    recipe = dataclasses.replace(RECIPE, mixup=0.0, cutmix=0.0)
+    classifier = ImageClassifier(
+        tiny_image_network(), CLASSES, recipe=recipe, data_config={}, seed=0
+    ).eval()
+    classifier.log = classifier.log_dict = lambda *arguments, **options: None
+    images = torch.stack([to_tensor(image) for image, _ in pictures[:4]])
+    y = torch.tensor([label for _, label in pictures[:4]])
+    logits = classifier(images)
+    expected = F.cross_entropy(logits, y, label_smoothing=0.1)
+    torch.testing.assert_close(classifier.training_step((images, y), 0), expected)
+
+
+def test_top5_counts_the_five_best(tiny_image_network, pictures):
+    torch.manual_seed(0)
+    model = tiny_image_network(num_classes=8)
+    names = [str(i) for i in range(8)]
+    classifier = ImageClassifier(model, names, recipe=RECIPE, data_config={}, seed=0)
+    data = ImageDataModule(
+        [], pictures, train_transform=noisy, test_transform=to_tensor, batch_size=7
+    )
+    metrics = evaluate(classifier, data, accelerator="cpu")
+    with torch.no_grad():
+        order = model.eval()(torch.stack([to_tensor(i) for i, _ in pictures])).argsort(1).flip(1)
+    y = torch.tensor([label for _, label in pictures])[:, None]
+    assert metrics["test_accuracy"] == pytest.approx(float((order[:, :1] == y).float().mean()))
+    top5 = float((order[:, :5] == y).any(1).float().mean())
+    assert metrics["test_top5_accuracy"] == pytest.approx(top5)
+    assert 0 < top5 < 1
+
+
+def test_learns(run):
+    recipe = dataclasses.replace(RECIPE, epochs=8, ema=0.0, mixup=0.0, cutmix=0.0)
+    _, metrics = run("a", recipe, clip_grad=5.0)
+    assert metrics["test_accuracy"] > 0.8
+    assert "test_top5_accuracy" not in metrics  # of three classes
+
+
+def test_limited_batches(run):
+    notes = Notes()
+    run("a", callbacks=(notes,), limit_batches=2)
+    assert len(notes.rates) == 2 * RECIPE.all_epochs
+
+
+def test_checkpoint_of_another_network(run):
+    run("a")
+    with pytest.raises(RunError, match="another network.*'width': 8.*'width': 4"):
+        run("a", width=4, resume=True)

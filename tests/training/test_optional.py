@@ -1,0 +1,17 @@
+from __future__ import annotations
+
+import pytest
+
+from pointcluster.training import installed_by
+
+
+def test_names_the_package_and_the_command():
+    message = "no_such_package is not installed: pip install 'pointcluster\\[image\\]'"
+    with pytest.raises(ImportError, match=message), installed_by("image"):
+        import no_such_package  # noqa: F401
+
+
+def test_what_is_there_is_imported():
+    with installed_by("image"):
+        import timm
+    assert timm.__version__
