@@ -30,8 +30,9 @@ BELOW = {
     "datasets": {"geometry", "transforms"},
     "nn": {"geometry"},
     "models": {"geometry", "nn"},
+    "timm": {"models"},
     "viz": {"geometry", "nn", "models", "datasets", "transforms"},
-    "training": {"geometry", "nn", "models", "datasets", "transforms", "viz"},
+    "training": {"geometry", "nn", "models", "datasets", "transforms", "timm", "viz"},
 }
 # The lower packages also keep to few libraries.
 LIBRARIES = {
@@ -40,8 +41,9 @@ LIBRARIES = {
 }
 # Heavy or optional: loaded by what needs them, when it runs.
 ON_DEMAND = {
-    "fpsample", "gradio", "h5py", "lightning", "matplotlib", "open3d", "pytorch_lightning",
-    "tensorboard", "timm", "torch_cluster", "torchmetrics", "trimesh",
+    "PIL", "fpsample", "gradio", "h5py", "huggingface_hub", "lightning", "matplotlib", "onnx",
+    "open3d", "pytorch_lightning", "skimage", "tensorboard", "timm", "torch_cluster",
+    "torchmetrics", "torchvision", "trimesh",
 }  # fmt: skip
 
 
@@ -73,7 +75,7 @@ def calls(path: Path) -> Iterator[ast.Call]:
 def python(code: str, cwd: Path) -> subprocess.CompletedProcess:
     """Run code in a fresh interpreter, elsewhere; a warning is an error, but for PyG's own."""
     ignored = [
-        "ignore:`torch.jit.script` is deprecated:DeprecationWarning",
+        "ignore:`torch.jit.script` is deprecated",
         "ignore:'torch-cluster' is no longer necessary:DeprecationWarning",
     ]
     code = f"import sys\nsys.path.insert(0, {str(ROOT)!r})\n{code}"
