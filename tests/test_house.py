@@ -36,13 +36,15 @@ BELOW = {
 }
 # The lower packages also keep to few libraries.
 LIBRARIES = {
-    "geometry": {"torch", "torch_geometric", "numpy", "scipy", "fpsample", "torch_cluster"},
+    "geometry": {
+        "torch", "torch_geometric", "numpy", "scipy", "numba", "fpsample", "torch_cluster",
+    },
     "nn": {"torch", "torch_geometric", "numpy"},
-}
+}  # fmt: skip
 # Heavy or optional: loaded by what needs them, when it runs.
 ON_DEMAND = {
-    "PIL", "fpsample", "gradio", "h5py", "huggingface_hub", "lightning", "matplotlib", "onnx",
-    "open3d", "pytorch_lightning", "skimage", "tensorboard", "timm", "torch_cluster",
+    "PIL", "fpsample", "gradio", "h5py", "huggingface_hub", "lightning", "matplotlib", "numba",
+    "onnx", "open3d", "pytorch_lightning", "skimage", "tensorboard", "timm", "torch_cluster",
     "torchmetrics", "torchvision", "trimesh",
 }  # fmt: skip
 
@@ -151,7 +153,7 @@ model = create_model("point_coc_tiny", num_classes=5).eval()
 logits = model(Batch.from_data_list(clouds))
 assert logits.shape == (2, 5) and logits.isfinite().all()
 here = {{backend.name for backend in pointcluster.backends() if backend.available}}
-assert "torch" in here and not here & {{"torch-cluster", "pyg-lib"}}, here
+assert "torch" in here and not here & {{"torch-cluster", "pyg-lib", "numba"}}, here
 """
     done = python(code, tmp_path)
     assert done.returncode == 0, done.stderr

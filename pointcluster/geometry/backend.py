@@ -7,7 +7,7 @@ import importlib.util
 from importlib import metadata
 from typing import NamedTuple
 
-BACKENDS = ("torch-cluster", "pyg-lib", "kdtree", "torch")
+BACKENDS = ("torch-cluster", "pyg-lib", "numba", "kdtree", "torch")
 """Names that `backend=` takes besides `"auto"`, in the order of `backends()`."""
 
 
@@ -84,7 +84,7 @@ def available(backend: str) -> bool:
         return extension("torch_cluster")[0]
     if backend == "pyg-lib":
         return pyg_lib()[0]
-    return True
+    return backend != "numba" or extension("numba")[0]
 
 
 def choose(backend: str, automatic: str) -> str:
@@ -99,8 +99,11 @@ def choose(backend: str, automatic: str) -> str:
     if backend not in BACKENDS:
         raise ValueError(f"backend must be 'auto' or one of {list(BACKENDS)}, found {backend!r}")
     if not available(backend):
-        why = extension("torch_cluster")[1] if backend == "torch-cluster" else pyg_lib()[1]
-        how = "pip install --no-build-isolation torch-cluster" * (backend == "torch-cluster")
+        why = pyg_lib()[1] if backend == "pyg-lib" else extension(backend.replace("-", "_"))[1]
+        how = {
+            "torch-cluster": "pip install --no-build-isolation torch-cluster",
+            "numba": "pip install 'pointcluster[fast]'",
+        }.get(backend)
         raise ModuleNotFoundError(
             f"backend {backend!r} cannot be used: {why}." + (f" To get it: {how}" if how else "")
         )
@@ -115,8 +118,12 @@ def backends() -> Backends:
     """
     has_cluster, cluster = extension("torch_cluster")
     has_pyg, pyg = pyg_lib()
+    has_numba, numba = extension("numba")
     has_fpsample, fpsample = extension("fpsample")
     anchors = f"fpsample {fpsample}" if has_fpsample else "NumPy (fpsample is not installed)"
+    cpu = ("knn (CPU)", "fps (CPU)")
+    small = tuple(f"{service[:-1]}, small clouds)" for service in cpu)
+    large = tuple(f"{service[:-1]}, large clouds)" for service in cpu)
     gpu = "torch-cluster" if has_cluster else "pyg-lib" if has_pyg else None
     extra = ("knn (GPU)", "fps (GPU)")
     return Backends(
@@ -134,16 +141,21 @@ def backends() -> Backends:
                 pyg + ("; second to torch-cluster" if has_pyg and has_cluster else ""),
             ),
             Backend(
+                "numba",
+                has_numba,
+                cpu if has_numba else (),
+                f"{numba}; loops compiled when they first run" if has_numba else numba,
+            ),
+            Backend(
                 "kdtree",
                 True,
-                ("knn (CPU)", "fps (CPU)"),
-                f"scipy {installed('scipy')} for neighbours, the fastest from some hundred points "
-                f"a cloud; {anchors} for anchors",
+                large if has_numba else cpu,
+                f"scipy {installed('scipy')} for neighbours; {anchors} for anchors",
             ),
             Backend(
                 "torch",
                 True,
-                ("knn (CPU, small clouds)", "fps (CPU, small clouds)") + (() if gpu else extra),
+                (() if has_numba else small) + (() if gpu else extra),
                 "plain tensors on any device; many small clouds in one go",
             ),
         )

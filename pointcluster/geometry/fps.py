@@ -21,11 +21,11 @@ from pointcluster.geometry.distance import (
     starts_of,
     take,
 )
-from pointcluster.geometry.threads import threads_for_searches
+from pointcluster.geometry.threads import in_parts, threads_for_searches
 
 BUCKETS_FROM, BUCKETS_FROM_COMPILED = 24_000, 150_000
 """From this many points a cloud on, skipping far buckets beats looking at every point (CPU), in
-NumPy and in `fpsample`."""
+NumPy, and in Numba or `fpsample`."""
 SAMPLING_KERNEL_FROM = 97
 """From this many points a cloud on, a compiled kernel beats all clouds at once in plain torch
 (GPU)."""
@@ -116,6 +116,8 @@ def sample(
     starts = starts_of(sizes)
     asked = backend
     backend = choose(backend, _automatic(pos, sizes))
+    if backend == "numba":
+        return _compiled(pos.cpu(), nums, sizes, first).to(pos.device)
     out: list[Tensor | None] = [None] * len(sizes)
     for clouds in of_like_size([n if m else 0 for n, m in zip(sizes, nums, strict=True)]):
         n = max(sizes[c] for c in clouds)
@@ -143,7 +145,8 @@ def sample(
 
 def _automatic(pos: Tensor, sizes: Sequence[int]) -> str:
     if pos.device.type == "cpu":
-        return "kdtree"
+        many = max(sizes, default=0) >= BUCKETS_FROM_COMPILED
+        return "numba" if not many and available("numba") else "kdtree"
     if pos.device.type == "cuda" and max(sizes, default=0) >= SAMPLING_KERNEL_FROM:
         for name in ("torch-cluster", "pyg-lib"):
             if available(name):
@@ -221,6 +224,27 @@ def _rows_numpy(
         nearest.reshape(-1)[chosen] = -1
         nearest.argmax(axis=1, out=pick)
     return np.ascontiguousarray(picks.T)
+
+
+# Compiled loops, on the CPU ----------------------------------------------------------------------
+
+
+def _compiled(
+    pos: Tensor, nums: Sequence[int], sizes: Sequence[int], first: Sequence[int]
+) -> Tensor:
+    from pointcluster.geometry.loops import farthest
+
+    axes = np.ascontiguousarray(pos.numpy().T)
+    starts, first_ = np.array(starts_of(sizes)), np.array(first, np.int64)
+    pick_starts = np.array(starts_of([min(m, n) for m, n in zip(nums, sizes, strict=True)]))
+    out = np.empty(pick_starts[-1], np.int64)
+    whole = np.empty(0, f"i{axes.itemsize}")
+
+    def some(begin: int, end: int) -> None:
+        farthest(axes, starts, first_, pick_starts, begin, end, out, whole)
+
+    in_parts(some, len(sizes), sum(n * m for n, m in zip(sizes, nums, strict=True)))
+    return torch.from_numpy(out)
 
 
 # One cloud, on the CPU ---------------------------------------------------------------------------

@@ -21,13 +21,15 @@ from pointcluster.geometry.distance import (
     starts_of,
     take,
 )
-from pointcluster.geometry.threads import in_threads, thread_count, threads_for_searches
+from pointcluster.geometry.threads import in_parts, in_threads, thread_count, threads_for_searches
 
 ALL_PAIRS_UP_TO, AND_A_NEIGHBOUR = 128, 16
 """Up to this many points a cloud, and as many more for each neighbour looked for, comparing all
 pairs beats building a tree (CPU)."""
 SEARCH_KERNEL_FROM = 193
 """From this many points a cloud on, a compiled kernel beats comparing all pairs (GPU)."""
+COMPILED_UP_TO, AND_A_NEIGHBOUR_MORE = 256, 64
+"""The same in compiled loops."""
 MANY_AXES = 8
 """Above this many axes a KD-tree visits most of its leaves and comparing all pairs is faster."""
 KERNEL_NEIGHBOURS = 100
@@ -108,6 +110,8 @@ def search(
         if pos.device.type == "cpu":
             return _all_pairs_numpy(pos, query, k, sizes, query_sizes)
         return _all_pairs(pos, query, k, sizes, query_sizes)
+    if backend == "numba":
+        return _compiled(pos.cpu(), query.cpu(), k, sizes, query_sizes).to(pos.device)
     if backend == "kdtree":
         index = _kd_trees(pos.cpu(), query.cpu(), k, sizes, query_sizes)
         return index.to(pos.device)
@@ -116,8 +120,12 @@ def search(
 
 def _automatic(pos: Tensor, k: int, sizes: Sequence[int]) -> str:
     if pos.device.type == "cpu":
+        many_axes = pos.size(1) > MANY_AXES
+        few = max(sizes) <= COMPILED_UP_TO + AND_A_NEIGHBOUR_MORE * k
+        if (few or many_axes) and available("numba"):
+            return "numba"
         few = max(sizes) <= ALL_PAIRS_UP_TO + AND_A_NEIGHBOUR * k
-        return "torch" if few or pos.size(1) > MANY_AXES else "kdtree"
+        return "torch" if few or many_axes else "kdtree"
     if pos.device.type == "cuda" and max(sizes) >= SEARCH_KERNEL_FROM:
         for name in ("torch-cluster", "pyg-lib"):
             if available(name):
@@ -246,6 +254,25 @@ def _smallest_numpy(d: np.ndarray, k: int) -> np.ndarray:
     column[row, place] = flat - row * width
     order = stable_order(torch.from_numpy(value))[:, :k].numpy()
     return np.take_along_axis(column, order, axis=1)
+
+
+# All pairs, in compiled loops on the CPU ---------------------------------------------------------
+
+
+def _compiled(
+    pos: Tensor, query: Tensor, k: int, sizes: Sequence[int], query_sizes: Sequence[int]
+) -> Tensor:
+    from pointcluster.geometry.loops import nearest
+
+    axes, q = np.ascontiguousarray(pos.numpy().T), np.ascontiguousarray(query.numpy())
+    starts, query_starts = np.array(starts_of(sizes)), np.array(starts_of(query_sizes))
+    out = np.empty((len(q), k), np.int64)
+
+    def some(begin: int, end: int) -> None:
+        nearest(axes, q, k, starts, query_starts, begin, end, out)
+
+    in_parts(some, len(q), sum(n * m for n, m in zip(sizes, query_sizes, strict=True)))
+    return torch.from_numpy(out)
 
 
 # KD-trees, on the CPU --------------------------------------------------------------------------

@@ -7,10 +7,14 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import TypeVar
 
 import torch
 
+PARTS_A_THREAD, STEPS_A_PART = 4, 1_000_000
+"""Parts that a thread gets of the work, as threads are not equally fast; and what makes a part
+worth its call, a millisecond or so."""
 Item = TypeVar("Item")
 _given = threading.local()
 
@@ -33,6 +37,19 @@ def in_threads(work: Callable[[Item], None], items: Sequence[Item]) -> None:
         return
     with ThreadPoolExecutor(threads) as pool:
         list(pool.map(work, items))
+
+
+def in_parts(work: Callable[[int, int], None], count: int, steps: int) -> None:
+    """Call `work(begin, end)` for parts of `range(count)`, several for each thread there is.
+
+    For compiled loops of `steps` steps in all: of few, one thread is through before another begins.
+    """
+    parts = min(count, PARTS_A_THREAD * thread_count(), steps // STEPS_A_PART)
+    if thread_count() == 1 or parts < 2:
+        work(0, count)
+        return
+    ends = [count * i // parts for i in range(parts + 1)]
+    in_threads(lambda part: work(*part), list(pairwise(ends)))
 
 
 @contextmanager
