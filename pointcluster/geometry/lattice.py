@@ -215,7 +215,10 @@ def _build(h: int, w: int, fold: int, centers: int, device: torch.device) -> Lat
     return LatticeGeometry((h, w), (len(rows) - 1, len(cols) - 1), centers, order, tuple(parts))
 
 
-_remembered = lru_cache(maxsize=256)(_build)
+@lru_cache(maxsize=256)
+def _remembered(h: int, w: int, fold: int, centers: int, device: torch.device) -> LatticeGeometry:
+    with torch.inference_mode(False):  # whoever asks first: training may ask next
+        return _build(h, w, fold, centers, device)
 
 
 def lattice_hierarchy(

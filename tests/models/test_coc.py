@@ -321,3 +321,12 @@ def test_pictures_that_do_not_fit():
     outside.extent = (28, 28)
     with pytest.raises(ValueError, match=r"between -0.5 and 0.5"):
         model(outside)
+
+
+def test_trains_after_it_was_used_in_inference_mode():
+    model = create_model("coc_micro", num_classes=3, in_channels=1)
+    images = torch.rand(2, 1, 22, 26)  # a size that nothing else has asked for
+    with torch.inference_mode():
+        model.eval()(images)
+    model.train()(images).sum().backward()
+    assert model.head.weight.grad.abs().sum() > 0
