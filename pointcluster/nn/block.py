@@ -111,45 +111,53 @@ class ContextClusterBlock(nn.Module):
             check_features(x, len(batch), self.cluster.fv.weight, batch.device)
             clouds = (batch, geometry.batch_size, geometry.cloud_size)
         y = self.norm1(x, *clouds)
-        found = None
-        if return_clusters:
-            y, found = self.cluster(y, geometry, return_clusters=True)
+        keep = self.drop_path.draw(clouds[1], x)
+        if keep is None:
+            x, found = self.cluster.add_to(
+                x, y, geometry, scale=self.scale1, return_clusters=return_clusters
+            )
         else:
-            y = self.cluster(y, geometry)
-        x = self._add(x, y, self.scale1, *clouds)
-        x = self._add(x, self._mlp(self.norm2(x, *clouds)), self.scale2, *clouds)
+            y, found = self.cluster.add_to(None, y, geometry, return_clusters=return_clusters)
+            x = _add(x, y, self.scale1, keep, clouds[0])
+        y = self.norm2(x, *clouds)
+        keep = self.drop_path.draw(clouds[1], x)
+        if keep is None and self._lean(x):
+            x = self._lean_mlp(y, x)
+        else:
+            y = self._lean_mlp(y) if self._lean(x) else self.mlp(y)
+            x = _add(x, y, self.scale2, keep, clouds[0])
         return x if found is None else (x, found)
 
-    def _add(
-        self,
-        x: Tensor,
-        y: Tensor,
-        scale: Tensor | None,
-        batch: Tensor | None,
-        batch_size: int,
-        cloud_size: int | None,
-    ) -> Tensor:
-        """Add a branch, scaled, and left out for some clouds: in one pass over the points."""
-        keep = self.drop_path.draw(batch_size, x)
-        if keep is None:
-            return x + y if scale is None else torch.addcmul(x, y, scale.to(y.dtype))
-        factor = keep[:, None] if scale is None else keep[:, None] * scale.to(y.dtype)  # [B, C]
-        if cloud_size is None:
-            return torch.addcmul(x, y, factor[batch])
-        shape = (batch_size, cloud_size, -1)
-        return torch.addcmul(x.view(shape), y.view(shape), factor[:, None]).view_as(x)
-
-    def _mlp(self, x: Tensor) -> Tensor:
-        """The MLP; in training without the memory for what its activation gives."""
-        first, last = self.mlp[0], self.mlp[3]
+    def _lean(self, x: Tensor) -> bool:
+        """Whether the MLP can do without the memory for what its activation gives."""
         dropout = self.training and self.mlp[2].p > 0
-        if dropout or torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type):
-            return self.mlp(x)
-        return _LeanMLP.apply(x, first.weight, first.bias, last.weight, last.bias)
+        compiled = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
+        return not (dropout or compiled)
+
+    def _lean_mlp(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
+        """The MLP, or the sum of other features and the scaled MLP, without a pass for it."""
+        first, last = self.mlp[0], self.mlp[3]
+        weight, bias = last.weight, last.bias
+        if onto is not None and self.scale2 is not None:
+            weight, bias = weight * self.scale2[:, None], bias * self.scale2
+        return _LeanMLP.apply(x, first.weight, first.bias, weight, bias, onto)
+
+
+def _add(
+    x: Tensor, y: Tensor, scale: Tensor | None, keep: Tensor | None, batch: Tensor | None
+) -> Tensor:
+    """Add a branch, scaled, and left out for some clouds: in one pass over the points."""
+    if keep is None:
+        return x + y if scale is None else torch.addcmul(x, y, scale.to(y.dtype))
+    factor = keep[:, None] if scale is None else keep[:, None] * scale.to(y.dtype)  # [B, C]
+    if batch is not None:
+        return torch.addcmul(x, y, factor[batch])
+    shape = (len(keep), -1, x.size(1))
+    return torch.addcmul(x.view(shape), y.view(shape), factor[:, None]).view_as(x)
 
 
 class _LeanMLP(torch.autograd.Function):
-    r"""$W_2 \operatorname{gelu}(W_1 x + b_1) + b_2$, some rows at a time.
+    r"""$r + W_2 \operatorname{gelu}(W_1 x + b_1) + b_2$, some rows at a time; $r$ may be left out.
 
     The hidden features are most of what training a block would have to keep, and on a CPU writing
     them to memory and back takes longer than working them out. So they are never there for all
@@ -168,7 +176,15 @@ class _LeanMLP(torch.autograd.Function):
         return max(1, -(-len(x) // max(1, parts)))
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor) -> Tensor:
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        w1: Tensor,
+        b1: Tensor,
+        w2: Tensor,
+        b2: Tensor,
+        onto: Tensor | None = None,
+    ) -> Tensor:
         ctx.save_for_backward(x, w1, b1, w2)
         step = _LeanMLP.rows(x, len(w1))
         y = x.new_empty(len(x), len(w2))
@@ -176,7 +192,12 @@ class _LeanMLP(torch.autograd.Function):
         for start in range(0, len(x), step):
             rows = x[start : start + step]
             h = torch.addmm(b1, rows, w1.t(), out=hidden[: len(rows)])
-            torch.addmm(b2, torch.ops.aten.gelu_(h), w2.t(), out=y[start : start + step])
+            torch.ops.aten.gelu_(h)
+            if onto is None:
+                torch.addmm(b2, h, w2.t(), out=y[start : start + step])
+            else:
+                torch.add(onto[start : start + step], b2, out=y[start : start + step])
+                y[start : start + step].addmm_(h, w2.t())
         return y
 
     @staticmethod
@@ -198,4 +219,5 @@ class _LeanMLP(torch.autograd.Function):
             to_w1.addmm_(a[:n].t(), rows)
             to_b1 += a[:n].sum(dim=0)
             torch.mm(a[:n], w1, out=to_x[start : start + step])
-        return to_x, to_w1, to_b1, to_w2, grad.sum(dim=0)
+        onto = grad if ctx.needs_input_grad[5] else None
+        return to_x, to_w1, to_b1, to_w2, grad.sum(dim=0), onto

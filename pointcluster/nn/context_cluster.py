@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
@@ -135,28 +136,58 @@ class ContextCluster(nn.Module):
         geometry = self.geometry(
             pos, batch, batch_size=batch_size, centers=centers, generator=generator
         )
+        y, clusters = self.add_to(None, x, geometry, return_clusters=return_clusters)
+        return y if clusters is None else (y, clusters)
+
+    def add_to(
+        self,
+        onto: Tensor | None,
+        x: Tensor,
+        geometry: ClusterGeometry | LatticeGeometry,
+        *,
+        scale: Tensor | None = None,
+        return_clusters: bool = False,
+    ) -> tuple[Tensor, Clusters | None]:
+        r"""Add the output for `x`, times a scale a channel, onto other features.
+
+        Where regions are slices this takes no pass over the points of its own: the scale goes into
+        the last linear map, and the sum into the product that dispatches.
+
+        Shapes:
+            - **onto**, **x:** $(N, C)$, **scale:** $(C)$
+            - **output:** $(N, C)$
+        """
+        proj: tuple[Tensor, Tensor] = (self.proj.weight, self.proj.bias)
+        if scale is not None:
+            proj = (proj[0] * scale[:, None], proj[1] * scale)
         if isinstance(geometry, LatticeGeometry):
-            return self._on_lattice(x, geometry, return_clusters)
+            return self._on_lattice(onto, x, geometry, proj, return_clusters)
         check_features(x, len(geometry.batch), self.fv.weight, geometry.batch.device)
-        x = x if geometry.order is None else x[geometry.order]
+        if geometry.order is not None:
+            x = x[geometry.order]
         if geometry.pool is None or geometry.region_size is None:
             y, index, similarity = self._in_segments(self.fv(x), geometry)
+            y = F.linear(y, *proj)
         else:
             repeats = geometry.repeats
             if repeats is not None:
                 repeats = repeats[0 if self.fuse is None else 1].view(-1, geometry.num_centers)
+            shape = (-1, geometry.region_size, x.size(1))
+            here = onto is not None and geometry.order is None
             y, index, similarity = self._in_slices(
-                x.view(-1, geometry.region_size, x.size(1)),
+                onto.view(shape) if here and onto is not None else None,
+                x.view(shape),
+                proj,
                 geometry.pool,
                 None,
                 repeats,
                 geometry.grouping,
             )
+            onto = None if here else onto
         if geometry.order is not None:
             y = torch.empty_like(y).index_copy(0, geometry.order, y)
-        if not return_clusters:
-            return y
-        return y, _clusters(index, similarity, geometry)
+        y = y if onto is None else onto + y
+        return y, _clusters(index, similarity, geometry) if return_clusters else None
 
     def geometry(
         self,
@@ -205,19 +236,31 @@ class ContextCluster(nn.Module):
         )
 
     def _on_lattice(
-        self, x: Tensor, geometry: LatticeGeometry, return_clusters: bool
-    ) -> Tensor | tuple[Tensor, Clusters]:
+        self,
+        onto: Tensor | None,
+        x: Tensor,
+        geometry: LatticeGeometry,
+        proj: tuple[Tensor, Tensor],
+        return_clusters: bool,
+    ) -> tuple[Tensor, Clusters | None]:
         """Regions of few shapes: all of one shape lie together, image by image."""
         n = geometry.num_points
         check_features(x, None if x.dim() == 2 and x.size(0) % n == 0 else n, self.fv.weight)
         image = x.view(-1, n, x.size(1))
+        under = None if onto is None else onto.view_as(image)
         parts, start = [], 0
         for part in geometry.parts:
             size = part.height * part.width
-            points = image.narrow(1, start, part.num_regions * size)
+            points, residual = (
+                None
+                if each is None
+                else each.narrow(1, start, part.num_regions * size).reshape(-1, size, x.size(1))
+                for each in (image, under)
+            )
+            assert points is not None
             repeats = None if part.repeats is None else part.repeats[None]
             y, index, s = self._in_slices(
-                points.reshape(-1, size, x.size(1)), part.pool[None], part.total, repeats, None
+                residual, points, proj, part.pool[None], part.total, repeats, None
             )
             parts.append([each.view(image.size(0), -1, each.size(-1)) for each in (y, index, s)])
             start += part.num_regions * size
@@ -227,31 +270,34 @@ class ContextCluster(nn.Module):
         )
         y = y.reshape_as(x)
         if not return_clusters:
-            return y
+            return y, None
         region, center = geometry.centers_of(image.size(0))
         index = region[:, None] * self.num_centers + index.reshape(-1, self.heads)
         return y, Clusters(index, s.detach().reshape(-1, self.heads), region, center)
 
     def _in_slices(
         self,
+        onto: Tensor | None,
         x: Tensor,
+        proj: tuple[Tensor, Tensor],
         pool: Tensor,
         count: Tensor | None,
         repeats: Tensor | None,
         grouping: Tensor | None,
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Regions of equal size [R, P, C]: each is a slice, each step a batched matrix product."""
-        fv, proj, score = self.fv, self.proj, (self.alpha, self.beta)
+        fv, score = self.fv, (self.alpha, self.beta)
         if self.fuse is None and self._lifting_pays():
             y, index, s = lifted_cluster(
                 x,
                 (fv.weight, fv.bias),
-                (proj.weight, proj.bias),
+                proj,
                 score,
                 pool,
                 count,
                 repeats,
                 self.heads,
+                onto,
             )
             return y.flatten(0, 1), index.flatten(0, 1), s.flatten(0, 1)
         points = fv(x)  # [R, P, 2 * H * c]
@@ -277,7 +323,8 @@ class ContextCluster(nn.Module):
         h = g + torch.matmul(own.mT, v)  # [R, H, M, c]
         h = h / (1 + own.sum(dim=-2)[..., None])
         y = torch.matmul(own, h).transpose(1, 2)  # [R, P, H, c]
-        y = self.proj(y.reshape(-1, self.heads * self.head_channels))
+        y = F.linear(y.reshape(-1, self.heads * self.head_channels), *proj)
+        y = y if onto is None else onto.flatten(0, 1) + y
         index, s = (each.transpose(1, 2).reshape(-1, self.heads) for each in (index, s))
         return y, index, s
 
@@ -318,7 +365,7 @@ class ContextCluster(nn.Module):
         h = g.reshape(slots, self.head_channels) + scatter(v, own, dim_size=slots, reduce="sum")
         h = h / (1 + scatter(weight, own, dim_size=slots, reduce="sum"))
         y = weight * h[own]
-        return self.proj(y.view(n, self.heads * self.head_channels)), index, s
+        return y.view(n, self.heads * self.head_channels), index, s
 
 
 def check_features(

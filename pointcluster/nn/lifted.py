@@ -18,6 +18,7 @@ def lifted_cluster(
     count: Tensor | None,
     repeats: Tensor | None,
     heads: int,
+    onto: Tensor | None = None,
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Propose, assign, aggregate and dispatch, all regions at once.
 
@@ -44,9 +45,10 @@ def lifted_cluster(
         count: What to divide by to make it a mean.
         repeats: Centres that take no point.
         heads: Number of heads H.
+        onto: What to add the output to; it costs nothing here.
 
     Shapes:
-        - **x:** $(R, P, C)$; **pool:** $(R, M, P)$ or $(1, M, P)$; **count:** $(M, 1)$;
+        - **x**, **onto:** $(R, P, C)$; **pool:** $(R, M, P)$ or $(1, M, P)$; **count:** $(M, 1)$;
           **repeats:** $(R, M)$ or $(1, M)$
         - **output:** $(R, P, C)$, and index and similarity $(R, P, H)$
     """
@@ -74,10 +76,13 @@ def lifted_cluster(
             s = s.masked_fill(repeats[:, None, None], -torch.inf)
         s, index = s.max(dim=-1)  # [R, P, H]
         s = s.sigmoid()
-    own = torch.zeros_like(cos, dtype=x.dtype)
-    own = own.scatter(-1, index[..., None], s[..., None].to(x.dtype)).flatten(2)  # [R, P, H * M]
-    total = torch.bmm(own.mT, x)  # [R, H * M, C]
-    mass = own.sum(dim=1).view(regions, heads, m, 1)
+    # s where a point meets its centre, and a last column of ones for the bias. [R, P, H * M + 1]
+    own = F.pad(x.new_zeros(regions, size, heads * m), (0, 1), value=1.0)
+    slot = index + torch.arange(heads, device=index.device) * m
+    own = own.scatter(-1, slot, s.to(x.dtype))
+    to_center = own[..., :-1]
+    total = torch.bmm(to_center.mT, x)  # [R, H * M, C]
+    mass = to_center.sum(dim=1).view(regions, heads, m, 1)
     # From here on, heads are the batch: [H, R * M, .]
     total = total.view(regions, heads, m, channels).transpose(0, 1).reshape(heads, -1, channels)
     mass, g = mass.transpose(0, 1).reshape(heads, -1, 1), g.permute(2, 0, 1, 3).flatten(1, 2)
@@ -86,7 +91,12 @@ def lifted_cluster(
     h = g + torch.bmm(total, to_v.mT) + mass * bias[width:].view(heads, 1, -1).to(mass.dtype)
     h = torch.bmm(h / (1 + mass), to_out)
     h = h.view(heads, regions, m, channels).transpose(0, 1).reshape(regions, -1, channels)
-    return torch.bmm(own, h.to(own.dtype)) + proj[1].to(h.dtype), index, s
+    h = torch.cat([h, proj[1].to(h.dtype).expand(regions, 1, -1)], dim=1).to(own.dtype)
+    if onto is None:
+        return torch.bmm(own, h), index, s
+    if torch.is_autocast_enabled(x.device.type):  # which would round what is added to, too
+        return onto + torch.bmm(own, h), index, s
+    return torch.baddbmm(onto, own, h), index, s
 
 
 def norm(x: Tensor) -> Tensor:

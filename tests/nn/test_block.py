@@ -31,6 +31,44 @@ def test_is_two_normalised_residual_branches():
     assert torch.equal(y, block(x, pos, batch, batch_size=4))
 
 
+@pytest.mark.parametrize("options", [{}, {"fuse": "linear"}, {"heads": 1, "head_channels": 8}])
+@pytest.mark.parametrize("sizes", [(32, 32), (9, 50, 1)])
+@pytest.mark.parametrize("stored", [True, False])
+def test_the_operator_adds_onto_other_features(sizes, options, stored):
+    cluster = make(**options).cluster
+    x, pos, batch = points(sizes)
+    geometry = cluster.geometry(pos, batch)
+    if stored:  # region by region already, as in a hierarchy
+        assert geometry.order is not None
+        geometry = cluster.geometry(pos[geometry.order], batch)._replace(order=None)
+    onto, scale = torch.randn_like(x).requires_grad_(), torch.randn(8).double().requires_grad_()
+    inputs = [onto, scale, *(each for each in cluster.parameters())]
+    found, clusters = cluster.add_to(onto, x, geometry, scale=scale, return_clusters=True)
+    y, truth = cluster(x, geometry, return_clusters=True)
+    truth_sum = onto + scale * y
+    assert torch.equal(clusters.index, truth.index)
+    torch.testing.assert_close(found, truth_sum, rtol=0, atol=1e-12)
+    weight = torch.randn_like(found)
+    for a, b in zip(
+        torch.autograd.grad((found * weight).sum(), inputs),
+        torch.autograd.grad((truth_sum * weight).sum(), inputs),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_does_not_round_what_is_added_to(dtype):
+    block = make(layer_scale=1e-6).float()
+    x, pos, batch = points((32, 32))
+    x = x.float()
+    with torch.autocast("cpu", dtype=dtype):
+        y = block(x, pos, batch)
+    assert y.dtype == torch.float32
+    torch.testing.assert_close(y, x, rtol=0, atol=1e-4)
+    assert not torch.equal(y, x)
+
+
 @pytest.mark.parametrize("sizes", [(32, 0, 32, 32), (32, 32), (9, 50, 1)])
 def test_geometry_agrees_and_clouds_are_apart(sizes):
     x, pos, batch = points(sizes)

@@ -93,15 +93,18 @@ def test_storing_and_back():
         assert geometry is lattice_geometry(size, fold=fold)  # remembered
 
 
+@pytest.mark.parametrize("scale", [None, 0.3])
 @pytest.mark.parametrize("elements", [7, 100, 1 << 20])
-def test_the_lean_mlp_is_the_mlp(elements, monkeypatch):
+def test_the_lean_mlp_is_the_mlp(elements, scale, monkeypatch):
     from pointcluster.nn.block import _LeanMLP
 
     monkeypatch.setattr(_LeanMLP, "ELEMENTS", elements)
-    block = ContextClusterBlock(10, k=None, mlp_ratio=2).double()
-    x = torch.randn(23, 10, dtype=torch.float64, requires_grad=True)
-    inputs = [x, *block.mlp.parameters()]
-    found, truth = block._mlp(x), nn.Sequential.forward(block.mlp, x)
+    block = ContextClusterBlock(10, k=None, mlp_ratio=2, layer_scale=scale).double()
+    x, onto = torch.randn(2, 23, 10, dtype=torch.float64, requires_grad=True).unbind()
+    mlp = nn.Sequential.forward(block.mlp, x)
+    torch.testing.assert_close(block._lean_mlp(x), mlp, rtol=0, atol=1e-13)
+    inputs = [x, onto, *block.mlp.parameters(), *([block.scale2] if scale else [])]
+    found, truth = block._lean_mlp(x, onto), onto + (block.scale2 if scale else 1) * mlp
     torch.testing.assert_close(found, truth, rtol=0, atol=1e-13)
     weight = torch.randn_like(found)
     for a, b in zip(
