@@ -1,4 +1,4 @@
-"""PointNet, DGCNN and this library's networks on HomeObjects: accuracy, size and training time.
+"""The networks of others and of this library on HomeObjects: accuracy, size and training time.
 
 All get the same clouds, epochs, augmentations, optimiser, schedule and number of points: those of
 examples/modelnet40.py. Accuracy is that of the last epoch, over several seeds. Each run is written
@@ -21,14 +21,13 @@ from typing import Any
 
 import torch
 from measure import RESULTS, flops, machine, table, write
+from peer_networks import DGCNN, PointMLP, PointNet, PointNet2
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.nn import MLP, EdgeConv, global_max_pool
 from torch_geometric.transforms import Compose
 
 from pointcluster import training, transforms
 from pointcluster.datasets import HomeObjects
-from pointcluster.geometry import knn
 from pointcluster.models import create_model, list_models
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -36,145 +35,13 @@ sys.path.append(str(ROOT / "examples"))
 
 import modelnet40  # noqa: E402  (the example, for its recipe)
 
-# The networks ------------------------------------------------------------------------------------
-
-
-class TNet(nn.Module):
-    r"""The matrix that PointNet turns a cloud by: a small PointNet, the identity at first.
-
-    Shapes:
-        - **x:** $(N, C)$; **output:** $(B, C, C)$
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.channels = channels
-        self.points = MLP([channels, 64, 128, 1024], plain_last=False)
-        self.cloud = MLP([1024, 512, 256], plain_last=False)
-        self.matrix = nn.Linear(256, channels * channels)
-        nn.init.zeros_(self.matrix.weight)
-        nn.init.zeros_(self.matrix.bias)
-
-    def forward(self, x: Tensor, batch: Tensor, size: int) -> Tensor:
-        turn = self.matrix(self.cloud(maximum(self.points(x), batch, size)))
-        identity = torch.eye(self.channels, dtype=turn.dtype, device=turn.device)
-        return turn.view(-1, self.channels, self.channels) + identity
-
-
-class PointNet(nn.Module):
-    """PointNet with both T-nets, as published, 3.5M parameters.
-
-    "PointNet: Deep Learning on Point Sets for 3D Classification and Segmentation", Qi et al.,
-    CVPR 2017. `penalty`, part of the loss, keeps the second T-net's matrix close to orthogonal.
-    """
-
-    def __init__(self, num_classes: int) -> None:
-        super().__init__()
-        self.config = {"name": "pointnet", "num_classes": num_classes}
-        self.turn_points, self.turn_features = TNet(3), TNet(64)
-        self.points1 = MLP([3, 64, 64], plain_last=False)
-        self.points2 = MLP([64, 64, 128, 1024], plain_last=False)
-        self.cloud = MLP([1024, 512, 256, num_classes], dropout=[0.0, 0.3, 0.0])
-        self.penalty: Tensor | float = 0.0
-
-    def forward(self, data: Batch) -> Tensor:
-        batch, size = data.batch, data.num_graphs
-        x = turned(data.pos, self.turn_points(data.pos, batch, size), batch)
-        x = self.points1(x)
-        turn = self.turn_features(x, batch, size)
-        gap = turn @ turn.mT - torch.eye(64, dtype=turn.dtype, device=turn.device)
-        self.penalty = 0.001 * torch.linalg.matrix_norm(gap).mean()
-        x = self.points2(turned(x, turn, batch))
-        return self.cloud(maximum(x, batch, size))
-
-
-class LinearEdgeConv(nn.Module):
-    r"""An edge convolution with a linear map, worked out once a point instead of once an edge.
-
-    $$ \max_j W [x_i, x_j - x_i] + b = (W_1 - W_2) x_i + b + \max_j W_2 x_j $$
-
-    Shapes:
-        - **x:** $(N, C)$, **near:** $(N, k)$; **output:** $(N, C_{out})$
-    """
-
-    def __init__(self, in_channels: int, out_channels: int) -> None:
-        super().__init__()
-        self.linear = nn.Linear(2 * in_channels, out_channels)
-
-    def forward(self, x: Tensor, near: Tensor) -> Tensor:
-        own, other = self.linear.weight.chunk(2, dim=1)
-        found = nn.functional.linear(x, other)[near].max(dim=1).values
-        return nn.functional.linear(x, own - other, self.linear.bias) + found
-
-
-class DGCNN(nn.Module):
-    """The DGCNN of PyG's classification example: two dynamic edge convolutions of 20 neighbours.
-
-    "Dynamic Graph CNN for Learning on Point Clouds", Wang et al., TOG 2019.
-    """
-
-    def __init__(self, num_classes: int, k: int = 20) -> None:
-        super().__init__()
-        self.config = {"name": "dgcnn", "num_classes": num_classes}
-        self.k = k
-        self.conv1 = EdgeConv(MLP([2 * 3, 64, 64, 64]), aggr="max")
-        self.conv2 = LinearEdgeConv(64, 128)
-        self.wide = nn.Linear(64 + 128, 1024)
-        self.cloud = MLP([1024, 512, 256, num_classes], dropout=0.5, norm=None)
-
-    def forward(self, data: Batch) -> Tensor:
-        batch, size = data.batch, data.num_graphs
-        near = knn(data.pos, data.pos, self.k, batch, batch, batch_size=size)
-        x1 = self.conv1(data.pos, edges(near))
-        x2 = self.conv2(x1, nearest_features(x1, self.k, data.ptr.diff().tolist()))
-        x = self.wide(torch.cat([x1, x2], dim=1))
-        return self.cloud(maximum(x, batch, size))
-
-
-def equal_clouds(batch: Tensor, size: int) -> bool:
-    """Whether all clouds have the same number of points, so that they are rows of one tensor."""
-    points = len(batch) // size
-    return len(batch) % size == 0 and bool((batch.view(size, points).T == batch[::points]).all())
-
-
-def maximum(x: Tensor, batch: Tensor, size: int) -> Tensor:
-    """The maximum over each cloud [B, C]."""
-    if equal_clouds(batch, size):  # faster than a scatter
-        return x.view(size, -1, x.size(1)).amax(dim=1)
-    return global_max_pool(x, batch, size)
-
-
-def turned(x: Tensor, matrix: Tensor, batch: Tensor) -> Tensor:
-    """Each cloud's points times its matrix."""
-    if equal_clouds(batch, len(matrix)):
-        return torch.bmm(x.view(len(matrix), -1, x.size(1)), matrix).flatten(0, 1)
-    return torch.einsum("nc,ncd->nd", x, matrix[batch])
-
-
-def edges(near: Tensor) -> Tensor:
-    """Neighbours [N, k] as edges from them to their points [2, N * k]."""
-    target = torch.arange(len(near), device=near.device).repeat_interleave(near.size(1))
-    return torch.stack([near.flatten(), target])
-
-
-@torch.no_grad()
-def nearest_features(x: Tensor, k: int, sizes: Sequence[int]) -> Tensor:
-    """The k points of a cloud whose features are nearest, by a matrix product [N, k].
-
-    `pointcluster.geometry.knn` gives the same ones, but works its distances out axis by axis,
-    which is slow for 64 axes. A cloud of fewer points repeats them.
-    """
-    found, start = [], 0
-    slot = torch.arange(k, device=x.device)
-    for part, n in zip(x.split(list(sizes)), sizes, strict=True):
-        near = torch.cdist(part, part).topk(min(k, n), largest=False).indices
-        found.append(near[:, slot % n] + start)
-        start += n
-    return torch.cat(found)
-
-
 METRICS = ("test_accuracy", "test_mean_class_accuracy")
-PEERS: dict[str, Callable[[int], nn.Module]] = {"pointnet": PointNet, "dgcnn": DGCNN}
+PEERS: dict[str, Callable[[int], nn.Module]] = {
+    "pointnet": PointNet,
+    "pointnet2": PointNet2,
+    "dgcnn": DGCNN,
+    "pointmlp": PointMLP,
+}
 
 
 def create(name: str, num_classes: int) -> nn.Module:

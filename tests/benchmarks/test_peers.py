@@ -13,9 +13,15 @@ def clouds(*sizes: int) -> Batch:
     return Batch.from_data_list([Data(pos=torch.rand(n, 3, generator=generator)) for n in sizes])
 
 
-@pytest.mark.parametrize(
-    ("name", "low", "high"), [("pointnet", 3.4e6, 3.6e6), ("dgcnn", 0.8e6, 1.0e6)]
-)
+SIZES = {
+    "pointnet": (3.4e6, 3.6e6),
+    "pointnet2": (1.4e6, 1.6e6),
+    "dgcnn": (0.8e6, 1.0e6),
+    "pointmlp": (0.6e6, 0.8e6),
+}
+
+
+@pytest.mark.parametrize(("name", "low", "high"), [(k, *v) for k, v in SIZES.items()])
 def test_peers_have_their_size_and_shapes(script, name, low, high):
     model = script("peers").create(name, 11)
     assert low < sum(p.numel() for p in model.parameters()) < high
@@ -26,7 +32,7 @@ def test_peers_have_their_size_and_shapes(script, name, low, high):
     assert all(p.grad is not None and p.grad.isfinite().all() for p in model.parameters())
 
 
-@pytest.mark.parametrize("name", ["pointnet", "dgcnn"])
+@pytest.mark.parametrize("name", SIZES)
 def test_peers_see_each_cloud_alone_in_any_order(script, name):
     model = script("peers").create(name, 5).double().eval()
     parts = [cloud.pos.double() for cloud in clouds(40, 33, 15).to_data_list()]
@@ -38,7 +44,7 @@ def test_peers_see_each_cloud_alone_in_any_order(script, name):
 
 
 def test_equal_clouds_take_a_shorter_way_to_the_same_answer(script):
-    peers = script("peers")
+    peers = script("peer_networks")
     x = torch.randn(12, 4, generator=torch.Generator().manual_seed(0))
     matrix = torch.randn(3, 4, 4, generator=torch.Generator().manual_seed(1))
     batch = torch.arange(3).repeat_interleave(4)
@@ -55,7 +61,7 @@ def test_equal_clouds_take_a_shorter_way_to_the_same_answer(script):
 
 
 def test_an_edge_convolution_with_a_linear_map_is_worked_out_once_a_point(script):
-    peers = script("peers")
+    peers = script("peer_networks")
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(30, 6, dtype=torch.float64, generator=generator)
     near = torch.randint(30, (30, 4), generator=generator)
@@ -65,11 +71,24 @@ def test_an_edge_convolution_with_a_linear_map_is_worked_out_once_a_point(script
 
 
 def test_nearest_features_are_those_of_the_library(script):
-    peers = script("peers")
+    peers = script("peer_networks")
     x = torch.randn(70, 64, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     batch = torch.tensor([0] * 40 + [1] * 30)
     expected = peers.knn(x, x, 20, batch, batch)
     assert torch.equal(peers.nearest_features(x, 20, [40, 30]), expected)
+
+
+def test_a_ball_without_enough_points_repeats_the_nearest(script):
+    nets = script("peer_networks")
+    layer = nets.SetAbstraction(0.5, 0.3, [3, 8], k=5).double().eval()
+    pos = torch.rand(40, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    found, middle, _ = layer(None, pos, torch.zeros(40, dtype=torch.int64), 1)
+    for row, center in zip(found, middle, strict=True):
+        d = (pos - center).norm(dim=1)
+        ball = d.argsort()[:5]
+        ball = ball[d[ball] <= 0.3]
+        expected = layer.mlp(pos[ball] - center).amax(dim=0)
+        assert torch.allclose(row, expected, atol=1e-12)
 
 
 class Stop(Exception):
