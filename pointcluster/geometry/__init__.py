@@ -11,6 +11,7 @@ from pointcluster.geometry.hierarchy import (
     anchor_geometry,
     build_hierarchy,
 )
+from pointcluster.geometry.join import join_hierarchies
 from pointcluster.geometry.knn import knn
 from pointcluster.geometry.lattice import (
     LatticeGeometry,
@@ -38,6 +39,7 @@ __all__ = [
     "cluster_geometry",
     "fps",
     "image_hierarchy",
+    "join_hierarchies",
     "knn",
     "lattice_geometry",
     "lattice_hierarchy",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +78,19 @@ class Hierarchy(NamedTuple):
 
     stages: tuple[StageGeometry, ...]
     batch_size: int
+
+    def to(self, device: torch.device | str, non_blocking: bool = False) -> Hierarchy:
+        """The same geometry on a device."""
+        return _moved(self, device, non_blocking)
+
+
+def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
+    if isinstance(value, Tensor):
+        return value.to(device, non_blocking=non_blocking)
+    if not isinstance(value, tuple):
+        return value
+    moved = (_moved(each, device, non_blocking) for each in value)
+    return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
 
 
 @threads_for_searches()

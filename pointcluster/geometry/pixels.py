@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -77,6 +78,25 @@ def image_hierarchy(
         stages.append(stage._replace(anchors=anchors._replace(pos=place.clamp(0, 1) - 0.5)))
         where, grids = cell.to(pos.dtype), after
     return Hierarchy(tuple(stages), len(sizes))
+
+
+def picture_sizes(name: str, value: Any) -> list[tuple[int, int]]:
+    """Sizes of pictures (H, W), from one tuple, a list of them, or a tensor.
+
+    Raises:
+        ValueError: It is none of these, or a size is not positive.
+    """
+    if isinstance(value, Tensor):
+        value = value.view(-1, 2).tolist()
+    elif value is not None and len(value) == 2 and not isinstance(value[0], (tuple, list, Tensor)):
+        value = [value]
+    try:
+        sizes = [(int(h), int(w)) for h, w in value]
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} must be (H, W), or a list of them, found {value!r}") from None
+    if any(min(each) < 1 for each in sizes):
+        raise ValueError(f"{name} must be positive, found {sizes}")
+    return sizes
 
 
 def _middles(stage: int, cell: Tensor, plans: Sequence[LatticePlan]) -> Tensor:
@@ -199,7 +219,9 @@ def _clusters(
     groups = [torch.cat([g, g[:, :1].expand(-1, k - g.size(1))], dim=1) for g in groups]
     grouping = torch.stack(groups, dim=1).view(num_regions * m, k)
     filled = torch.stack(used, dim=1).view(-1, 1)
-    weight = (torch.arange(k, device=device) < filled) / filled
+    holds = torch.arange(k, device=device) < filled
+    grouping = grouping.where(holds, grouping[:, :1])  # whatever other pictures hold
+    weight = holds / filled
     return ClusterGeometry(
         order=None,
         region=number,

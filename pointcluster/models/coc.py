@@ -21,7 +21,9 @@ from pointcluster.geometry import (
     lattice_hierarchy,
     lattice_positions,
 )
+from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
+from pointcluster.geometry.pixels import picture_sizes
 from pointcluster.models.published import published_entries
 from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
@@ -78,7 +80,8 @@ class CoC(nn.Module):
     - PyG `Data` or `Batch` whose points fill lattices, row by row: `x` the colours, `pos` and
       `grid`, as :class:`~pointcluster.transforms.ImageToPoints` makes them, of one size or several;
     - `Data` or `Batch` of any of their points, in any order: `x`, `pos` and `extent`, the size
-      (H, W) of each picture; or with a hierarchy worked out before.
+      (H, W) of each picture; or with a hierarchy worked out before, beside them or by
+      :class:`~pointcluster.transforms.PrecomputeHierarchy`.
 
     From "Image as Set of Points", Ma et al., ICLR 2023, <https://arxiv.org/abs/2303.01494>.
 
@@ -418,9 +421,18 @@ class CoC(nn.Module):
         return features
 
     def hierarchy(self, data: Data) -> Hierarchy:
-        """The geometry of all stages for loose points with `extent`, or `grid`."""
+        """The geometry of all stages for loose points with `extent`, or `grid`.
+
+        It is what :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
+
+        Raises:
+            TypeError, ValueError: The data carry one that does not fit.
+        """
+        carried = carried_hierarchy(data, self.plans)
+        if carried is not None:
+            return carried
         sizes = data.get("extent")
-        sizes = _sizes("extent" if sizes is not None else "grid", sizes or data.get("grid"))
+        sizes = picture_sizes("extent" if sizes is not None else "grid", sizes or data.get("grid"))
         return image_hierarchy(data.pos, sizes, self.plans, data.batch)
 
     def _hierarchy(self, data: Data, hierarchy: Hierarchy | None) -> Hierarchy:
@@ -570,7 +582,7 @@ class CoC(nn.Module):
                     "fill, or `extent`, the size of the picture that they are some points of"
                 )
             return None
-        grids = _sizes("grid", grid)
+        grids = picture_sizes("grid", grid)
         total = sum(h * w for h, w in grids)
         if total != len(x):
             raise ValueError(
@@ -599,21 +611,6 @@ def _check_lattice(pos: Tensor, grids: Sequence[tuple[int, int]]) -> None:
                 f"the points of the lattice {grid} do not lie row by row in one of the conventions "
                 "'published' and 'pixel': for points in another order, give `extent`, not `grid`"
             )
-
-
-def _sizes(name: str, value: Any) -> list[tuple[int, int]]:
-    """Sizes of pictures, from one tuple, a list of them, or a tensor."""
-    if isinstance(value, Tensor):
-        value = value.view(-1, 2).tolist()
-    elif value is not None and len(value) == 2 and not isinstance(value[0], (tuple, list, Tensor)):
-        value = [value]
-    try:
-        sizes = [(int(h), int(w)) for h, w in value]
-    except (TypeError, ValueError):
-        raise ValueError(f"{name} must be (H, W), or a list of them, found {value!r}") from None
-    if any(min(each) < 1 for each in sizes):
-        raise ValueError(f"{name} must be positive, found {sizes}")
-    return sizes
 
 
 def _norm(

@@ -14,6 +14,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
+from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
 from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
@@ -166,7 +167,17 @@ class PointCoC(nn.Module):
         return self.forward_head(self.forward_features(data, hierarchy))
 
     def hierarchy(self, data: Data) -> Hierarchy:
-        """The geometry of all stages for these clouds."""
+        """The geometry of all stages for these clouds.
+
+        It is what :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
+
+        Raises:
+            TypeError, ValueError: The data carry one that does not fit, or the clouds are
+                malformed.
+        """
+        carried = carried_hierarchy(data, self.plans)
+        if carried is not None:
+            return carried
         return build_hierarchy(data.pos, self.plans, data.batch, batch_size=_batch_size(data))
 
     def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:

@@ -4,6 +4,7 @@ from pointcluster.transforms.first_points import FirstPoints
 from pointcluster.transforms.image_to_points import ImageToPoints, images_to_points
 from pointcluster.transforms.masked_block import MaskedBlock
 from pointcluster.transforms.normals_as_features import NormalsAsFeatures
+from pointcluster.transforms.precompute_hierarchy import PrecomputeHierarchy
 from pointcluster.transforms.random_anisotropic_scale import RandomAnisotropicScale
 from pointcluster.transforms.random_mirror import RandomMirror
 from pointcluster.transforms.random_pixels import RandomPixels
@@ -16,6 +17,7 @@ __all__ = [
     "ImageToPoints",
     "MaskedBlock",
     "NormalsAsFeatures",
+    "PrecomputeHierarchy",
     "RandomAnisotropicScale",
     "RandomMirror",
     "RandomPixels",

@@ -1,0 +1,105 @@
+"""A hierarchy that a point set carries with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from torch_geometric.data import Data
+
+from pointcluster.geometry.hierarchy import Hierarchy, StagePlan
+from pointcluster.geometry.lattice import LatticePlan
+from pointcluster.geometry.packed import pack_hierarchy, unpack_hierarchy
+
+Plans = Sequence[StagePlan] | Sequence[LatticePlan]
+
+
+def carry_hierarchy(data: Data, hierarchy: Hierarchy, plans: Plans) -> None:
+    """Put the hierarchy of a point set into `data.hierarchy`, in a form that a PyG `Batch` joins.
+
+    Args:
+        data: The points that it was built for.
+        hierarchy: Their geometry.
+        plans: What it was built by.
+    """
+    tables = pack_hierarchy(hierarchy)
+    # Where some of the points were: enough to notice that they have been moved or sorted since.
+    tables["seen"] = data.pos[tables["0.anchor"]]
+    tables["plans"] = (type(plans[0]).__name__, tuple(tuple(plan) for plan in plans))
+    data.hierarchy = tables
+
+
+def carried_hierarchy(data: Data, plans: Plans) -> Hierarchy | None:
+    """The hierarchy that a point set carries, or `None`: it carries none.
+
+    Args:
+        data: The points.
+        plans: What the hierarchy must have been built by.
+
+    Raises:
+        TypeError: `data.hierarchy` is something else.
+        ValueError: It was built by other plans, is on another device, or the points are no longer
+            those that it was built for: other in number, clouds, order or position. (On a GPU,
+            looking at the positions is the one synchronisation of a batch.)
+    """
+    tables = data.get("hierarchy")
+    if tables is None:
+        return None
+    if not isinstance(tables, Mapping) or not {"layout", "plans", "seen"} <= tables.keys():
+        raise TypeError(
+            "data.hierarchy is what PrecomputeHierarchy puts there, found "
+            f"{type(tables).__name__}: a hierarchy of your own goes beside the data, as in "
+            "model(data, hierarchy)"
+        )
+    _check_plans(tables["plans"], plans)
+    hierarchy = unpack_hierarchy(tables)
+    _check_points(data, hierarchy, tables)
+    return hierarchy
+
+
+def _check_plans(found: Sequence[Any], plans: Plans) -> None:
+    if not isinstance(found[0], str):  # a batch lists what its clouds bring
+        for each in found:
+            _check_plans(each, plans)
+        return
+    name, stages = found
+    expected = [tuple(plan) for plan in plans]
+    if name != type(plans[0]).__name__ or [tuple(stage) for stage in stages] != expected:
+        raise ValueError(
+            f"the hierarchy that the data carry was worked out by other plans, {name} "
+            f"{[tuple(stage) for stage in stages]}, than the network's, {type(plans[0]).__name__} "
+            f"{expected}: use PrecomputeHierarchy(model.plans)"
+        )
+
+
+def _check_points(data: Data, hierarchy: Hierarchy, tables: Mapping[str, Any]) -> None:
+    pos, seen, first = data.pos, tables["seen"], hierarchy.stages[0].anchors
+    since = "since PrecomputeHierarchy, which comes after all that changes points"
+    found, expected = [len(pos), *pos.shape[1:]], [first.num_points, *seen.shape[1:]]
+    if found != expected:
+        raise ValueError(
+            f"pos has shape {found}, but the hierarchy that the data carry was worked out for "
+            f"{expected}: points or axes were dropped or added {since}"
+        )
+    batch = data.batch
+    clouds = data.num_graphs if batch is not None and hasattr(data, "num_graphs") else None
+    if (clouds or hierarchy.batch_size) != hierarchy.batch_size or (
+        batch is None and hierarchy.batch_size != 1
+    ):
+        raise ValueError(
+            f"there are {clouds or 1} clouds, but the hierarchy that the data carry is of "
+            f"{hierarchy.batch_size}"
+        )
+    if pos.device != first.anchor.device:
+        raise ValueError(
+            f"pos is on {pos.device}, the hierarchy that the data carry on {first.anchor.device}: "
+            "move the data as a whole, data.to(device)"
+        )
+    same = (pos[first.anchor] == seen).all()
+    if batch is not None:
+        same = same & (batch[first.anchor] == first.batch).all()
+    if not bool(same):
+        raise ValueError(
+            f"the points are not where they were when the hierarchy was worked out: they were "
+            f"moved, sorted or put into other clouds {since}"
+        )

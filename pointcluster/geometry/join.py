@@ -1,0 +1,47 @@
+"""Several hierarchies as one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointcluster.geometry.hierarchy import Hierarchy
+from pointcluster.geometry.packed import pack_hierarchy, unpack_hierarchy
+
+
+def join_hierarchies(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
+    """The hierarchy of all clouds of several hierarchies, in their order.
+
+    It equals, to the last bit, the one that is built for the joined clouds: a cloud's geometry does
+    not depend on the others. What only batches of equal clouds have (`pool`, `region_size`,
+    `cloud_size`) the joined hierarchy has where all these clouds are equal.
+
+    Args:
+        hierarchies: Built by the same plans, on one device.
+
+    Raises:
+        ValueError: There are none, or their plans differ.
+    """
+    if not hierarchies:
+        raise ValueError("there are no hierarchies to join")
+    expected = _form(hierarchies[0])
+    for number, hierarchy in enumerate(hierarchies):
+        if (found := _form(hierarchy)) != expected:
+            raise ValueError(
+                "hierarchies of different plans cannot be joined: points an anchor gathers, axes "
+                f"and centres a region are {expected} in the first, {found} in number {number}"
+            )
+    parts = [pack_hierarchy(hierarchy) for hierarchy in hierarchies]
+    joined: dict[str, Any] = {name: [part[name] for part in parts] for name in parts[0]}
+    for name, values in joined.items():
+        if isinstance(values[0], Tensor):
+            joined[name] = torch.cat(values)
+    return unpack_hierarchy(joined)
+
+
+def _form(hierarchy: Hierarchy) -> list[tuple[int, ...]]:
+    """What the stages of one plan have in common."""
+    return [(*a.relative.shape[1:], c.num_centers) for a, c in hierarchy.stages]

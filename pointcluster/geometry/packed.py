@@ -1,0 +1,223 @@
+"""Hierarchies as tables that are joined by laying them end to end."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from pointcluster.geometry.distance import starts_of
+from pointcluster.geometry.hierarchy import AnchorGeometry, Hierarchy, StageGeometry
+from pointcluster.geometry.region import ClusterGeometry
+
+
+class _Stage(NamedTuple):
+    """What the tables of a stage do not tell; a size that is not common to all is 0."""
+
+    anchors: int
+    regions: int
+    num_centers: int
+    center_k: int
+    region_size: int
+    cloud_size: int
+    outside: bool
+    repeated: bool
+    ordered: bool
+
+
+class _Part(NamedTuple):
+    """What the tables of one hierarchy do not tell."""
+
+    batch_size: int
+    num_points: int
+    stages: list[_Stage]
+
+
+def pack_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
+    """Lay a hierarchy out as named tables.
+
+    Tables of the same name can be concatenated along their first axis, and their layouts listed, as
+    a PyG `Batch` does with a dictionary. Indices count from the part that they belong to;
+    :func:`unpack_hierarchy` makes one hierarchy of all.
+
+    Returns:
+        Tensors by names such as `"0.grouping"`; and `"layout"`, plain numbers that stay where they
+        are when a batch moves to another device.
+    """
+    tables: dict[str, Any] = {}
+    stages = []
+    for number, (anchors, clusters) in enumerate(hierarchy.stages):
+        center, m = clusters.center, clusters.num_centers
+        repeats, pool, order = clusters.repeats, clusters.pool, clusters.order
+        stage = {
+            "anchor": anchors.anchor,
+            "grouping": anchors.grouping,
+            "relative": anchors.relative,
+            "radius": anchors.radius,
+            "pos": anchors.pos,
+            "cloud": anchors.batch,
+            "region": clusters.region,
+            "center": center,
+            # Flat: another part's may have more columns.
+            "members": clusters.grouping.reshape(-1),
+            "weight": clusters.weight.reshape(-1),
+            "pool": clusters.weight.new_empty(0) if pool is None else pool.reshape(-1),
+            # Dense: another part may have some.
+            "repeats": center.new_zeros(len(center), 2, dtype=torch.bool)
+            if repeats is None
+            else repeats.t().contiguous(),
+            "order": center.new_empty(0) if order is None else order,
+        }
+        tables |= {f"{number}.{name}": table for name, table in stage.items()}
+        row = _Stage(
+            anchors=len(anchors.anchor),
+            regions=len(center) // m,
+            num_centers=m,
+            center_k=clusters.grouping.size(1),
+            region_size=0 if pool is None else pool.size(2),
+            cloud_size=anchors.cloud_size or 0,
+            outside=anchors.outside,
+            repeated=repeats is not None,
+            ordered=order is not None,
+        )
+        stages.append(tuple(row))
+    num_points = hierarchy.stages[0].anchors.num_points if hierarchy.stages else 0
+    return {**tables, "layout": (hierarchy.batch_size, num_points, tuple(stages))}
+
+
+def unpack_hierarchy(tables: Mapping[str, Any]) -> Hierarchy:
+    """The hierarchy that tables hold: of one part, or of several laid end to end.
+
+    All that is done is to add offsets: nothing is searched, nothing waits for a device, and with
+    one part no tensor is copied.
+    """
+    parts = list(_parts(tables["layout"]))
+    clouds = [part.batch_size for part in parts]
+    before = [part.num_points for part in parts]
+    stages = []
+    for number in range(len(parts[0].stages)):
+        start = f"{number}."
+        stage = {name[len(start) :]: t for name, t in tables.items() if name.startswith(start)}
+        rows = [part.stages[number] for part in parts]
+        stages.append(_unpacked(stage, rows, before, clouds))
+        before = [row.anchors for row in rows]
+    return Hierarchy(tuple(stages), sum(clouds))
+
+
+def _parts(layout: Sequence[Any]) -> Iterator[_Part]:
+    """From one layout, or from lists of them: a batch has a list, a batch of batches lists."""
+    if isinstance(layout[0], int):
+        batch_size, num_points, stages = layout
+        yield _Part(batch_size, num_points, [_Stage(*stage) for stage in stages])
+        return
+    for each in layout:
+        yield from _parts(each)
+
+
+def _unpacked(
+    tables: Mapping[str, Tensor], rows: Sequence[_Stage], before: list[int], clouds: list[int]
+) -> StageGeometry:
+    """One stage of all parts, which had so many points before it and have so many clouds."""
+    m, device = rows[0].num_centers, tables["anchor"].device
+    points, regions = [row.anchors for row in rows], [row.regions for row in rows]
+    of_point = _part_of_rows(points, device)
+    of_center = _part_of_rows([count * m for count in regions], device)
+    outside = any(row.outside for row in rows)
+    batch = _counted_on(tables["cloud"], of_point, clouds)
+    # A part without clouds has no say in their size, nor one without regions in theirs.
+    cloud_size = _common(row.cloud_size for row, count in zip(rows, clouds, strict=True) if count)
+    region_size = _common(row.region_size for row in rows if row.regions)
+    anchors = AnchorGeometry(
+        anchor=_counted_on(tables["anchor"], of_point, before, border=outside),
+        grouping=_counted_on(tables["grouping"], of_point, before, border=outside),
+        relative=tables["relative"],
+        radius=tables["radius"],
+        pos=tables["pos"],
+        batch=batch,
+        num_points=sum(before),
+        batch_size=sum(clouds),
+        cloud_size=cloud_size,
+        outside=outside,
+    )
+    members, weight = _as_wide(tables["members"], tables["weight"], rows)
+    clusters = ClusterGeometry(
+        order=_order(tables["order"], rows, of_point),
+        region=_counted_on(tables["region"], of_point, regions),
+        center=_counted_on(tables["center"], of_center, points),
+        grouping=_counted_on(members, of_center, points),
+        weight=weight,
+        repeats=tables["repeats"].t().contiguous() if any(r.repeated for r in rows) else None,
+        pool=None if region_size is None else tables["pool"].view(-1, m, region_size),
+        batch=batch,
+        batch_size=sum(clouds),
+        num_centers=m,
+        region_size=region_size,
+        cloud_size=cloud_size,
+    )
+    return StageGeometry(anchors, clusters)
+
+
+def _common(sizes: Iterable[int]) -> int | None:
+    """The size that all have, if there is one."""
+    found = set(sizes)
+    return found.pop() or None if len(found) == 1 else None
+
+
+def _part_of_rows(counts: list[int], device: torch.device) -> Tensor | None:
+    """The part that each row of a table is of, given their numbers of rows; `None`: the only one."""
+    if len(counts) == 1:
+        return None
+    part = torch.arange(len(counts), device=device)
+    count = torch.tensor(counts, device=device)
+    return torch.repeat_interleave(part, count, output_size=sum(counts))
+
+
+def _counted_on(
+    index: Tensor, part: Tensor | None, sizes: list[int], *, border: bool = False
+) -> Tensor:
+    """Let an index into parts of these sizes count on from the parts before.
+
+    With `border`, a part's size stands for no point of it, and the whole size for none of all.
+    """
+    if part is None:
+        return index
+    shape = (-1, *[1] * (index.dim() - 1))
+    joined = index + torch.tensor(starts_of(sizes)[:-1], device=index.device)[part].view(shape)
+    if border:
+        size = torch.tensor(sizes, device=index.device)[part].view(shape)
+        joined = joined.where(index < size, sum(sizes))
+    return joined
+
+
+def _as_wide(members: Tensor, weight: Tensor, rows: Sequence[_Stage]) -> tuple[Tensor, Tensor]:
+    """The groupings of centres, flat, as rows that are as wide as the widest part's.
+
+    A grouping is filled up with its first point, which counts for nothing there.
+    """
+    widest = max((row.center_k for row in rows if row.regions), default=rows[0].center_k)
+    if all(row.center_k == widest for row in rows if row.regions):
+        return members.view(-1, widest), weight.view(-1, widest)
+    counts = [row.regions * row.num_centers for row in rows]
+    sizes = [count * row.center_k for count, row in zip(counts, rows, strict=True)]
+    wide: list[tuple[Tensor, Tensor]] = []
+    for row, m, w in zip(rows, members.split(sizes), weight.split(sizes), strict=True):
+        m, w = m.view(-1, row.center_k), w.view(-1, row.center_k)
+        more = widest - row.center_k
+        w = torch.nn.functional.pad(w, (0, more))
+        wide.append((torch.cat([m, m[:, :1].expand(-1, more)], dim=1), w))
+    return torch.cat([m for m, _ in wide]), torch.cat([w for _, w in wide])
+
+
+def _order(order: Tensor, rows: Sequence[_Stage], part: Tensor | None) -> Tensor | None:
+    """The order of the parts' points; parts that are stored as given count up."""
+    if not any(row.ordered for row in rows):
+        return None
+    points = [row.anchors for row in rows]
+    given = iter(order.split([count for count, row in zip(points, rows, strict=True) if row.ordered]))
+    each = [
+        next(given) if row.ordered else torch.arange(row.anchors, device=order.device)
+        for row in rows
+    ]
+    return _counted_on(torch.cat(each), part, points)
