@@ -32,7 +32,7 @@ RECIPES = {
     "ModelNet40": {"epochs": 250, "batch_size": 32, "label_smoothing": 0.2},
 }
 # Settings that may change when a run is resumed: they do not decide its result.
-FREE = ("resume", "out", "root", "download", "workers", "accelerator")
+FREE = ("resume", "out", "root", "download", "workers", "geometry", "accelerator")
 
 EPILOG = f"""where --epochs, --batch-size and --label-smoothing are not given:
   HomeObjects   {RECIPES["HomeObjects"]}
@@ -115,6 +115,10 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
     """One run: train, test, save the network, draw the pictures."""
     features = [transforms.NormalsAsFeatures()] if args.normals else []
     test_transform = Compose([transforms.FirstPoints(args.num_points), *features])
+    torch.manual_seed(seed)
+    channels = 3 if args.normals else 0
+    model = create_model(args.model, num_classes=len(train.classes), in_channels=channels)
+    in_loader = args.geometry == "loader" or (args.geometry == "auto" and args.workers > 0)
     data = training.PointDataModule(
         train,
         test,
@@ -123,11 +127,9 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         seed=seed,
         train_transform=Compose([*augmentation(args), *features]),
         test_transform=test_transform,
+        collate=transforms.PrecomputeHierarchy(model.plans).collate if in_loader else None,
         val_fraction=args.val_fraction,
     )
-    torch.manual_seed(seed)
-    channels = 3 if args.normals else 0
-    model = create_model(args.model, num_classes=len(train.classes), in_channels=channels)
     classifier = training.Classifier(
         model,
         train.classes,

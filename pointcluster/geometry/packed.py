@@ -215,7 +215,9 @@ def _order(order: Tensor, rows: Sequence[_Stage], part: Tensor | None) -> Tensor
     if not any(row.ordered for row in rows):
         return None
     points = [row.anchors for row in rows]
-    given = iter(order.split([count for count, row in zip(points, rows, strict=True) if row.ordered]))
+    given = iter(
+        order.split([count for count, row in zip(points, rows, strict=True) if row.ordered])
+    )
     each = [
         next(given) if row.ordered else torch.arange(row.anchors, device=order.device)
         for row in rows

@@ -63,7 +63,12 @@ def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -
     _switch(group, "--jitter", True, "move every point by up to 0.01 along each axis")
     _switch(group, "--rotate", False, "turn the cloud about its up axis by any angle")
 
-    _add_machine(parser.add_argument_group("machine and output"), out=out, workers=0)
+    group = parser.add_argument_group("machine and output")
+    _add_machine(group, out=out, workers=0)
+    _add(group, "--geometry", str, "auto",
+         "who searches neighbours, with the same result: the loader, in its workers; the step; "
+         "auto: the loader where there are workers",
+         choices=["auto", "loader", "step"], metavar="NAME")  # fmt: skip
 
 
 def add_machine_arguments(parser: Parser, *, out: str) -> None:

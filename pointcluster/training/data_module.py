@@ -9,7 +9,7 @@ import lightning
 import numpy as np
 import torch
 from torch.utils.data import Sampler
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
 from pointcluster.training.samplers import EpochSampler, ShardSampler
@@ -27,6 +27,7 @@ class SeededDataModule(lightning.LightningDataModule):
         num_workers: Processes that read and augment; 0 does it in the training process.
         seed: Of the order.
         loader: A class of loaders: PyTorch Geometric's for clouds, torch's for tensors.
+        collate: Makes a batch of items, for torch's class; by default as the class does.
 
     Raises:
         ValueError: ``batch_size`` is out of range.
@@ -42,13 +43,14 @@ class SeededDataModule(lightning.LightningDataModule):
         num_workers: int,
         seed: int,
         loader: type[torch.utils.data.DataLoader],
+        collate: Callable[[list[Any]], Any] | None = None,
     ) -> None:
         super().__init__()
         if batch_size < 1:
             raise ValueError(f"batch_size is {batch_size}, expected at least 1")
         self.train, self.val, self.test = train, val, test
         self.batch_size, self.num_workers, self.seed = batch_size, num_workers, seed
-        self.loader = loader
+        self.loader, self.collate = loader, collate
 
     def train_dataloader(self) -> torch.utils.data.DataLoader:
         rank, processes = self._share()
@@ -72,7 +74,7 @@ class SeededDataModule(lightning.LightningDataModule):
     def _loader(
         self, dataset: SeededDataset, sampler: Sampler, *, drop_last: bool = False
     ) -> torch.utils.data.DataLoader:
-        options: dict[str, Any] = {}
+        options: dict[str, Any] = {} if self.collate is None else {"collate_fn": self.collate}
         if self.trainer is not None and self.trainer.strategy.root_device.type == "cuda":
             options["pin_memory"] = True
         return self.loader(
@@ -99,6 +101,8 @@ class PointDataModule(SeededDataModule):
         seed: Order and augmentation.
         train_transform: Augmentation.
         test_transform: For validation and test.
+        collate: Makes a batch of clouds in the process that reads them, such as
+            ``PrecomputeHierarchy(model.plans).collate``; PyTorch Geometric's by default.
         val_fraction: Part of every training class that is set aside for validation. Which clouds
             these are does not depend on ``seed``; items with the same ``group`` stay together.
 
@@ -116,6 +120,7 @@ class PointDataModule(SeededDataModule):
         seed: int = 0,
         train_transform: Callable[[Data], Data] | None = None,
         test_transform: Callable[[Data], Data] | None = None,
+        collate: Callable[[list[Data]], Batch] | None = None,
         val_fraction: float = 0.0,
     ) -> None:
         if not 0 <= val_fraction < 1:
@@ -129,7 +134,9 @@ class PointDataModule(SeededDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             seed=seed,
-            loader=DataLoader,
+            # PyG's class has a way of its own, and takes no other.
+            loader=DataLoader if collate is None else torch.utils.data.DataLoader,
+            collate=collate,
         )
 
 

@@ -17,6 +17,7 @@ import torch
 
 from pointcluster.datasets import HomeObjects, ModelNet40
 from pointcluster.models import load_model
+from pointcluster.models.point_coc import PointCoC
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "modelnet40.py"
 SMALL = ["--num-points", "64", "--batch-size", "8", "--accelerator", "cpu"]
@@ -134,6 +135,33 @@ def test_resume_with_another_network(program, tmp_path, capsys):
     assert program("--accelerator", "abacus") == 2  # has begun a run, and got no further
     assert program("--resume", "--model", "point_coc_small") == 2
     assert "model was 'point_coc_tiny' and is now 'point_coc_small'" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_whoever_searches_neighbours_the_network_is_the_same(program, tmp_path, monkeypatch):
+    searched = []
+    hierarchy = PointCoC.hierarchy
+
+    def hierarchy_of(self, data):
+        searched.append("hierarchy" not in data)
+        return hierarchy(self, data)
+
+    monkeypatch.setattr(PointCoC, "hierarchy", hierarchy_of)
+    networks = []
+    for name, arguments, in_step in [
+        ("a", [], True),
+        ("b", ["--geometry", "loader"], False),
+        ("c", ["--workers", "2"], False),
+        ("d", ["--workers", "2", "--geometry", "step"], True),
+    ]:
+        assert program(*SMALL, "--epochs", "2", "--out", name, *arguments) == 0
+        # Both steps of both epochs and the test; the picture's clouds are not of a loader.
+        assert searched[:6] == [in_step] * 6
+        searched.clear()
+        networks.append(load_model(tmp_path / name / "model")[0].state_dict())
+        assert "geometry" not in json.loads((tmp_path / name / "config.json").read_text())
+    for other in networks[1:]:
+        assert all(torch.equal(value, networks[0][key]) for key, value in other.items())
 
 
 @pytest.mark.slow

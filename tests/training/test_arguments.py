@@ -16,6 +16,7 @@ def test_defaults():
     assert (args.model, args.out, args.epochs, args.lr) == ("tiny", "runs/a", None, 2e-3)
     assert (args.scale, args.rotate, args.resume) == (True, False, False)
     assert parse("--no-scale", "--rotate").scale is False
+    assert (args.workers, args.geometry) == (0, "auto")
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,7 @@ def test_defaults():
         (["--seed", "-1"], "--seed: is -1, expected at least 0"),
         (["--model", "huge"], "--model: invalid choice: 'huge'"),
         (["--precision", "16"], "--precision: invalid choice: '16'"),
+        (["--geometry", "gpu"], "--geometry: invalid choice: 'gpu'"),
     ],
 )
 def test_what_is_wrong_is_one_line(arguments, message, capsys):

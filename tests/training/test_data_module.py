@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch_geometric.transforms import FixedPoints
+from torch_geometric.data import Batch
+from torch_geometric.transforms import FixedPoints, RandomJitter
 
 from pointcluster.training import PointDataModule
 from pointcluster.training.data_module import carve_out
@@ -42,6 +43,26 @@ def test_groups_stay_together():
     kept, held = carve_out(labels, groups, 0.4)
     assert held
     assert not {groups[i] for i in kept} & {groups[i] for i in held}
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
+def test_what_makes_a_batch(clouds, workers):
+    def collate(items):
+        batch = Batch.from_data_list(items)
+        batch.total = batch.pos.sum()
+        return batch
+
+    options = {"batch_size": 8, "num_workers": workers, "train_transform": RandomJitter(0.1)}
+    plain = PointDataModule(clouds[:20], clouds[20:], **options)
+    data = PointDataModule(clouds[:20], clouds[20:], collate=collate, **options)
+    for loaders in zip(
+        (data.train_dataloader(), data.test_dataloader()),
+        (plain.train_dataloader(), plain.test_dataloader()),
+        strict=True,
+    ):
+        for batch, same in zip(*loaders, strict=True):
+            assert torch.equal(batch.pos, same.pos) and torch.equal(batch.batch, same.batch)
+            assert torch.equal(batch.total, same.pos.sum()) and "total" not in same
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"val_fraction": 1.0}])

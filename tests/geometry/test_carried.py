@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch_geometric.data import Batch, Data
+
+from pointcluster.geometry import LatticePlan, StagePlan, build_hierarchy
+from pointcluster.geometry.carried import carried_hierarchy, carry_hierarchy
+from tests.geometry.same import assert_same
+
+PLANS = [StagePlan(0.5, 4, 8, 2, 3), StagePlan(0.5, 4, 8, 2, 3)]
+
+
+def cloud(n, seed=0):
+    return Data(pos=torch.randn(n, 3, generator=torch.Generator().manual_seed(seed)))
+
+
+def carrying(n, seed=0, plans=PLANS):
+    data = cloud(n, seed)
+    carry_hierarchy(data, build_hierarchy(data.pos, plans), plans)
+    return data
+
+
+def batch_of(*sizes):
+    return Batch.from_data_list([carrying(n, seed) for seed, n in enumerate(sizes)])
+
+
+def test_points_carry_their_hierarchy():
+    data = carrying(30)
+    assert_same(carried_hierarchy(data, PLANS), build_hierarchy(data.pos, PLANS))
+    batch = batch_of(30, 0, 12)
+    built = build_hierarchy(batch.pos, PLANS, batch.batch, batch_size=3)
+    assert_same(carried_hierarchy(batch, PLANS), built)
+    assert_same(carried_hierarchy(batch, tuple(PLANS)), built)
+
+
+def test_most_points_carry_none():
+    assert carried_hierarchy(cloud(30), PLANS) is None
+    batch = Batch.from_data_list([carrying(30)], exclude_keys=["hierarchy"])
+    assert carried_hierarchy(batch, PLANS) is None
+
+
+@pytest.mark.parametrize(
+    "plans", [PLANS[:1], [*PLANS, PLANS[0]], [PLANS[0], PLANS[1]._replace(k=5)]]
+)
+@pytest.mark.parametrize("data", [carrying(30), batch_of(30, 12)], ids=["data", "batch"])
+def test_other_plans(data, plans):
+    with pytest.raises(ValueError, match=r"other plans.*use PrecomputeHierarchy\(model.plans\)"):
+        carried_hierarchy(data, plans)
+
+
+def test_one_cloud_of_other_plans():
+    other = carrying(30, plans=[PLANS[0], PLANS[1]._replace(ratio=0.25)])
+    with pytest.raises(ValueError, match="other plans"):
+        carried_hierarchy(Batch.from_data_list([carrying(30), other]), PLANS)
+
+
+def test_plans_of_pictures():
+    with pytest.raises(ValueError, match="by other plans, StagePlan .* LatticePlan"):
+        carried_hierarchy(carrying(30), [LatticePlan(0.5, 4, 8, 2, 3)] * 2)
+
+
+def drop(data):
+    data.pos = data.pos[:-1]
+    data.batch = data.batch[:-1]
+
+
+def flatten(data):
+    data.pos = data.pos[:, :2]
+
+
+def move(data):
+    data.pos = data.pos + 1
+
+
+def turn(data):
+    data.pos = data.pos.flip(1)
+
+
+def sort(data):
+    data.pos = data.pos[torch.arange(len(data.pos) - 1, -1, -1)]
+
+
+def lose(data):
+    data.pos = data.pos * float("nan")
+
+
+def regroup(data):
+    data.batch = torch.arange(2).repeat_interleave(torch.tensor([12, 30]))
+
+
+def one_cloud(data):
+    data.batch = None
+
+
+def one_more_cloud(data):
+    data._num_graphs = 3
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (drop, r"pos has shape \[41, 3\], .* for \[42, 3\]: points or axes were dropped"),
+        (flatten, r"pos has shape \[42, 2\], .* for \[42, 3\]"),
+        (move, "are not where they were .* comes after all that changes points"),
+        (turn, "are not where they were"),
+        (sort, "are not where they were"),
+        (lose, "are not where they were"),
+        (regroup, "put into other clouds"),
+        (one_cloud, "there are 1 clouds, .* is of 2"),
+        (one_more_cloud, "there are 3 clouds, .* is of 2"),
+    ],
+)
+def test_points_that_were_changed_since(change, message):
+    batch = batch_of(30, 12)
+    change(batch)
+    with pytest.raises(ValueError, match=message):
+        carried_hierarchy(batch, PLANS)
+
+
+def test_left_on_another_device():
+    batch = batch_of(30, 12)
+    batch.pos = batch.pos.to("meta")
+    with pytest.raises(ValueError, match=r"pos is on meta, the hierarchy .* on cpu"):
+        carried_hierarchy(batch, PLANS)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{}, {"layout": ()}, "tree", build_hierarchy(cloud(9).pos, PLANS)]
+)
+def test_something_else_of_that_name(wrong):
+    with pytest.raises(TypeError, match=r"found .* model\(data, hierarchy\)"):
+        carried_hierarchy(Data(pos=torch.zeros(9, 3), hierarchy=wrong), PLANS)
