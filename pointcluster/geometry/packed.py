@@ -166,7 +166,7 @@ def _common(sizes: Iterable[int]) -> int | None:
 
 
 def _part_of_rows(counts: list[int], device: torch.device) -> Tensor | None:
-    """The part that each row of a table is of, given their numbers of rows; `None`: the only one."""
+    """The part of each row of a table, given the parts' rows; `None`: there is only one."""
     if len(counts) == 1:
         return None
     part = torch.arange(len(counts), device=device)
@@ -215,11 +215,9 @@ def _order(order: Tensor, rows: Sequence[_Stage], part: Tensor | None) -> Tensor
     if not any(row.ordered for row in rows):
         return None
     points = [row.anchors for row in rows]
-    given = iter(
-        order.split([count for count, row in zip(points, rows, strict=True) if row.ordered])
-    )
+    given = order.split([row.anchors * row.ordered for row in rows])
     each = [
-        next(given) if row.ordered else torch.arange(row.anchors, device=order.device)
-        for row in rows
+        part if row.ordered else torch.arange(row.anchors, device=order.device)
+        for part, row in zip(given, rows, strict=True)
     ]
     return _counted_on(torch.cat(each), part, points)

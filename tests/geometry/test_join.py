@@ -22,6 +22,7 @@ from tests.geometry.same import assert_same
 
 PLANS = [StagePlan(0.5, 8, 16, 4, 5), StagePlan(0.25, 6, 16, 4, 5), StagePlan(1.0, 4, None, 2, 3)]
 PICTURES = [LatticePlan(4, 4, 0, 2, 2), LatticePlan(3, 2, 1, 1, 2)]
+FINE = [LatticePlan(1, 1, 0, 2, 2), LatticePlan(3, 2, 1, 1, 2)]  # centres of many points
 
 
 def clouds_of(sizes, kind="random", dtype=torch.float32, seed=0):
@@ -134,9 +135,10 @@ def test_stages_that_are_not_stored_by_region(ordered):
     extents=st.lists(st.tuples(st.integers(1, 14), st.integers(1, 14)), min_size=1, max_size=4),
     share=st.floats(0.05, 1),
     between=st.booleans(),
+    plans=st.sampled_from([PICTURES, FINE]),
     seed=st.integers(0, 99),
 )
-def test_pictures(extents, share, between, seed):
+def test_pictures(extents, share, between, plans, seed):
     generator = torch.Generator().manual_seed(seed)
     pictures = []
     for extent in extents:
@@ -148,10 +150,10 @@ def test_pictures(extents, share, between, seed):
         pictures.append(pos)
     pos, batch = packed(pictures)
     parts = [
-        image_hierarchy(each, [extent], PICTURES)
+        image_hierarchy(each, [extent], plans)
         for each, extent in zip(pictures, extents, strict=True)
     ]
-    assert_same(join_hierarchies(parts), image_hierarchy(pos, extents, PICTURES, batch))
+    assert_same(join_hierarchies(parts), image_hierarchy(pos, extents, plans, batch))
 
 
 def test_zeros_at_the_border_stay_zeros():

@@ -11,8 +11,8 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import Compose, RandomJitter
 
 from pointcluster.geometry import LatticePlan, StagePlan
-from pointcluster.models import create_model
 from pointcluster.models import coc as coc_module
+from pointcluster.models import create_model
 from pointcluster.models import point_coc as point_coc_module
 from pointcluster.transforms import ImageToPoints, PrecomputeHierarchy, RandomPixels
 from tests.geometry.same import assert_same
