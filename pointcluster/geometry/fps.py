@@ -168,6 +168,8 @@ def _first(
     for clouds in of_like_size(sizes):
         rows, count = padded_rows(sizes, clouds, pos.device)
         points = take(pos, rows)
+        # Seen from its lowest corner, a cloud far from the origin has a mean with all its digits.
+        points -= points.amin(dim=1, keepdim=True)
         pad = torch.arange(rows.size(1), device=pos.device) >= count[:, None]
         mean = points.masked_fill(pad[..., None], 0).sum(dim=1) / count[:, None]
         d = squared_distance(points, mean[:, None]).masked_fill_(pad, -1)

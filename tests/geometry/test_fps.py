@@ -89,6 +89,18 @@ def test_share_is_rounded_up_and_large_numbers_are_cut():
     assert len(fps(make_points("random", 100, 3, torch.float32), 0.07)) == 7
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_first_anchor_of_a_cloud_far_away_depends_on_nothing_else(dtype):
+    # At a million float32 has steps of 1/16: a mean of such numbers would be off by some of them.
+    for seed in range(30):
+        clouds = [make_points("far", n, 3, dtype, seed=seed + n) for n in (23, 37)]
+        batch = torch.arange(2).repeat_interleave(torch.tensor([23, 37]))
+        together = fps(torch.cat(clouds), 5, batch)
+        order = torch.randperm(23, generator=torch.Generator().manual_seed(seed))
+        assert torch.equal(together[:5], fps(clouds[0], 5))
+        assert torch.equal(clouds[0][order][fps(clouds[0][order], 1)], clouds[0][together[:1]])
+
+
 def test_random_start_follows_the_seed():
     pos = make_points("random", 100, 3, torch.float32)
     first = {
