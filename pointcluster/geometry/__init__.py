@@ -5,10 +5,12 @@ from pointcluster.geometry.distance import squared_distance
 from pointcluster.geometry.fps import fps, voxel_anchors
 from pointcluster.geometry.hierarchy import (
     AnchorGeometry,
+    AnchorHierarchy,
     Hierarchy,
     StageGeometry,
     StagePlan,
     anchor_geometry,
+    anchor_hierarchy,
     build_hierarchy,
 )
 from pointcluster.geometry.join import join_hierarchies
@@ -26,6 +28,7 @@ from pointcluster.geometry.region import ClusterGeometry, cluster_geometry
 
 __all__ = [
     "AnchorGeometry",
+    "AnchorHierarchy",
     "ClusterGeometry",
     "Hierarchy",
     "LatticeGeometry",
@@ -34,6 +37,7 @@ __all__ = [
     "StageGeometry",
     "StagePlan",
     "anchor_geometry",
+    "anchor_hierarchy",
     "backends",
     "build_hierarchy",
     "cluster_geometry",

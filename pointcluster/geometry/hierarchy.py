@@ -93,6 +93,13 @@ def _moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
     return type(value)(*moved) if hasattr(value, "_fields") else tuple(moved)
 
 
+class AnchorHierarchy(NamedTuple):
+    """The geometry of all stages of a network without regions, whose points are anchors alone."""
+
+    stages: tuple[AnchorGeometry, ...]
+    batch_size: int
+
+
 @threads_for_searches()
 def anchor_geometry(
     pos: Tensor,
@@ -154,6 +161,59 @@ def anchor_geometry(
     counts = torch.bincount(cloud, minlength=len(sizes)).tolist()
     grouping = search(pos, pos[anchor], k, sizes, counts, backend=backend)
     return _anchors(pos, pos[anchor], anchor, grouping, sizes, counts)
+
+
+def anchor_hierarchy(
+    pos: Tensor,
+    nums: Sequence[int | float],
+    k: int,
+    batch: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    sampling: str = "auto",
+    start: str = "far",
+    generator: torch.Generator | None = None,
+    backend: str = "auto",
+) -> AnchorHierarchy:
+    r"""Choose anchors and their groups stage by stage, each among the anchors of the one before.
+
+    Anchors lie in the order in which they were chosen: with farthest point sampling those of a stage
+    are the first ones of the stage before, and `start="first"` begins every stage at one point.
+
+    Args:
+        pos: Positions of the points.
+        nums: Anchors a cloud of each stage, as in :func:`fps`.
+        k: Points an anchor gathers.
+        batch: Sorted cloud index of each point.
+        batch_size: Number of clouds, when the last ones may be empty.
+        sampling: As in :func:`anchor_geometry`.
+        start: Where farthest point sampling begins in the first stage, as in :func:`fps`.
+        generator: Source of randomness for `start="random"`.
+        backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
+
+    Shapes:
+        - **pos:** $(N, D)$
+
+    Raises:
+        TypeError, ValueError: The point set is malformed or an argument makes no sense.
+    """
+    stages: list[AnchorGeometry] = []
+    for num in nums:
+        stage = anchor_geometry(
+            pos,
+            num,
+            k,
+            batch,
+            batch_size=batch_size,
+            sampling=sampling,
+            start="first" if stages else start,
+            generator=generator,
+            backend=backend,
+        )
+        pos, batch, batch_size = stage.pos, stage.batch, stage.batch_size
+        stages.append(stage)
+    size = stages[-1].batch_size if stages else len(cloud_sizes(pos, batch, batch_size))
+    return AnchorHierarchy(tuple(stages), size)
 
 
 def _anchors(

@@ -4,6 +4,7 @@ from pointcluster.models.checkpoint import load_model, save_model
 from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model, list_models
 from pointcluster.models.point_coc import PointCoC
+from pointcluster.models.pointmlp_coc import PointMLPCoC
 from pointcluster.models.results import Features, PointClusters
 
 __all__ = [
@@ -11,6 +12,7 @@ __all__ = [
     "Features",
     "PointClusters",
     "PointCoC",
+    "PointMLPCoC",
     "create_model",
     "list_models",
     "load_model",

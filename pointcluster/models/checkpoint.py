@@ -12,10 +12,11 @@ from typing import Any
 from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model
 from pointcluster.models.point_coc import PointCoC
+from pointcluster.models.pointmlp_coc import PointMLPCoC
 
 
 def save_model(
-    path: str | os.PathLike[str], model: PointCoC | CoC, metadata: dict[str, Any] | None = None
+    path: str | os.PathLike[str], model: PointCoC | PointMLPCoC | CoC, metadata: dict[str, Any] | None = None
 ) -> Path:
     """Write a network to `path` with `.safetensors` and, beside it, `.json`.
 
@@ -52,7 +53,7 @@ def save_model(
 
 def load_model(
     path: str | os.PathLike[str], *, name: str | None = None
-) -> tuple[PointCoC | CoC, dict[str, Any]]:
+) -> tuple[PointCoC | PointMLPCoC | CoC, dict[str, Any]]:
     """Read a network that :func:`save_model` wrote, in evaluation mode, and its metadata.
 
     Args:

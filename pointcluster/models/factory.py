@@ -5,19 +5,21 @@ from __future__ import annotations
 from fnmatch import fnmatchcase
 from typing import Any
 
-from pointcluster.models import coc, point_coc
+from pointcluster.models import coc, point_coc, pointmlp_coc
 from pointcluster.models.coc import CoC
 from pointcluster.models.point_coc import PointCoC
+from pointcluster.models.pointmlp_coc import PointMLPCoC
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names that :func:`create_model` takes, or those of a pattern such as `"coc_*"`."""
-    return sorted(name for name in [*coc.SIZES, *point_coc.SIZES] if fnmatchcase(name, pattern))
+    names = [*coc.SIZES, *point_coc.SIZES, *pointmlp_coc.SIZES]
+    return sorted(name for name in names if fnmatchcase(name, pattern))
 
 
 def create_model(
     name: str, *, num_classes: int | None = None, in_channels: int | None = None, **options: Any
-) -> PointCoC | CoC:
+) -> PointCoC | PointMLPCoC | CoC:
     """Build a network.
 
     Args:
@@ -32,7 +34,7 @@ def create_model(
         ValueError: There is no network of that name.
         TypeError: An option is unknown to the network.
     """
-    model: PointCoC | CoC
+    model: PointCoC | PointMLPCoC | CoC
     if name in coc.SIZES:
         num_classes = 1000 if num_classes is None else num_classes
         in_channels = 3 if in_channels is None else in_channels
@@ -41,6 +43,11 @@ def create_model(
         num_classes = 40 if num_classes is None else num_classes
         in_channels = in_channels or 0
         model = PointCoC(num_classes, in_channels, **(point_coc.SIZES[name]._asdict() | options))
+    elif name in pointmlp_coc.SIZES:
+        num_classes = 40 if num_classes is None else num_classes
+        in_channels = in_channels or 0
+        size = pointmlp_coc.SIZES[name]._asdict()
+        model = PointMLPCoC(num_classes, in_channels, **(size | options))
     else:
         known = ", ".join(list_models())
         raise ValueError(f"there is no network {name!r}: choose one of {known}")

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
@@ -16,8 +15,9 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
 from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
+from pointcluster.models.clouds import check_clouds
 from pointcluster.models.results import Features, PointClusters, place
-from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
+from pointcluster.nn import BatchNorm, CloudNorm, ContextClusterBlock, PointReducer
 
 
 class Size(NamedTuple):
@@ -133,7 +133,7 @@ class PointCoC(nn.Module):
                     width, wide, k=k, num=ratios[stage], dim=dim, mode="max", hidden=encode[stage]
                 )
             )
-            self.norms.append(_BatchNorm(wide) if norm else nn.Identity())
+            self.norms.append(BatchNorm(wide) if norm else nn.Identity())
             self.stages.append(
                 nn.ModuleList(
                     ContextClusterBlock(
@@ -269,26 +269,7 @@ class PointCoC(nn.Module):
 
     def _check(self, data: Data) -> None:
         """Turn away what does not fit the network; the geometry checks the rest."""
-        if not isinstance(data, Data):
-            raise TypeError(f"expected a PyG Data or Batch with pos, found {type(data).__name__}")
-        pos, weight = data.pos, self.neck[0].weight
-        if pos is None or pos.dim() != 2 or pos.size(1) != self.dim:
-            found = None if pos is None else list(pos.shape)
-            raise ValueError(f"the network needs pos of shape [N, {self.dim}], found {found}")
-        if pos.device != weight.device:
-            raise ValueError(
-                f"the clouds are on {pos.device}, the network on {weight.device}: move one of them"
-            )
-        if not self.in_channels:
-            return
-        x = data.x
-        if x is None or x.dim() != 2 or x.size(1) != self.in_channels:
-            found = None if x is None else list(x.shape)
-            raise ValueError(
-                f"the network needs features x of shape [N, {self.in_channels}], found {found}"
-            )
-        if len(x) != len(pos):
-            raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
+        check_clouds(data, self.dim, self.in_channels, self.neck[0].weight.device)
 
     def _input(self, data: Data, batch_size: int) -> Tensor:
         """Positions relative to their cloud's mean, then the other features."""
@@ -297,16 +278,6 @@ class PointCoC(nn.Module):
         mean = scatter(pos, batch, dim_size=batch_size, reduce="mean")
         x = (pos - mean[batch]).to(dtype)
         return torch.cat([x, data.x.to(dtype)], dim=1) if self.in_channels else x
-
-
-class _BatchNorm(nn.BatchNorm1d):
-    """Batch normalisation that a batch of one single point, too, can be trained through."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.training and len(x) < 2:
-            args = (self.running_mean, self.running_var, self.weight, self.bias)
-            return F.batch_norm(x, *args, training=False, eps=self.eps)
-        return super().forward(x)
 
 
 def _batch_size(data: Data) -> int | None:

@@ -60,28 +60,50 @@ def published_entries(
     for name, parts in halves.items():
         if len(parts) == 2:
             entries[name] = torch.cat([parts[0], parts[1]])
-    problems = [f"{key} is not known" for key in unknown]
-    problems += [f"{key} is missing" for key in own if key not in entries]
-    problems += [f"{key} does not belong to this network" for key in entries if key not in own]
-    for key, value in entries.items():
-        if key in own and value.shape != own[key].shape:
-            problems.append(f"{key} has shape {list(value.shape)}, expected {list(own[key].shape)}")
-    if problems:
-        classes = [p for p in problems if p.startswith("head.weight has")]
-        hint = (
-            ": the checkpoint has another number of classes; build the network with that number, "
-            "load, then call reset_classifier()."
-            if classes and all(p.startswith("head.") for p in problems)
-            else ": is it a checkpoint of this very network?"
-        )
-        raise ValueError(
-            f"{len(problems)} entries do not fit{hint} First: " + "; ".join(problems[:3])
-        )
-    return {key: entries[key].to(own[key].dtype) for key in own}
+    return _fitted(entries, own, unknown, "head.")
+
+
+def published_cloud_entries(
+    checkpoint: Mapping[str, Any], own: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Turn the entries of the published network of 3D clouds into those of this library's.
+
+    Args:
+        checkpoint: The entries, plain or wrapped.
+        own: The network's own entries, which say what there must be.
+
+    Raises:
+        ValueError: An entry is left over, missing or of another shape.
+    """
+    entries: dict[str, Tensor] = {}
+    halves: dict[str, dict[int, Tensor]] = {}
+    unknown = []
+    for key, value in unwrapped(checkpoint).items():
+        name = _cloud_name(key)
+        if name is None:
+            unknown.append(key)
+        elif isinstance(name, tuple):
+            halves.setdefault(name[0], {})[name[1]] = value
+        elif "affine" in key:
+            entries[name] = value.flatten() if value.dim() == 4 else value
+        elif value.dim() == 3 and value.size(2) == 1:
+            entries[name] = value.squeeze(2)  # a convolution over single points
+        else:
+            entries[name] = value
+    for name, parts in halves.items():
+        if len(parts) == 2:
+            entries[name] = torch.cat([parts[0], parts[1]])
+    # The published classifier is one sequence; its last map is the head.
+    last = max((int(k.split(".")[1]) for k in own if k.startswith("neck.")), default=-1)
+    for key in [key for key in entries if key.startswith("classifier.")]:
+        number, kind = int(key.split(".")[1]), key.split(".", 2)[2]
+        name = f"neck.{key.split('.', 1)[1]}" if number <= last else f"head.{kind}"
+        entries[name] = entries.pop(key)
+    return _fitted(entries, own, unknown, "head.")
 
 
 def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, Tensor]:
-    """The entries of a checkpoint file: out of `state_dict` or `model`, without `module.`.
+    """The entries of a checkpoint file: out of `state_dict`, `model` or `net`, without `module.`.
 
     Raises:
         ValueError: There are none, or no averaged ones.
@@ -89,7 +111,7 @@ def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, 
     found: Any = checkpoint
     if ema and "state_dict_ema" not in found:
         raise ValueError("the checkpoint holds no averaged weights (state_dict_ema)")
-    for key in ("state_dict_ema",) if ema else ("state_dict", "model", "state_dict_ema"):
+    for key in ("state_dict_ema",) if ema else ("state_dict", "model", "net", "state_dict_ema"):
         if isinstance(found, Mapping) and isinstance(found.get(key), Mapping):
             found = found[key]
             break
@@ -99,6 +121,30 @@ def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, 
     if wrong:
         raise ValueError(f"the checkpoint's entry {wrong[0]!r} is no tensor")
     return {str(key).removeprefix("module."): value for key, value in found.items()}
+
+
+def _fitted(
+    entries: Mapping[str, Tensor], own: Mapping[str, Tensor], unknown: list[str], head: str
+) -> dict[str, Tensor]:
+    """Entries in the network's own dtypes, if they are those that there must be."""
+    problems = [f"{key} is not known" for key in unknown]
+    problems += [f"{key} is missing" for key in own if key not in entries]
+    problems += [f"{key} does not belong to this network" for key in entries if key not in own]
+    for key, value in entries.items():
+        if key in own and value.shape != own[key].shape:
+            problems.append(f"{key} has shape {list(value.shape)}, expected {list(own[key].shape)}")
+    if problems:
+        classes = [p for p in problems if p.startswith(f"{head}weight has")]
+        hint = (
+            ": the checkpoint has another number of classes; build the network with that number, "
+            "load, then call reset_classifier()."
+            if classes and all(p.startswith(head) for p in problems)
+            else ": is it a checkpoint of this very network?"
+        )
+        raise ValueError(
+            f"{len(problems)} entries do not fit{hint} First: " + "; ".join(problems[:3])
+        )
+    return {key: entries[key].to(own[key].dtype) for key in own}
 
 
 def _renamed(key: str) -> str | tuple[str, int] | None:
@@ -124,3 +170,39 @@ def _flattened(value: Tensor, key: str) -> Tensor:
     if value.dim() != 4:
         return value
     return value.permute(0, 2, 3, 1).flatten(1)
+
+
+_NET = {"0": "linear", "1": "norm"}
+_CLUSTER = {
+    "sim_alpha": "alpha",
+    "sim_beta": "beta",
+    "fc2.weight": "proj.weight",
+    "fc2.bias": "proj.bias",
+}
+
+
+def _cloud_name(key: str) -> str | tuple[str, int] | None:
+    """The name in the network of 3D clouds; the head's are left for the caller to split."""
+    if re.fullmatch(r"classifier\.\d+\.\w+", key):
+        return key
+    if match := re.fullmatch(r"embedding\.net\.([01])\.(\w+)", key):
+        return f"embedding.{match[1]}.{match[2]}"
+    if match := re.fullmatch(r"local_grouper_list\.(\d+)\.affine_(alpha|beta)", key):
+        return f"encoders.{match[1]}.{match[2]}"
+    if match := re.fullmatch(r"pre_blocks_list\.(\d+)\.transfer\.net\.([01])\.(\w+)", key):
+        return f"encoders.{match[1]}.{_NET[match[2]]}.{match[3]}"
+    mlp = r"net([12])\.([01])\.(\w+)"
+    if match := re.fullmatch(r"pos_blocks_list\.(\d+)\.operation\.(\d+)\." + mlp, key):
+        return f"stages.{match[1]}.{match[2]}.{_NET[match[4]]}{match[3]}.{match[5]}"
+    if match := re.fullmatch(r"pre_blocks_list\.(\d+)\.operation\.(\d+)\.(.+)", key):
+        stage, number, rest = match[1], int(match[2]), match[3]
+        if number % 2:  # context clusters and MLPs take turns
+            if match := re.fullmatch(mlp, rest):
+                return f"encoders.{stage}.mlps.{number // 2}.{_NET[match[2]]}{match[1]}.{match[3]}"
+            return None
+        cluster = f"encoders.{stage}.clusters.{number // 2}."
+        if half := re.fullmatch(r"(fc1|fc_v)\.(weight|bias)", rest):
+            return f"{cluster}fv.{half[2]}", _HALVES[half[1]]
+        if rest in _CLUSTER:
+            return cluster + _CLUSTER[rest]
+    return None

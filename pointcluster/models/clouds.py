@@ -1,0 +1,41 @@
+"""Clouds as networks take them."""
+
+from __future__ import annotations
+
+import torch
+from torch_geometric.data import Data
+
+
+def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -> None:
+    """Check that clouds fit a network; the geometry checks the rest.
+
+    Args:
+        data: The clouds.
+        dim: Axes of the positions.
+        in_channels: Channels of the features that come with them.
+        device: Where the network is.
+
+    Raises:
+        TypeError: They are no PyG Data.
+        ValueError: Positions or features are missing, of another shape, or elsewhere.
+    """
+    if not isinstance(data, Data):
+        raise TypeError(f"expected a PyG Data or Batch with pos, found {type(data).__name__}")
+    pos = data.pos
+    if pos is None or pos.dim() != 2 or pos.size(1) != dim:
+        found = None if pos is None else list(pos.shape)
+        raise ValueError(f"the network needs pos of shape [N, {dim}], found {found}")
+    if pos.device != device:
+        raise ValueError(
+            f"the clouds are on {pos.device}, the network on {device}: move one of them"
+        )
+    if not in_channels:
+        return
+    x = data.x
+    if x is None or x.dim() != 2 or x.size(1) != in_channels:
+        found = None if x is None else list(x.shape)
+        raise ValueError(
+            f"the network needs features x of shape [N, {in_channels}], found {found}"
+        )
+    if len(x) != len(pos):
+        raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
