@@ -16,7 +16,9 @@ from pointcluster.models.pointmlp_coc import PointMLPCoC
 
 
 def save_model(
-    path: str | os.PathLike[str], model: PointCoC | PointMLPCoC | CoC, metadata: dict[str, Any] | None = None
+    path: str | os.PathLike[str],
+    model: PointCoC | PointMLPCoC | CoC,
+    metadata: dict[str, Any] | None = None,
 ) -> Path:
     """Write a network to `path` with `.safetensors` and, beside it, `.json`.
 

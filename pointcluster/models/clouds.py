@@ -34,8 +34,6 @@ def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -
     x = data.x
     if x is None or x.dim() != 2 or x.size(1) != in_channels:
         found = None if x is None else list(x.shape)
-        raise ValueError(
-            f"the network needs features x of shape [N, {in_channels}], found {found}"
-        )
+        raise ValueError(f"the network needs features x of shape [N, {in_channels}], found {found}")
     if len(x) != len(pos):
         raise ValueError(f"x has {len(x)} points, pos {len(pos)}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from pointcluster.models import coc, point_coc
+from pointcluster.models import coc, point_coc, pointmlp_coc
 from pointcluster.models.coc import CoC
 from pointcluster.models.point_coc import PointCoC
+from pointcluster.models.pointmlp_coc import PointMLPCoC
 
 try:
     from huggingface_hub import ModelCard, PyTorchModelHubMixin
@@ -119,6 +120,30 @@ class HubPointCoC(PointCoC, _Strict):
         self, name: str, *, num_classes: int = 40, in_channels: int = 0, **options: Any
     ) -> None:
         size = _size(name, point_coc.SIZES)
+        super().__init__(num_classes, in_channels, **(size | options))
+        self.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels}
+        self.config |= options
+        self._hub_mixin_config = self.config
+
+
+class HubPointMLPCoC(PointMLPCoC, _Strict):
+    """The paper's network of clouds with `save_pretrained`, `from_pretrained`, `push_to_hub`.
+
+    Args:
+        name: `"pointmlp_coc"`.
+        num_classes: Number of classes; 0 leaves the classifier out.
+        in_channels: Channels that come with the positions.
+        options: Further arguments of :class:`PointMLPCoC`, instead of its size's own.
+
+    Raises:
+        ValueError: There is no network of that name.
+        TypeError: An option is unknown to the network.
+    """
+
+    def __init__(
+        self, name: str, *, num_classes: int = 40, in_channels: int = 0, **options: Any
+    ) -> None:
+        size = _size(name, pointmlp_coc.SIZES)
         super().__init__(num_classes, in_channels, **(size | options))
         self.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels}
         self.config |= options

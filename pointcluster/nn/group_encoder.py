@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch_geometric.utils import scatter
 
 from pointcluster.geometry import AnchorGeometry, LatticeGeometry, anchor_geometry, lattice_geometry
 from pointcluster.geometry.check import check_positive
@@ -78,7 +79,7 @@ class GroupEncoder(nn.Module):
             ("head_channels", head_channels),
         ]:
             check_positive(name, value)
-        check_positive("blocks", blocks, least=0)
+        check_positive("blocks", blocks)
         anchor_numbers(num, [])  # refuses what is no number of anchors
         self.in_channels, self.k, self.num = in_channels, k, num
         self.alpha = nn.Parameter(torch.ones(in_channels))
@@ -175,7 +176,9 @@ class GroupEncoder(nn.Module):
         cloud = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         cloud[index.reshape(-1)] = batch.repeat_interleave(self.k)
         near, own = self.linear.weight.split(self.in_channels, dim=1)
-        u = nn.functional.linear(x, near * self.alpha)
+        # Differences are the same seen from the anchors' mean, and there they lose no digits.
+        mean = scatter(x[anchor].detach(), batch, dim_size=geometry.batch_size, reduce="mean")
+        u = nn.functional.linear(x - mean[cloud], near * self.alpha)
         u = u / (std + self.EPS).to(u.dtype)[cloud, None]
         bias = (near @ self.beta).to(u.dtype)
         return u, nn.functional.linear(x[anchor], own) + bias - u[anchor]

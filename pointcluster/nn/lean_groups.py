@@ -104,7 +104,9 @@ def infer_groups(
     for block, (norm1, norm2) in zip(blocks, affines, strict=True):
         w1 = block.w1 * norm1.scale[:, None]
         b1 = norm1.shift + w1 @ block.out_bias
-        folded.append((block, w1, b1, block.w2 * norm2.scale[:, None], block.out_bias + norm2.shift))
+        folded.append(
+            (block, w1, b1, block.w2 * norm2.scale[:, None], block.out_bias + norm2.shift)
+        )
     for g in chunks(groups, k * u.size(1), u.device):
         x = _gathered(u, a, index, g).relu_()
         for number, (block, w1, b1, w2, bias) in enumerate(folded):
@@ -350,7 +352,9 @@ def _block_back(
             total += each
         d += to_x
         torch.ops.aten.threshold_backward.grad_input(d, x, 0, grad_input=d)
-        before = state.z[number - 1][1][g] if number else _gathered(state.u, state.a, state.index, g)
+        before = (
+            state.z[number - 1][1][g] if number else _gathered(state.u, state.a, state.index, g)
+        )
         below.add(d.flatten(0, 1), before.flatten(0, 1))
         result[g] = d
     return result, below, (*sums, to_w1, gamma1, shift1, to_w2, gamma2, shift2)

@@ -5,7 +5,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pointcluster.geometry import StagePlan, anchor_geometry, build_hierarchy, fps, knn
+from pointcluster.geometry import (
+    StagePlan,
+    anchor_geometry,
+    anchor_hierarchy,
+    build_hierarchy,
+    fps,
+    knn,
+)
 from tests.geometry.conftest import KINDS, make_points
 
 PLANS = [StagePlan(0.5, 8, 16, 4, 5), StagePlan(0.25, 6, 16, 4, 5), StagePlan(1.0, 4, None, 2, 3)]
@@ -150,3 +157,21 @@ def test_anchor_geometry_mixes_samplings_by_size():
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
         build_hierarchy(**({"pos": torch.zeros(4, 3), "plans": PLANS} | change))
+
+
+@pytest.mark.parametrize("start", ["far", "first"])
+def test_anchors_of_anchors(backend, start):
+    sizes = [60, 0, 17, 1]
+    pos, batch = packed(sizes)
+    found = anchor_hierarchy(pos, [0.5, 8], 6, batch, batch_size=4, start=start, backend=backend)
+    assert found.batch_size == 4
+    first, second = found.stages
+    expected = fps(pos, 0.5, batch, batch_size=4, start=start)
+    assert torch.equal(first.anchor, expected)
+    assert torch.equal(second.pos, pos[first.anchor[second.anchor]])
+    starts = [0, 30, 39]  # the anchors of a stage are the first of the stage before
+    kept = [range(s, s + n) for s, n in zip(starts, [8, 8, 1], strict=True)]
+    assert second.anchor.tolist() == [i for part in kept for i in part]
+    near = knn(first.pos, second.pos, 6, first.batch, second.batch, batch_size=4)
+    assert torch.equal(second.grouping, near)
+    assert anchor_hierarchy(pos, [], 6, batch, batch_size=4).batch_size == 4

@@ -46,6 +46,16 @@ def test_clouds(tmp_path):
     assert torch.equal(again(data), model(data))
 
 
+def test_the_papers_network_of_clouds(tmp_path):
+    torch.manual_seed(0)
+    size = {"embedding": 4, "channels": (6, 8), "blocks": (1, 1), "depths": (1, 1)}
+    model = create_model("pointmlp_coc", num_classes=4, ratios=(0.5, 0.5), k=5, **size).eval()
+    hub.HubPointMLPCoC.of(model).save_pretrained(tmp_path)
+    again = hub.HubPointMLPCoC.from_pretrained(tmp_path)
+    data = Data(pos=torch.randn(50, 3))
+    assert torch.equal(again(data), model(data))
+
+
 def test_weights_that_do_not_fit(saved):
     _, folder = saved
     config = json.loads((folder / "config.json").read_text())
