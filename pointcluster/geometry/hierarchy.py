@@ -177,8 +177,9 @@ def anchor_hierarchy(
 ) -> AnchorHierarchy:
     r"""Choose anchors and their groups stage by stage, each among the anchors of the one before.
 
-    Anchors lie in the order in which they were chosen: with farthest point sampling those of a stage
-    are the first ones of the stage before, and `start="first"` begins every stage at one point.
+    Anchors lie in the order in which they were chosen: with farthest point sampling those of a
+    stage are the first ones of the stage before, and `start="first"` begins every stage at one
+    point.
 
     Args:
         pos: Positions of the points.

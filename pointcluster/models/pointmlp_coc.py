@@ -48,8 +48,8 @@ class PointMLPCoC(nn.Module):
     which context clusters with one centre and MLPs work in turn; the maximum over the group is the
     anchor's, and goes through MLPs of its own. The last anchors are pooled by maximum.
 
-    With a published checkpoint, which :meth:`load_published` takes, it answers as the published code
-    does for 1,024 points. (That keeps 512, 256, 128 and 64 anchors of clouds of any size; this
+    With a published checkpoint, which :meth:`load_published` takes, it answers as the published
+    code does for 1,024 points. (That keeps 512, 256, 128 and 64 anchors of clouds of any size; this
     network keeps these shares of them.) Positions enter as they are: scale and centre clouds as in
     training. A cloud of fewer than k points fills its groups by repeating them.
 
@@ -178,8 +178,8 @@ class PointMLPCoC(nn.Module):
         """Load a checkpoint of the published implementation, strictly.
 
         Args:
-            state_dict: Its entries, as they are or under `net`, `state_dict` or `model`, also with a
-                `module.` prefix.
+            state_dict: Its entries, as they are or under `net`, `state_dict` or `model`, also with
+                a `module.` prefix.
 
         Raises:
             ValueError: An entry is left over, missing or of another shape: nothing is loaded then.
@@ -273,7 +273,8 @@ class PointMLPCoC(nn.Module):
 
     def _check(self, data: Data) -> None:
         """Turn away what does not fit the network; the geometry checks the rest."""
-        check_clouds(data, self.dim, self.in_channels, self.embedding[0].weight.device)
+        device = next(self.parameters()).device
+        check_clouds(data, self.dim, self.in_channels, device)
 
 
 def _most_similar(similarity: Tensor, grouping: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -32,10 +32,10 @@ class GroupEncoder(nn.Module):
     block, each group is one region of a context cluster with one centre, added to what came in, and
     goes through an MLP. The maximum over the group is the anchor's.
 
-    $W$ is applied before the gathering, once a point and not once a neighbour, and groups are worked
-    on some at a time: memory grows as R x k x C for training (two such tensors a block), and not at
-    all so without gradients. A cloud of n < k points fills its groups by repeating them: slot j
-    holds its neighbour j mod n.
+    $W$ is applied before the gathering, once a point and not once a neighbour, and groups are
+    worked on some at a time: memory grows as R x k x C for training (two such tensors a block), and
+    not at all so without gradients. A cloud of n < k points fills its groups by repeating them:
+    slot j holds its neighbour j mod n.
 
     The paper's network of 3D clouds, "Image as Set of Points", Ma et al., ICLR 2023, on the frame
     of "PointMLP", Ma et al., ICLR 2022, <https://arxiv.org/abs/2202.07123>.

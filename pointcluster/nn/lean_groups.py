@@ -158,7 +158,8 @@ class LeanGroups(torch.autograd.Function):
         shift: Tensor,
         *parameters: Tensor,
     ) -> tuple[Tensor, ...]:
-        blocks = [Block(*each) for each in zip(*[iter(parameters)] * len(Block._fields))]
+        fields = len(Block._fields)
+        blocks = [Block(*parameters[i : i + fields]) for i in range(0, len(parameters), fields)]
         state = _State(u, a, index, blocks)
         own = known is None
         stats: list[tuple[Tensor, Tensor]] = [] if known is None else list(known)
@@ -338,7 +339,7 @@ def _block_back(
         x = state.input(number, g)
         with torch.enable_grad():
             leaf = x.detach().requires_grad_()
-            s, p = one_center(leaf, Block(*leaves, *block[8:]))
+            s, p = one_center(leaf, Block(*[*leaves, *block[8:]]))
         y = torch.addcmul(x, s.detach()[:, :, None], p.detach()[:, None]).add_(block.out_bias)
         d = back1.input(hidden[g], z1[g]).flatten(0, 1)
         to_w1.addmm_(d.t(), y.flatten(0, 1))

@@ -60,7 +60,7 @@ def test_the_published_answers(published):
 
 def test_entries_land_where_they_belong(published):
     entries, own = checkpoint(NAME), published.state_dict()
-    assert len(own) == len(entries) - 8  # eight pairs of maps are one
+    assert len(own) == len(entries) - 16  # weights and biases of f and v are one
     f, v = own["encoders.1.clusters.1.fv.weight"].chunk(2)
     assert torch.equal(f, entries["pre_blocks_list.1.operation.2.fc1.weight"])
     assert torch.equal(v, entries["pre_blocks_list.1.operation.2.fc_v.weight"])
