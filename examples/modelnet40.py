@@ -155,7 +155,10 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
              f"{metrics['test_accuracy']:.1%}")  # fmt: skip
     if training.is_first_process():
         model = model.cpu().eval()
-        save_model(folder / "model", model, {"classes": train.classes, "result": result})
+        preprocessing = {"num_points": args.num_points, "normalize": True, "up": "y",
+                         "features": ["normal"] if args.normals else []}  # fmt: skip
+        save_model(folder / "model", model, {"classes": train.classes, "result": result,
+                                             "preprocessing": preprocessing})  # fmt: skip
         matrix = classifier.test_confusion.numpy()
         viz.confusion_picture(folder / "confusion.png", matrix, train.classes, heading=title)
         test.transform = test_transform

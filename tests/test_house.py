@@ -33,6 +33,7 @@ BELOW = {
     "timm": {"models"},
     "viz": {"geometry", "nn", "models", "datasets", "transforms"},
     "training": {"geometry", "nn", "models", "datasets", "transforms", "timm", "viz"},
+    "predict.py": {"models", "datasets", "transforms"},
 }
 # The lower packages also keep to few libraries.
 LIBRARIES = {
@@ -43,9 +44,9 @@ LIBRARIES = {
 }  # fmt: skip
 # Heavy or optional: loaded by what needs them, when it runs.
 ON_DEMAND = {
-    "PIL", "fpsample", "gradio", "h5py", "huggingface_hub", "lightning", "matplotlib", "numba",
-    "onnx", "open3d", "pytorch_lightning", "skimage", "tensorboard", "timm", "torch_cluster",
-    "torchmetrics", "torchvision", "trimesh",
+    "PIL", "fpsample", "gradio", "h5py", "huggingface_hub", "laspy", "lazrs", "lightning",
+    "matplotlib", "numba", "onnx", "open3d", "pypcd4", "pytorch_lightning", "skimage", "tensorboard",
+    "timm", "torch_cluster", "torchmetrics", "torchvision", "trimesh",
 }  # fmt: skip
 
 

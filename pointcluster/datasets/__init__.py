@@ -5,7 +5,9 @@ from pointcluster.datasets.home_objects import HomeObjects
 from pointcluster.datasets.image_folder import ImageFolder
 from pointcluster.datasets.imagenet import ImageNet
 from pointcluster.datasets.modelnet40 import ModelNet40
+from pointcluster.datasets.point_folder import PointFolder
 from pointcluster.datasets.read_image import read_image
+from pointcluster.datasets.read_points import read_points
 
 __all__ = [
     "FashionMNIST",
@@ -13,5 +15,7 @@ __all__ = [
     "ImageFolder",
     "ImageNet",
     "ModelNet40",
+    "PointFolder",
     "read_image",
+    "read_points",
 ]

@@ -477,6 +477,34 @@ def _voxels(points: Tensor, num: int) -> Tensor:
         if step == side or largest <= smallest * (1 + 1e-6):
             break
         side = step
+    return _nearest_to_middles(key, offset)
+
+
+def one_a_voxel(pos: Tensor, side: float) -> Tensor:
+    r"""Choose one point of each voxel of a given size, of one cloud; otherwise as
+    :func:`voxel_anchors`.
+
+    Args:
+        pos: Positions of one cloud's points.
+        side: Edge of the voxels, in the positions' unit.
+
+    Shapes:
+        - **pos:** $(N, D)$
+        - **output:** $(M)$, indices into `pos`, rising
+
+    Raises:
+        TypeError, ValueError: The point set is malformed, or `side` is not positive and finite.
+    """
+    if not 0 < side < math.inf:
+        raise ValueError(f"the side of a voxel must be positive and finite, found {side}")
+    if cloud_sizes(pos, None) == [0]:
+        return torch.empty(0, dtype=torch.int64, device=pos.device)
+    points = geometry_dtype(pos.detach())
+    return _nearest_to_middles(*_voxel_keys(points - points.amin(dim=0), side))
+
+
+def _nearest_to_middles(key: Tensor, offset: Tensor) -> Tensor:
+    """Of each voxel the point nearest to its middle, of equally near ones that of lower index."""
     d = offset.square().sum(dim=1)
     # The first of each voxel by (distance, index): sort by distance, then stably by voxel.
     order = d.sort(stable=True).indices

@@ -27,7 +27,11 @@ def save_model(
     Args:
         path: Where to, with one of the two suffixes or none.
         model: A network made by :func:`create_model`.
-        metadata: What else to keep, as plain JSON: class names, data set, measured accuracy.
+        metadata: What else to keep, as plain JSON: data set, measured accuracy. What
+            `python -m pointcluster.predict` goes by: `"classes"`, their names in order; and
+            `"preprocessing"`, of what the network was trained on: `"num_points"` a cloud,
+            `"normalize"` (whether clouds lie in the unit sphere), `"up"` (`"y"`, `"z"`, `"-x"`,
+            ...), and `"features"`, what `x` holds in this order, of `"normal"` and `"color"`.
 
     Returns:
         The path of the weights.

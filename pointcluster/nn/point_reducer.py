@@ -13,6 +13,9 @@ from pointcluster.geometry import AnchorGeometry, LatticeStage, anchor_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
 
+CHUNK = 1 << 22
+"""Numbers that are gathered at once where no gradient is asked for."""
+
 
 class PointReducer(nn.Module):
     r"""Keep evenly chosen anchors, each with what it gathers from its nearest points.
@@ -28,7 +31,8 @@ class PointReducer(nn.Module):
 
     with a small MLP $e$, or a linear map (`hidden=0`), which is far cheaper. $W$ is applied before
     the gathering, once a point and not once a neighbour. Without features, $x$ may be `None` and
-    positions alone are gathered.
+    positions alone are gathered. Without gradients a large cloud's anchors gather in parts, so that
+    no more than a few numbers a point are held beyond input and output.
 
     From "Image as Set of Points", Ma et al., ICLR 2023; the maximum over a neighbourhood is of
     "PointNet++", Qi et al., NeurIPS 2017.
@@ -158,31 +162,62 @@ class PointReducer(nn.Module):
         return stage.clusters.from_rows(y.permute(0, 2, 3, 1))
 
     def _gather(self, x: Tensor | None, geometry: AnchorGeometry) -> Tensor:
-        index = geometry.grouping
-        relative = geometry.relative
-        if self.dim and relative.size(2) != self.dim:
-            raise ValueError(f"positions must have {self.dim} axes, found {relative.size(2)}")
-        if self.scaled:
-            relative = relative / geometry.radius[geometry.batch][:, None, None]
+        axes = geometry.relative.size(2)
+        if self.dim and axes != self.dim:
+            raise ValueError(f"positions must have {self.dim} axes, found {axes}")
         dtype = next(self.parameters()).dtype if x is None else x.dtype
-        relative = relative.to(dtype)
         if geometry.outside:
             if x is None or self.mode != "concat":
                 raise ValueError("only mode = 'concat' with features gathers zeros at a border")
             x = torch.cat([x, x.new_zeros(1, x.size(1))])
+        if self.mode == "max" and self.linear is not None:
+            x = self.linear(x)  # [N, C]
+        size = len(geometry.grouping)
+        # A compiled or exported network must not depend on the number of anchors.
+        whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
+        step = size if whole else self._anchors_at_once()
+        if step >= size:
+            return self._gather_part(x, geometry, slice(0, size), dtype)
+        y = None
+        for start in range(0, size, step):
+            rows = slice(start, min(start + step, size))
+            part = self._gather_part(x, geometry, rows, dtype)
+            if y is None:
+                y = part.new_empty(size, part.size(1))
+            y[rows] = part
+        assert y is not None
+        return y
+
+    def _anchors_at_once(self) -> int:
+        """So many that what they gather, encode and compare stays near :data:`CHUNK` numbers."""
+        if self.mode == "concat":
+            numbers = self.linear.in_features + self.linear.out_features
+        else:
+            width = 0 if self.place is None else self.place.in_features
+            numbers = self.k * max(width, self.dim)
+            numbers += 4 * (self.linear if self.place is None else self.place).out_features
+        return max(1, CHUNK // numbers)
+
+    def _gather_part(
+        self, x: Tensor | None, geometry: AnchorGeometry, rows: slice, dtype: torch.dtype
+    ) -> Tensor:
+        """What some of the anchors gather; `x` has been mapped already for `"max"`."""
+        index, relative = geometry.grouping[rows], geometry.relative[rows]
+        if self.scaled:
+            relative = relative / geometry.radius[geometry.batch[rows]][:, None, None]
+        relative = relative.to(dtype)
         if self.mode == "concat":
             parts = [x[index]] if x is not None else []
             parts += [relative] if self.dim else []
             return self.linear(torch.cat(parts, dim=2).flatten(1))
-        value = None if self.linear is None else self.linear(x)  # [N, C]
         if self.place is None:
-            return _GatherMax.apply(value, None, None, index)
+            return _GatherMax.apply(x, None, None, index)
         if self.encode is not None:
             relative = self.encode(relative)
         weight = self.place.weight
-        if value is not None:  # one type, also under autocast
-            relative, weight = relative.to(value.dtype), weight.to(value.dtype)
-        return _GatherMax.apply(value, relative, weight, index)
+        if x is not None:  # one type, also under autocast
+            relative, weight = relative.to(x.dtype), weight.to(x.dtype)
+        return _GatherMax.apply(x, relative, weight, index)
 
 
 class _GatherMax(torch.autograd.Function):

@@ -11,6 +11,7 @@ from pointcluster.transforms.random_pixels import RandomPixels
 from pointcluster.transforms.random_rotate_up import RandomRotateUp
 from pointcluster.transforms.random_translate import RandomTranslate
 from pointcluster.transforms.superpixels import Superpixels
+from pointcluster.transforms.turn_up import TurnUp
 
 __all__ = [
     "FirstPoints",
@@ -24,5 +25,6 @@ __all__ = [
     "RandomRotateUp",
     "RandomTranslate",
     "Superpixels",
+    "TurnUp",
     "images_to_points",
 ]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcluster.geometry import fps, voxel_anchors
-from pointcluster.geometry.fps import _buckets, _is_farthest, _verified
+from pointcluster.geometry.fps import _buckets, _is_farthest, _verified, one_a_voxel
 from tests.geometry.conftest import HERE, KINDS, make_points
 from tests.geometry.truth import loop_fps
 
@@ -203,3 +203,24 @@ def test_one_cloud_with_and_without_fpsample(monkeypatch, kind, here):
         monkeypatch.setattr(module, "extension", lambda name: (False, "not installed"))
     pos = make_points(kind, 90, 3, torch.float32)
     assert module._one_cloud(pos.numpy(), 40, 7).tolist() == loop_fps(pos.numpy(), 40, 7)
+
+
+def test_one_point_a_voxel_of_a_given_size():
+    generator = torch.Generator().manual_seed(0)
+    for dim in (1, 2, 3):
+        pos = torch.rand(200, dim, generator=generator, dtype=torch.float64) * 3 - 7
+        best: dict[tuple, tuple] = {}
+        low = pos.amin(dim=0)
+        for index, point in enumerate(pos):
+            cell = ((point - low) / 0.5).floor()
+            distance = (point - low - (cell + 0.5) * 0.5).square().sum().item()
+            key = tuple(cell.tolist())
+            best[key] = min(best.get(key, (distance, index)), (distance, index))
+        assert one_a_voxel(pos, 0.5).tolist() == sorted(index for _, index in best.values())
+    assert one_a_voxel(pos, 100.0).numel() == 1
+    assert one_a_voxel(pos, 1e-9).tolist() == list(range(200))
+    assert one_a_voxel(pos[:0], 1.0).numel() == 0
+    assert one_a_voxel(torch.zeros(4, 3), 1.0).tolist() == [0]
+    for side in (0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match="side of a voxel"):
+            one_a_voxel(pos, side)

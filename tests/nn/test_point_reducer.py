@@ -158,3 +158,49 @@ def test_bad_options():
             PointReducer(4, 2, **options)
     with pytest.raises(ValueError, match="nothing to gather"):
         PointReducer(0, 2, dim=0)
+
+
+# --- large clouds --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("mode", "hidden"), MODES)
+@pytest.mark.parametrize(("channels", "dim"), [(4, 3), (0, 3), (4, 0)])
+@pytest.mark.parametrize("chunk", [1, 200, 10**9])
+def test_parts_give_the_answer_of_the_whole(mode, hidden, channels, dim, chunk, monkeypatch):
+    x, pos, batch = points()
+    x = x if channels else None
+    layer = make(mode, hidden, channels, dim=dim)
+    geometry = anchor_geometry(pos, 0.5, 5, batch)
+    whole = layer(x, geometry)[0]
+    assert whole.requires_grad
+    parts = []
+    gather = layer._gather_part
+    monkeypatch.setattr(layer, "_gather_part", lambda *args: parts.append(args[2]) or gather(*args))
+    monkeypatch.setattr("pointcluster.nn.point_reducer.CHUNK", chunk)
+    assert torch.equal(layer(x, geometry)[0], whole) and len(parts) == 1  # gradients: in one
+    parts.clear()
+    with torch.no_grad():
+        y = layer(x, geometry)[0]
+    torch.testing.assert_close(y, whole, rtol=0, atol=1e-12)
+    assert [row for part in parts for row in range(part.start, part.stop)] == list(range(len(y)))
+    assert len(parts) == len(y) if chunk == 1 else (len(parts) == 1) == (chunk == 10**9)
+    with torch.inference_mode():
+        torch.testing.assert_close(layer(x, geometry)[0], whole, rtol=0, atol=1e-12)
+
+
+def test_parts_under_autocast_keep_its_type(monkeypatch):
+    x, pos, batch = points()
+    layer = make().float()
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole = layer(x.float(), pos.float(), batch)[0]
+        monkeypatch.setattr("pointcluster.nn.point_reducer.CHUNK", 1)
+        parts = layer(x.float(), pos.float(), batch)[0]
+    assert parts.dtype == whole.dtype == torch.bfloat16
+    torch.testing.assert_close(parts, whole)
+
+
+def test_clouds_without_points_gather_nothing(monkeypatch):
+    monkeypatch.setattr("pointcluster.nn.point_reducer.CHUNK", 1)
+    with torch.no_grad():
+        y = make()(torch.zeros(0, 4).double(), torch.zeros(0, 3).double())[0]
+    assert y.shape == (0, 7)

@@ -1,0 +1,368 @@
+"""Scans and meshes of one's own, in one folder a class."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import tempfile
+import warnings
+import zipfile
+import zlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data, Dataset
+
+from pointcluster.datasets.prepare_points import FIELDS, reduce_points, to_unit_sphere
+from pointcluster.datasets.read_points import SUFFIXES, read_points
+
+CACHE = ".pointcluster"
+_SPLITS = ("train", "test")
+
+
+class PointFolder(Dataset):
+    """Labelled scans or meshes, ``root/CLASS/*.ply`` or another suffix of :func:`read_points`.
+
+    The split may lie in folders, ``root/{train,test}/CLASS/*`` or, as in ModelNet40's original
+    form, ``root/CLASS/{train,test}/*``. Otherwise part of every class is the test set. Which files
+    that is depends on their names and ``split_seed`` alone, so that files added later move few of
+    those that were there. Names that begin with a dot are passed over.
+
+    Files are read when they are asked for. A mesh is sampled evenly by area; of a scan with more
+    points than asked for, some are kept, spread evenly in space; one with fewer keeps all, and
+    three points are a cloud as well. What is kept of a file is written to ``root/.pointcluster``
+    and taken from there until the file's size or time changes. Where that folder cannot be written,
+    every file is read anew each time.
+
+    Args:
+        root: The folder.
+        split: ``"train"``, ``"test"``, or ``None`` for all.
+        num_points: Most points of an item.
+        voxel_size: Keep at most one point in each voxel of this edge, in the files' unit.
+        normalize: Move every cloud into the unit sphere around its mean, as in
+            :class:`ModelNet40`.
+        fields: What else than positions items have: some of ``"normal"`` and ``"color"``. By
+            default what the first readable file has. A file that lacks one is an error, as clouds
+            of one batch must have the same.
+        seed: What sampling goes by; with the file's name, so each file has its own.
+        split_seed: What the split goes by where folders do not say.
+        test_fraction: Part of every class that is the test set where folders do not say: rounded,
+            and at least one file of two or more.
+        transform: Applied to every item when it is read.
+        cache: Whether to keep what was read, or another folder to keep it in.
+        on_error: What happens to a file that cannot be read as a cloud. ``"raise"``: a ValueError
+            that names it. ``"skip"``: in its place comes the next readable one in the order of the
+            list, with that one's class, the same each time; the length stays. Each process warns
+            once about each such file. What the system refuses, such as a missing file, is an
+            OSError either way.
+        drop_invalid: Leave out points with a NaN or infinite position.
+
+    Attributes:
+        classes: Names of the classes, sorted.
+        targets: Class index of each item, int64 ``[n]``.
+
+    Shapes and units:
+        Items are ``Data(pos [P, 3] float32, y [1] int64, name str, origin, scale)``, with
+        ``normal [P, 3]`` and ``color [P, 3]``, from 0 to 1, where the files have them. Positions in
+        the file are ``pos * scale + origin``, of a float and a tuple of three. Points are in random
+        order: the first n are a sample too. ``name`` is the file's path below ``root``.
+
+    Raises:
+        FileNotFoundError: ``root`` is no folder.
+        ImportError: The package that reads a format is not installed.
+        ValueError: An argument makes no sense; there are no class folders or no files, a class has
+            no files, or the classes of the two splits differ; when a file is read, as ``on_error``
+            says.
+    """
+
+    def __init__(
+        self,
+        root: str | os.PathLike[str],
+        split: str | None = None,
+        *,
+        num_points: int = 2048,
+        voxel_size: float | None = None,
+        normalize: bool = True,
+        fields: Sequence[str] | None = None,
+        seed: int = 0,
+        split_seed: int = 0,
+        test_fraction: float = 0.25,
+        transform: Callable[[Data], Data] | None = None,
+        cache: bool | str | os.PathLike[str] = True,
+        on_error: str = "raise",
+        drop_invalid: bool = False,
+    ) -> None:
+        if split not in (None, *_SPLITS):
+            raise ValueError(f"split is {split!r}, expected 'train', 'test' or None")
+        if on_error not in ("raise", "skip"):
+            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+        if num_points < 1:
+            raise ValueError(f"num_points is {num_points}, expected at least 1")
+        if voxel_size is not None and not 0 < voxel_size < float("inf"):
+            raise ValueError(f"voxel_size is {voxel_size}, expected a positive number or None")
+        if not 0 <= test_fraction <= 1:
+            raise ValueError(f"test_fraction is {test_fraction}, expected 0 to 1")
+        if unknown := set(fields or ()) - set(FIELDS):
+            raise ValueError(f"fields names {sorted(unknown)}, expected some of {FIELDS}")
+        super().__init__(None, transform)
+        self.root = Path(root).expanduser()
+        self.split, self.num_points, self.voxel_size = split, num_points, voxel_size
+        self.normalize, self.seed, self.on_error = normalize, seed, on_error
+        self.drop_invalid = drop_invalid
+        self._cache: Path | None = None
+        if cache is not False:
+            self._cache = self.root / CACHE if cache is True else Path(cache).expanduser()
+        self.classes, files = find_files(self.root, test_fraction, split_seed)
+        chosen = [(name, y) for each in _SPLITS if split in (None, each) for name, y in files[each]]
+        chosen.sort(key=lambda item: (item[1], item[0]))
+        if not chosen:
+            raise ValueError(
+                f"{self.root} has no {split} files: its {sum(map(len, files.values()))} files are "
+                f"all on the other side (test_fraction is {test_fraction})"
+            )
+        self.names = [name for name, _ in chosen]
+        self.targets = torch.tensor([y for _, y in chosen])
+        self._unreadable: set[int] = set()
+        self.fields: tuple[str, ...] = ()
+        if fields is not None:
+            self.fields = tuple(field for field in FIELDS if field in fields)
+        else:
+            # The same for both splits: what the first file of all has.
+            everything = sorted(name for each in files.values() for name, _ in each)
+            self.fields = self._fields_of_first(everything)
+
+    def len(self) -> int:
+        return len(self.names)
+
+    def get(self, idx: int) -> Data:
+        for step in range(len(self.names)):
+            place = (idx + step) % len(self.names)
+            if place in self._unreadable:
+                continue
+            try:
+                data = self._read(self.names[place])
+                self._keep_fields(data, self.names[place])
+            except ValueError as error:
+                if self.on_error == "raise":
+                    raise
+                self._unreadable.add(place)
+                warnings.warn(f"skipped: {error}", stacklevel=2)
+                continue
+            if self.normalize:
+                data = to_unit_sphere(data)
+            else:
+                data.scale = 1.0
+            data.y, data.name = self.targets[[place]], self.names[place]
+            return data
+        raise ValueError(f"none of the {len(self.names)} files of {self.root} can be read")
+
+    def path(self, index: int) -> Path:
+        """Where an item's file lies."""
+        return self.root / self.names[self.indices()[index]]
+
+    @property
+    def num_classes(self) -> int:
+        return len(self.classes)
+
+    def __repr__(self) -> str:
+        return f"PointFolder({str(self.root)!r}, {len(self)}, split={self.split!r})"
+
+    def _fields_of_first(self, names: Sequence[str]) -> tuple[str, ...]:
+        for name in names:
+            try:
+                data = self._read(name)
+            except ValueError:
+                if self.on_error == "raise":
+                    raise
+                continue
+            return tuple(field for field in FIELDS if data.get(field) is not None)
+        raise ValueError(f"none of the {len(names)} files of {self.root} can be read")
+
+    def _keep_fields(self, data: Data, name: str) -> None:
+        for field in FIELDS:
+            if field in self.fields:
+                if data.get(field) is None:
+                    raise ValueError(
+                        f"{self.root / name} has no {field}, which this data set keeps: it was "
+                        "asked for, or the first file has it. fields=() keeps positions alone"
+                    )
+            elif data.get(field) is not None:
+                del data[field]
+
+    def _read(self, name: str) -> Data:
+        """What is kept of a file, before it is normalised: from the cache, or read."""
+        path = self.root / name
+        status = path.stat()
+        stamp = np.array([status.st_size, status.st_mtime_ns], np.int64)
+        kept = self._cache_file(name)
+        if kept is not None and (data := _load(kept, stamp)) is not None:
+            return data
+        seed = (self.seed, zlib.crc32(name.encode()))
+        data = read_points(
+            path, mesh_points=self.num_points, seed=seed, drop_invalid=self.drop_invalid
+        )
+        data = reduce_points(data, self.num_points, voxel_size=self.voxel_size, seed=seed)
+        if kept is not None:
+            try:
+                _save(kept, data, stamp)
+            except OSError:  # read-only, or full: go on without
+                self._cache = None
+        return data
+
+    def _cache_file(self, name: str) -> Path | None:
+        if self._cache is None:
+            return None
+        settings = (1, self.num_points, self.voxel_size, self.seed, self.drop_invalid)
+        if self._cache != self.root / CACHE:  # other data sets may use it, too
+            settings += (str(self.root.resolve()),)
+        key = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
+        return self._cache / f"{name}.{key}.npz"
+
+
+def find_files(
+    root: Path, test_fraction: float, split_seed: int
+) -> tuple[list[str], dict[str, list[tuple[str, int]]]]:
+    """Find a folder's classes, and path and class index of the files of both splits.
+
+    Raises:
+        FileNotFoundError: ``root`` is no folder.
+        ValueError: It is not laid out as :class:`PointFolder` says.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder")
+    tops = _folders(root)
+    if not tops:
+        loose = point_files(root)[:1]
+        raise ValueError(
+            f"{root} has no class folders"
+            + (f", only files such as {loose[0]}" if loose else "")
+            + f": expected {root / 'CLASS'}/*.ply, or another of {' '.join(SUFFIXES)}"
+        )
+    # A class may be called "train": such a folder holds files and not folders.
+    splits = [s for s in _SPLITS if _folders(root / s) and not point_files(root / s)]
+    if len(splits) == 2:
+        inside = {split: _folders(root / split) for split in _SPLITS}
+        if inside["train"] != inside["test"]:
+            only = {s: sorted(set(inside[s]) - set(inside[o])) for s, o in (_SPLITS, _SPLITS[::-1])}
+            raise ValueError(
+                f"{root}: the classes of train and test differ: "
+                + " and ".join(f"only {s} has {_listed(only[s])}" for s in _SPLITS if only[s])
+                + ". A class without test files needs an empty folder there"
+            )
+        classes = inside["train"]
+        found = {
+            split: {name: _below(root, root / split / name) for name in classes}
+            for split in _SPLITS
+        }
+    elif splits and len(tops) == 1:
+        other = "test" if splits == ["train"] else "train"
+        raise ValueError(f"{root} has a folder {splits[0]} of classes, but no folder {other}")
+    elif all(
+        set(_folders(root / top)) & {*_SPLITS} and not point_files(root / top) for top in tops
+    ):
+        classes = tops
+        found = {
+            split: {
+                name: _below(root, root / name / split) if (root / name / split).is_dir() else []
+                for name in classes
+            }
+            for split in _SPLITS
+        }
+    else:
+        classes = tops
+        everything = {name: _below(root, root / name) for name in classes}
+        found = {split: {} for split in _SPLITS}
+        for name, files in everything.items():
+            held = _held(files, test_fraction, split_seed)
+            found["test"][name] = [file for file in files if file in held]
+            found["train"][name] = [file for file in files if file not in held]
+    lacking = [name for name in classes if not found["train"][name] and not found["test"][name]]
+    if lacking:
+        raise ValueError(
+            f"no scans in {_listed(lacking)} of {root}: expected files of the form "
+            f"{root / lacking[0]}/*.ply, or another of {' '.join(SUFFIXES)}; remove what is no "
+            "class"
+        )
+    untrained = [name for name in classes if not found["train"][name]]
+    if untrained and test_fraction < 1:
+        raise ValueError(f"{root}: {_listed(untrained)} has test files and no training files")
+    return classes, {
+        split: [(file, y) for y, name in enumerate(classes) for file in found[split][name]]
+        for split in _SPLITS
+    }
+
+
+def point_files(folder: Path) -> list[str]:
+    """Sorted names of the files of points in a folder."""
+    with os.scandir(folder) as entries:
+        return sorted(
+            entry.name
+            for entry in entries
+            if entry.name.lower().endswith(SUFFIXES)
+            and not entry.name.startswith(".")
+            and entry.is_file()
+        )
+
+
+def _folders(folder: Path) -> list[str]:
+    if not folder.is_dir():
+        return []
+    with os.scandir(folder) as entries:
+        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+
+
+def _below(root: Path, folder: Path) -> list[str]:
+    return [(folder / name).relative_to(root).as_posix() for name in point_files(folder)]
+
+
+def _held(files: Sequence[str], fraction: float, seed: int) -> set[str]:
+    """The test files of a class: those with the lowest digests of their names."""
+    count = round(fraction * len(files))
+    if 0 < fraction < 1 and len(files) > 1:
+        count = min(max(count, 1), len(files) - 1)
+    elif fraction < 1 and len(files) == 1:
+        count = 0
+
+    def digest(name: str) -> str:
+        return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
+
+    return set(sorted(files, key=digest)[:count])
+
+
+def _listed(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
+
+
+def _save(path: Path, data: Data, stamp: np.ndarray) -> None:
+    """Write under a temporary name, then rename: no other process sees half a file."""
+    arrays = {field: data[field].numpy() for field in ("pos", *FIELDS) if field in data}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            np.savez(file, stamp=stamp, origin=np.array(data.origin), **arrays)
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        os.unlink(name)
+        raise
+
+
+def _load(path: Path, stamp: np.ndarray) -> Data | None:
+    """What was kept, if it is whole and of the file as it is now."""
+    try:
+        # Opened here: of an archive that is damaged, NumPy would leave the file open.
+        with path.open("rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays: dict[str, Any] = {key: file[key] for key in file.files}
+        if not np.array_equal(arrays.pop("stamp"), stamp):
+            return None
+        x, y, z = arrays.pop("origin").tolist()
+        shape = arrays["pos"].shape
+        if any(a.shape != shape or a.dtype != np.float32 for a in arrays.values()):
+            return None
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
+        return None  # not there yet, or damaged: the file itself counts
+    return Data(origin=(x, y, z), **{key: torch.from_numpy(a) for key, a in arrays.items()})

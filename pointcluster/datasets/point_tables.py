@@ -1,0 +1,203 @@
+"""Points in tables: text files with a row a point, and arrays of NumPy's."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+# What columns and fields are called in headers, in structured arrays and in .pcd files.
+_NAMES = {
+    "pos": (("x", "y", "z"),),
+    "normal": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
+    "color": (("r", "g", "b"), ("red", "green", "blue")),
+}
+_FORMS = (
+    "3 columns (x y z), 4 (and an intensity, left out), 6 (and a normal, or red green blue) or "
+    "7 (intensity red green blue), or a first line that names the columns, such as x,y,z,nx,ny,nz"
+)
+
+
+def read_text(path: Path) -> dict[str, np.ndarray]:
+    """Read a row a point, with spaces, commas or semicolons between the numbers.
+
+    A first line may name the columns or, in a `.pts` file, announce the number of points. What
+    `#` or `//` begin is passed over, unless it names the columns.
+
+    Returns:
+        `pos` and, where there are any, `normal` and `color`, float64.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no text, or no table of points.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text, which a {path.suffix} file must be") from None
+    if "\0" in text:
+        raise ValueError(f"{path} is no text, which a {path.suffix} file must be")
+    names: list[str] = []
+    rows: list[str] = []
+    announced = None
+    lines = iter(text.splitlines())
+    for line in lines:
+        words = _words(line.lstrip("#/ \t"))
+        if not words:
+            continue
+        if not line.lstrip().startswith(("#", "//")):
+            if all(_is_number(word) for word in words):
+                if len(words) == 1 and words[0].isdigit() and path.suffix.lower() == ".pts":
+                    announced = int(words[0])
+                    continue
+                rows.append(line)
+                break
+            if not {"x", "y", "z"} <= {word.lower() for word in words}:
+                raise ValueError(f"{path} is no table of points: it begins with {line[:60]!r}")
+        if {"x", "y", "z"} <= {word.lower() for word in words}:
+            names = [word.lower().strip('"') for word in words]
+    rows += lines
+    if not rows:
+        raise ValueError(f"{path} holds no points")
+    delimiter = next((mark for mark in (";", ",") if mark in rows[0]), None)
+    if delimiter == "," and not names and re.search(r",\s*$", rows[0]):
+        raise ValueError(f"{path}: its rows end with a comma, expected numbers between commas")
+    try:
+        table = np.loadtxt(rows, delimiter=delimiter, comments=["#", "//"], ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path} is no table of numbers, as long in every row: {error}") from error
+    if announced is not None and announced != len(table):
+        raise ValueError(f"{path} announces {announced:,} points and holds {len(table):,}")
+    if names:
+        if len(names) != table.shape[1]:
+            raise ValueError(
+                f"{path} names {len(names)} columns ({', '.join(names)}) and has {table.shape[1]}"
+            )
+        return by_name(path, dict(zip(names, table.T, strict=True)))
+    kind = {".xyzn": "normal", ".xyzrgb": "color"}.get(path.suffix.lower())
+    if kind is not None and table.shape[1] != 6:
+        raise ValueError(
+            f"{path} has {table.shape[1]} columns, expected 6 in a {path.suffix} file: x y z and "
+            f"the {kind}"
+        )
+    return by_column(path, table, kind)
+
+
+def read_npy(path: Path) -> dict[str, np.ndarray]:
+    """Read an array `[P, 3]` or wider, or a structured one with fields `x`, `y` and `z`.
+
+    Columns and fields mean what they mean in text. Objects are refused: to read them is to run
+    code from the file.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is damaged, or no such array.
+    """
+    with path.open("rb") as file:
+        try:
+            array = np.load(file, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            if "allow_pickle" in str(error):
+                raise ValueError(
+                    f"{path} is refused: it holds Python objects or is no .npy file, and to "
+                    "unpickle it could run any code. Save numbers: np.save(file, "
+                    "points.astype('float32'))"
+                ) from None
+            raise ValueError(f"{path} is truncated or is no .npy file: {error}") from error
+    if not isinstance(array, np.ndarray):
+        raise ValueError(f"{path} is an archive of arrays, expected one array as np.save() writes")
+    if array.dtype.names is not None:
+        return by_name(path, {name: array[name].ravel() for name in array.dtype.names})
+    if array.dtype.kind not in "fiu" or array.ndim != 2:
+        raise ValueError(
+            f"{path} is {array.dtype} {list(array.shape)}, expected numbers [points, 3] or wider"
+        )
+    return by_column(path, array.astype(np.float64))
+
+
+def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> dict:
+    """Positions, normals and colours from columns that have names.
+
+    Raises:
+        ValueError: There is no x, y and z, or a column holds no numbers.
+    """
+    columns = {name.lower(): column for name, column in columns.items()}
+    out = {}
+    for field, choices in _NAMES.items():
+        for names in choices:
+            if all(name in columns for name in names):
+                found = [columns[name] for name in names]
+                if any(column.dtype.kind not in "fiu" for column in found):
+                    raise ValueError(f"{path}: {', '.join(names)} must be numbers")
+                out[field] = np.column_stack(found).astype(np.float64)
+                if field == "color":
+                    out[field] = to_unit(path, out[field], *(c.dtype for c in found))
+                break
+    if "pos" not in out:
+        raise ValueError(f"{path} has the columns {', '.join(columns)}, expected x, y and z")
+    return out
+
+
+def by_column(path: Path, table: np.ndarray, kind: str | None = None) -> dict[str, np.ndarray]:
+    """Positions, normals and colours from columns whose number tells what they are.
+
+    Of six, the last three are a normal where all rows have length 1 there, a colour where all are
+    from 0 to 255, unless `kind` says which.
+
+    Raises:
+        ValueError: They may be anything.
+    """
+    width = table.shape[1]
+    out = {"pos": table[:, :3]}
+    if width in (3, 4):
+        return out
+    if width not in (6, 7):
+        raise ValueError(f"{path} has {width} columns, expected {_FORMS}")
+    rest = table[:, -3:]
+    if kind is None and width == 6 and len(table):
+        length = np.linalg.norm(rest, axis=1)
+        kind = "normal" if bool((np.abs(length - 1) < 0.01).all()) else None
+    if kind == "normal":
+        return out | {"normal": rest}
+    if rest.size and not (0 <= rest.min() and rest.max() <= 255):
+        raise ValueError(
+            f"{path}: its last three columns go from {rest.min():g} to {rest.max():g} and are "
+            "neither normals of length 1 nor colours from 0 to 255: leave them out, or name the "
+            "columns in a first line"
+        )
+    return out | {"color": to_unit(path, rest)}
+
+
+def to_unit(path: str | os.PathLike[str], color: np.ndarray, *kinds: np.dtype) -> np.ndarray:
+    """Colours from 0 to 1, whatever they were counted in.
+
+    Integers of 8 and 16 bits are counted to 255 and 65,535, other numbers to the first of 1, 255
+    and 65,535 that all reach at most.
+
+    Raises:
+        ValueError: They are in none of these ranges.
+    """
+    if kinds and all(kind == np.uint8 for kind in kinds):
+        return color / 255
+    if not color.size:
+        return color
+    low, high = float(color.min()), float(color.max())
+    most = next((most for most in (1, 255, 65535) if high <= most), None)
+    if not low >= 0 or most is None:
+        raise ValueError(f"{path}: colours go from {low:g} to {high:g}, expected 0 to 1 or to 255")
+    return color / most
+
+
+def _words(line: str) -> Sequence[str]:
+    return [word for word in re.split(r"[\s,;]+", line) if word]
+
+
+def _is_number(word: str) -> bool:
+    try:
+        float(word)
+    except ValueError:
+        return False
+    return True

@@ -1,0 +1,118 @@
+"""One way from a file to a cloud, whatever kind of scan or mesh the file holds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from pointcluster.datasets.point_formats import read_las, read_mesh, read_pcd
+from pointcluster.datasets.point_tables import read_npy, read_text
+
+MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
+TEXTS = (".xyz", ".xyzn", ".xyzrgb", ".pts", ".txt", ".csv")
+SUFFIXES = (*MESHES, ".pcd", ".las", ".laz", ".npy", *TEXTS)
+
+
+def read_points(
+    path: str | os.PathLike[str],
+    *,
+    mesh_points: int = 2048,
+    seed: int | Sequence[int] = 0,
+    drop_invalid: bool = False,
+) -> Data:
+    r"""Read a scan as it is, or a mesh sampled evenly by area.
+
+    - ``.ply .obj .off .stl .glb``: with faces a mesh, whose points get the normals of their faces,
+      and the colours of vertices or faces (textures are not read); without faces the vertices.
+    - ``.pcd``: text, binary or compressed.
+    - ``.las .laz``: scaled and moved as the file says.
+    - ``.npy`` and text, ``.xyz .xyzn .xyzrgb .pts .txt .csv``: a row a point, of x y z, perhaps an
+      intensity (left out), perhaps a normal (of length 1) or red green blue (to 255 or 1). A first
+      line, or the fields of a structured array, may name the columns.
+
+    Positions are read in float64. A scan far from the origin, as one in coordinates of the earth,
+    would lose its detail in float32: the middle of its box is subtracted first where rounding would
+    exceed a millionth of the scan's extent, and always from ``.las`` and ``.laz``.
+
+    Args:
+        path: The file; its suffix, in upper or lower case, tells what it is.
+        mesh_points: Points that are drawn from the surface of a mesh.
+        seed: What they are drawn by.
+        drop_invalid: Leave out points with a NaN or infinite position, as depth cameras give them,
+            instead of refusing the file.
+
+    Shapes and units:
+        ``Data(pos [P, 3] float32, origin)``, with ``normal [P, 3] float32`` of length 1 (or 0 where
+        the file says 0) and ``color [P, 3] float32`` from 0 to 1 where the file has them. Positions
+        in the file are ``pos + origin``; ``origin`` is a tuple of three floats, which no device and
+        no batch rounds.
+
+    Raises:
+        ImportError: The package that reads this format is not installed.
+        OSError: The file cannot be opened or read, as the system says.
+        ValueError: The suffix is unknown, the file is empty, damaged or ends early, holds no
+            points, a mesh without an area, or NaN or infinite values. The message names the file.
+    """
+    path = Path(path)
+    suffix = path.suffix.lower()
+    if mesh_points < 1:
+        raise ValueError(f"mesh_points is {mesh_points}, expected at least 1")
+    if suffix not in SUFFIXES:
+        raise ValueError(f"{path} is of an unknown kind, expected one of {' '.join(SUFFIXES)}")
+    if path.stat().st_size == 0 and path.is_file():
+        raise ValueError(f"{path} is empty")
+    if suffix in MESHES:
+        arrays = read_mesh(path, mesh_points, seed)
+    elif suffix == ".pcd":
+        arrays = read_pcd(path)
+    elif suffix == ".npy":
+        arrays = read_npy(path)
+    elif suffix in TEXTS:
+        arrays = read_text(path)
+    else:
+        arrays = read_las(path)
+    finite = np.isfinite(arrays["pos"]).all(axis=1)
+    if not finite.all():
+        if not drop_invalid:
+            bad = int(np.argmin(finite))
+            raise ValueError(
+                f"{path}: {np.count_nonzero(~finite):,} of {len(finite):,} points have a NaN or "
+                f"infinite position, first point {bad}: {arrays['pos'][bad].tolist()}. "
+                "drop_invalid=True leaves them out"
+            )
+        arrays = {key: array[finite] for key, array in arrays.items()}
+    if not len(arrays["pos"]):
+        raise ValueError(f"{path} holds no points")
+    pos, origin = _near_origin(arrays.pop("pos"), always=suffix in (".las", ".laz"))
+    if not np.isfinite(pos).all():
+        raise ValueError(f"{path}: its positions reach beyond float32")
+    data = Data(pos=torch.from_numpy(pos), origin=origin)
+    for key, array in arrays.items():
+        if not np.isfinite(array).all():
+            raise ValueError(f"{path}: a {key} is NaN or infinite")
+        if key == "normal":
+            length = np.linalg.norm(array, axis=1, keepdims=True)
+            array = array / np.where(length > 0, length, 1)
+        elif array.min() < 0 or array.max() > 1:
+            raise ValueError(
+                f"{path}: colours go from {array.min():g} to {array.max():g}, expected 0 to 1"
+            )
+        data[key] = torch.from_numpy(array.astype(np.float32))
+    return data
+
+
+def _near_origin(pos: np.ndarray, always: bool) -> tuple[np.ndarray, tuple[float, float, float]]:
+    """Positions in float32, and what was subtracted before."""
+    low, high = pos.min(axis=0), pos.max(axis=0)
+    rounding = max(float(np.abs(low).max()), float(np.abs(high).max())) * 2.0**-24
+    origin = np.zeros(3)
+    if always or rounding > 1e-6 * float((high - low).max()):
+        origin = low / 2 + high / 2
+    with np.errstate(over="ignore"):
+        near = np.ascontiguousarray((pos - origin).astype(np.float32))
+    return near, (float(origin[0]), float(origin[1]), float(origin[2]))

@@ -1,0 +1,287 @@
+"""Tell the classes of scans and meshes with a trained network.
+
+python -m pointcluster.predict model.safetensors scan.ply [more files or folders ...]
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, NoReturn
+
+import torch
+from torch_geometric.data import Data
+
+from pointcluster.datasets.prepare_points import FIELDS, reduce_points, to_unit_sphere
+from pointcluster.datasets.read_points import SUFFIXES, read_points
+from pointcluster.models import PointCoC, load_model
+from pointcluster.transforms import TurnUp
+from pointcluster.transforms.turn_up import AXES
+
+NUM_POINTS = 2048  # where neither the network's metadata nor the user says
+
+
+class Preprocessing(NamedTuple):
+    """What clouds a network was trained on."""
+
+    num_points: int = NUM_POINTS
+    """Points a cloud."""
+    normalize: bool = True
+    """Whether they lie in the unit sphere around their mean."""
+    up: str = "y"
+    """The axis that points up."""
+    features: tuple[str, ...] = ()
+    """What `x` holds, of `"normal"` and `"color"`."""
+
+
+class Predictor:
+    """A trained network with the names of its classes and what it expects of a cloud.
+
+    Args:
+        path: A network that :func:`pointcluster.models.save_model` wrote.
+        num_points: Points a cloud, instead of what the network was trained on.
+        features: What the network's features are, where its metadata does not say.
+        up: The axis that points up in the files; by default the one that the network knows.
+        seed: What sampling goes by.
+        drop_invalid: Leave out points with a NaN or infinite position.
+        device: Where the network runs.
+
+    Raises:
+        FileNotFoundError: The network is not there.
+        ValueError: It is damaged, is none of point clouds, its metadata make no sense, or it takes
+            features and nothing says which.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike[str],
+        *,
+        num_points: int | None = None,
+        features: Sequence[str] | None = None,
+        up: str | None = None,
+        seed: int = 0,
+        drop_invalid: bool = False,
+        device: str | torch.device = "cpu",
+    ) -> None:
+        model, metadata = load_model(path)
+        if not isinstance(model, PointCoC):
+            raise ValueError(f"{path} holds {model.config['name']}, a network of pictures")
+        if not model.num_classes:
+            raise ValueError(f"{path} holds a network without a classifier")
+        self.preprocessing = _preprocessing(path, metadata)
+        if num_points is not None:
+            self.preprocessing = self.preprocessing._replace(num_points=num_points)
+        if features is not None:
+            self.preprocessing = self.preprocessing._replace(features=tuple(features))
+        if 3 * len(self.preprocessing.features) != model.in_channels:
+            named = " and ".join(self.preprocessing.features) or "none"
+            raise ValueError(
+                f"{path} takes {model.in_channels} features a point, {named} said: --features says "
+                "what they are, of normal and color, 3 each, in their order"
+            )
+        self.classes = _classes(path, metadata, model.num_classes)
+        self.turn = TurnUp(up or self.preprocessing.up, self.preprocessing.up)
+        self.device = torch.device(device)
+        self.model = model.to(self.device)
+        self.seed, self.drop_invalid = seed, drop_invalid
+
+    def prepare(self, path: str | os.PathLike[str]) -> Data:
+        """Read a file as a cloud of the kind that the network was trained on.
+
+        Raises:
+            ImportError, OSError, ValueError: As :func:`pointcluster.datasets.read_points`; or the
+                file has no normals or colours, and the network needs them.
+        """
+        wanted = self.preprocessing
+        data = read_points(
+            path, mesh_points=wanted.num_points, seed=self.seed, drop_invalid=self.drop_invalid
+        )
+        data = self.turn(reduce_points(data, wanted.num_points, seed=self.seed))
+        if wanted.normalize:
+            data = to_unit_sphere(data)
+        cloud = Data(pos=data.pos)
+        if wanted.features:
+            for field in wanted.features:
+                if data.get(field) is None:
+                    raise ValueError(f"{path} has no {field}, which the network needs")
+            cloud.x = torch.cat([data[field] for field in wanted.features], dim=1)
+        return cloud
+
+    @torch.inference_mode()
+    def __call__(self, path: str | os.PathLike[str]) -> list[tuple[str, float]]:
+        """All classes with their probabilities, the likeliest first.
+
+        Raises:
+            ImportError, OSError, ValueError: As :meth:`prepare`.
+        """
+        logits = self.model(self.prepare(path).to(self.device))[0]
+        probability, order = logits.cpu().double().softmax(dim=0).sort(descending=True, stable=True)
+        pairs = zip(order.tolist(), probability.tolist(), strict=True)
+        return [(self.classes[index], value) for index, value in pairs]
+
+
+def find_scans(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The files among paths, and those of points in the folders among them and below, sorted.
+
+    Names that begin with a dot are passed over in folders.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: A folder has no files of points.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_file():
+            found.append(path)
+            continue
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not there")
+        inside = [
+            each
+            for each in sorted(path.rglob("*"))
+            if each.name.lower().endswith(SUFFIXES)
+            and not any(part.startswith(".") for part in each.relative_to(path).parts)
+            and each.is_file()
+        ]
+        if not inside:
+            raise ValueError(f"{path} has no scans: expected files such as {' '.join(SUFFIXES)}")
+        found += inside
+    return found
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; a file that cannot be read is said, and the others are still classified."""
+    options = _parser().parse_args(arguments)
+    try:
+        predictor = Predictor(
+            options.model,
+            num_points=options.num_points,
+            features=options.features,
+            up=options.up,
+            seed=options.seed,
+            drop_invalid=options.drop_invalid,
+            device=options.device,
+        )
+        paths = find_scans(options.scans)
+    except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
+        return _failed(error)  # torch asserts that it was compiled for the device
+    status, results = 0, []
+    for path in paths:
+        try:
+            found = predictor(path)[: options.top]
+        except (ImportError, OSError, ValueError) as error:
+            status = _failed(error)
+            continue
+        if options.json:
+            entries = [{"class": name, "probability": value} for name, value in found]
+            results.append({"file": str(path), "classes": entries})
+        else:
+            print(path, *(f"  {value:6.1%}  {name}" for name, value in found), sep="\n", flush=True)
+    if options.json:
+        print(json.dumps(results, indent=1))
+    return status
+
+
+def _parser() -> _Parser:
+    def positive(text: str) -> int:
+        if (value := int(text)) < 1:
+            raise argparse.ArgumentTypeError(f"is {text}, expected at least 1")
+        return value
+
+    def device(text: str) -> torch.device:
+        try:
+            return torch.device(text)
+        except RuntimeError:
+            raise argparse.ArgumentTypeError(f"{text!r} is no device of torch's") from None
+
+    positive.__name__ = "int"  # argparse's messages name it
+    parser = _Parser(
+        prog="python -m pointcluster.predict",
+        description="Tell the classes of scans and meshes with a trained network.",
+        epilog="exit status: 0, or 2 where anything could not be read",
+    )
+    parser.add_argument("model", help="the network: model.safetensors, with model.json beside it")
+    parser.add_argument(
+        "scans", nargs="+", metavar="scan", help=f"a file ({' '.join(SUFFIXES)}), or a folder"
+    )
+    parser.add_argument("--top", type=positive, default=5, metavar="K", help="likeliest classes to "
+                        "print (%(default)s)")  # fmt: skip
+    parser.add_argument("--json", action="store_true", help="print JSON")
+    parser.add_argument("--num-points", type=positive, metavar="N", help="points a cloud, instead "
+                        "of what the network was trained on")  # fmt: skip
+    parser.add_argument("--up", choices=AXES, metavar="AXIS", help="the axis that points up in the "
+                        "files, where it is not the network's: x y z; --up=-z for one that points "
+                        "down")  # fmt: skip
+    parser.add_argument("--features", nargs="+", choices=FIELDS, help="what the network's features "
+                        "are, where its metadata does not say; put it last")  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="of sampling (%(default)s)")
+    parser.add_argument("--drop-invalid", action="store_true", help="leave out points with a NaN "
+                        "or infinite position")  # fmt: skip
+    parser.add_argument("--device", type=device, default="cpu", help="where the network runs "
+                        "(%(default)s)")  # fmt: skip
+    return parser
+
+
+def _failed(error: BaseException) -> int:
+    """Say what is wrong in one line."""
+    text = f"{error.filename}: {error.strerror}" if _of_system(error) else str(error)  # type: ignore[attr-defined]
+    print("error:", " ".join(text.split()), file=sys.stderr, flush=True)
+    return 2
+
+
+def _of_system(error: BaseException) -> bool:
+    return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
+
+
+def _preprocessing(path: str | os.PathLike[str], metadata: Any) -> Preprocessing:
+    """What the metadata say, checked; what they leave out is as in this library's data sets."""
+    noted = metadata.get("preprocessing", {}) if isinstance(metadata, dict) else None
+    if not isinstance(noted, dict):
+        raise ValueError(f"{path}: its metadata's 'preprocessing' must be an object")
+    if unknown := set(noted) - {*Preprocessing._fields}:
+        raise ValueError(
+            f"{path} was trained with the preprocessing {sorted(unknown)}, which this version does "
+            "not know"
+        )
+    found = Preprocessing(**noted)
+    features = found.features
+    if isinstance(found.num_points, bool) or not isinstance(found.num_points, int):
+        wrong: Any = ("num_points", found.num_points, "a number")
+    elif found.num_points < 1:
+        wrong = ("num_points", found.num_points, "at least 1")
+    elif not isinstance(found.normalize, bool):
+        wrong = ("normalize", found.normalize, "true or false")
+    elif found.up not in AXES:
+        wrong = ("up", found.up, f"one of {' '.join(AXES)}")
+    elif not isinstance(features, (list, tuple)) or any(f not in FIELDS for f in features):
+        wrong = ("features", features, f"a list of {' and '.join(FIELDS)}")
+    else:
+        return found._replace(features=tuple(features))
+    raise ValueError(f"{path}: its metadata's {wrong[0]!r} is {wrong[1]!r}, expected {wrong[2]}")
+
+
+def _classes(path: str | os.PathLike[str], metadata: Any, num_classes: int) -> list[str]:
+    classes = metadata.get("classes")
+    if classes is None:
+        return [f"class {index}" for index in range(num_classes)]
+    if not isinstance(classes, list) or len(classes) != num_classes:
+        found = len(classes) if isinstance(classes, list) else repr(classes)
+        raise ValueError(
+            f"{path}: its metadata's 'classes' must be {num_classes} names, found {found}"
+        )
+    return [str(name) for name in classes]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

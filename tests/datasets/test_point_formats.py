@@ -1,0 +1,290 @@
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+import torch
+
+from pointcluster.datasets import read_points
+
+POINTS = np.random.default_rng(0).uniform(-1, 1, (50, 3)).astype(np.float32)
+COLORS = np.random.default_rng(1).integers(0, 256, (50, 3))
+NORMALS = np.random.default_rng(2).normal(size=(50, 3))
+NORMALS /= np.linalg.norm(NORMALS, axis=1, keepdims=True)
+
+
+@pytest.fixture
+def trimesh():
+    return pytest.importorskip("trimesh")
+
+
+def close(found, expected, atol=1e-6):
+    np.testing.assert_allclose(found.numpy(), expected, rtol=0, atol=atol)
+
+
+# --- meshes --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".off", ".stl", ".glb", ".PLY"])
+def test_meshes_are_sampled_on_their_surface(trimesh, tmp_path, suffix):
+    box = trimesh.creation.box((2, 4, 6))
+    box.export(tmp_path / f"box{suffix}", file_type=suffix[1:].lower())
+    data = read_points(tmp_path / f"box{suffix}", mesh_points=3000, seed=1)
+    assert data.pos.shape == data.normal.shape == (3000, 3) and data.pos.dtype == torch.float32
+    half = torch.tensor([1.0, 2, 3])
+    assert (data.pos.abs() <= half + 1e-5).all()
+    # Each point is on the face that its normal is of.
+    axis = data.normal.abs().argmax(dim=1)
+    close(data.normal.abs().amax(dim=1), 1)
+    rows = torch.arange(3000)
+    close(data.pos[rows, axis], (half[axis] * data.normal[rows, axis].sign()).numpy(), 1e-5)
+    # Areas of the pairs of faces: 24, 12 and 8 of 44.
+    share = torch.bincount(axis, minlength=3) / 3000
+    close(share, np.array([24, 12, 8]) / 44, 0.04)
+    again = read_points(tmp_path / f"box{suffix}", mesh_points=3000, seed=1)
+    other = read_points(tmp_path / f"box{suffix}", mesh_points=3000, seed=2)
+    assert torch.equal(again.pos, data.pos) and not torch.equal(other.pos, data.pos)
+
+
+def test_meshes_of_a_scene_are_one(trimesh, tmp_path):
+    parts = ["o one", "v 0 0 0", "v 1 0 0", "v 0 1 0", "f 1 2 3"]
+    parts += ["o two", "v 0 0 9", "v 3 0 9", "v 0 1 9", "f 4 5 6"]
+    (tmp_path / "a.obj").write_text("\n".join(parts))
+    scene = trimesh.Scene()
+    scene.add_geometry(trimesh.Trimesh([[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]))
+    move = trimesh.transformations.translation_matrix([0, 0, 9])
+    scene.add_geometry(
+        trimesh.Trimesh([[0, 0, 0], [3, 0, 0], [0, 1, 0]], [[0, 1, 2]]), transform=move
+    )
+    scene.export(tmp_path / "a.glb")
+    for name in ("a.obj", "a.glb"):
+        data = read_points(tmp_path / name, mesh_points=2000)
+        upper = (data.pos[:, 2] > 5).float().mean()
+        assert abs(float(upper) - 0.75) < 0.04, name
+
+
+def test_colours_of_vertices_and_faces(trimesh, tmp_path):
+    vertices, faces = [[0, 0, 0], [1, 0, 0], [0, 1, 0]], [[0, 1, 2]]
+    corners = [[255, 0, 0, 255], [0, 255, 0, 255], [0, 0, 255, 255]]
+    mesh = trimesh.Trimesh(vertices, faces, vertex_colors=corners, process=False)
+    mesh.export(tmp_path / "a.ply")
+    data = read_points(tmp_path / "a.ply", mesh_points=100)
+    close(data.color[:, 1], data.pos[:, 0].numpy(), 1e-5)
+    close(data.color[:, 2], data.pos[:, 1].numpy(), 1e-5)
+    close(data.color.sum(dim=1), 1, 1e-5)
+    mesh = trimesh.Trimesh(vertices, faces, face_colors=[[0, 51, 255, 255]], process=False)
+    mesh.export(tmp_path / "b.ply")
+    close(read_points(tmp_path / "b.ply", mesh_points=5).color, np.tile([0, 0.2, 1], (5, 1)))
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary"])
+def test_ply_of_points(trimesh, tmp_path, encoding):
+    cloud = trimesh.PointCloud(POINTS, colors=np.c_[COLORS, np.full(50, 255)])
+    cloud.export(tmp_path / "a.ply", file_type="ply", encoding=encoding)
+    data = read_points(tmp_path / "a.ply", mesh_points=7)
+    close(data.pos, POINTS, 1e-5)
+    close(data.color, COLORS / 255)
+    assert "normal" not in data
+
+
+def ascii_ply(path, table, names):
+    header = ["ply", "format ascii 1.0", f"element vertex {len(table)}"]
+    header += [f"property double {name}" for name in names] + ["end_header"]
+    np.savetxt(path, table, "%.9g", header="\n".join(header), comments="")
+    return path
+
+
+def test_ply_with_normals(trimesh, tmp_path):
+    path = ascii_ply(tmp_path / "a.ply", np.hstack([POINTS, NORMALS]), "x y z nx ny nz".split())
+    data = read_points(path)
+    close(data.pos, POINTS)
+    close(data.normal, NORMALS)
+
+
+def test_a_mesh_without_area(trimesh, tmp_path):
+    (tmp_path / "a.off").write_text("OFF\n3 1 0\n0 0 0\n1 1 1\n2 2 2\n3 0 1 2\n")
+    with pytest.raises(ValueError, match=r"a\.off: none of its 1 faces has an area"):
+        read_points(tmp_path / "a.off")
+
+
+def test_a_corner_that_is_nan(trimesh, tmp_path):
+    (tmp_path / "a.off").write_text("OFF\n3 1 0\n0 0 0\nnan 1 1\n2 0 2\n3 0 1 2\n")
+    with pytest.raises(ValueError, match=r"a\.off: a corner of a face is NaN"):
+        read_points(tmp_path / "a.off", drop_invalid=True)
+
+
+def test_off_as_modelnet_has_it(trimesh, tmp_path):
+    (tmp_path / "a.off").write_text("OFF3 1 0\n0 0 0\n1 0 0\n0 0 2\n3 0 1 2\n")
+    assert read_points(tmp_path / "a.off", mesh_points=5).pos.shape == (5, 3)
+    (tmp_path / "b.off").write_text("OFF\n3 0 0\n0 0 0\n1 0 0\n0 0 2\n")
+    assert read_points(tmp_path / "b.off").pos.shape == (3, 3)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".off", ".stl", ".glb"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_truncated_meshes(trimesh, tmp_path, suffix, share):
+    path = tmp_path / f"a{suffix}"
+    trimesh.creation.icosphere(1).export(path)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ValueError, match=rf"a\{suffix} (is damaged|holds neither)"):
+        read_points(path)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary"])
+def test_truncated_ply_of_points(trimesh, tmp_path, encoding):
+    path = tmp_path / "a.ply"
+    trimesh.PointCloud(POINTS).export(path, file_type="ply", encoding=encoding)
+    lines = path.read_bytes()
+    path.write_bytes(lines[: len(lines) - 200])
+    with pytest.raises(ValueError, match=r"a\.ply is damaged"):
+        read_points(path)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".off", ".stl", ".glb"])
+@pytest.mark.parametrize("content", [b"1 2 3\n4 5 6\n", b"# notes\nhello\n", bytes(99)])
+def test_other_files_renamed(trimesh, tmp_path, suffix, content):
+    path = tmp_path / f"a{suffix}"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\{suffix} (is damaged|holds neither)"):
+        read_points(path)
+
+
+def test_words_among_the_numbers_of_a_ply(trimesh, tmp_path):
+    path = ascii_ply(tmp_path / "a.ply", POINTS, "xyz")
+    lines = path.read_text().splitlines()
+    lines[-3] = "0.1 zero 0.3"
+    path.write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=r"a\.ply is damaged"):
+        read_points(path)
+
+
+# --- .pcd ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def pcd(tmp_path):
+    package = pytest.importorskip("pypcd4")
+
+    def write(encoding="binary", normals=False, colors=False, points=POINTS):
+        names, columns = ["x", "y", "z"], list(points.T)
+        if normals:
+            names += ["normal_x", "normal_y", "normal_z"]
+            columns += list(NORMALS.T.astype("f4"))
+        if colors:
+            names.append("rgb")
+            word = COLORS.astype("u4") @ np.array([1 << 16, 1 << 8, 1], "u4")
+            columns.append(word.astype("u4").view("f4"))
+        types = [np.float32] * len(names)
+        cloud = package.PointCloud.from_points(columns, names, types)
+        cloud.save(tmp_path / "a.pcd", encoding=package.Encoding(encoding))
+        return tmp_path / "a.pcd"
+
+    return write
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+def test_pcd(pcd, encoding):
+    data = read_points(pcd(encoding, normals=True, colors=encoding != "ascii"))
+    close(data.pos, POINTS, 1e-5)
+    close(data.normal, NORMALS, 1e-5)
+    if encoding != "ascii":
+        close(data.color, COLORS / 255)
+
+
+def test_pcd_of_one_point(pcd):
+    for encoding in ("ascii", "binary"):
+        assert read_points(pcd(encoding, points=POINTS[:1])).pos.shape == (1, 3)
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+@pytest.mark.parametrize("share", [0.1, 0.5, 0.9])
+def test_truncated_pcd(pcd, encoding, share):
+    path = pcd(encoding)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ValueError, match=r"a\.pcd (is damaged|announces 50 points)"):
+        read_points(path)
+
+
+def test_pcd_without_z_and_no_pcd(pcd):
+    path = pcd("ascii")
+    path.write_text(path.read_text().replace("FIELDS x y z", "FIELDS x y w"))
+    with pytest.raises(ValueError, match="columns x, y, w, expected x, y and z"):
+        read_points(path)
+    path.write_text("hello\n" * 20)
+    with pytest.raises(ValueError, match=r"a\.pcd is damaged"):
+        read_points(path)
+
+
+# --- .las and .laz -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def las(tmp_path):
+    laspy = pytest.importorskip("laspy")
+    pytest.importorskip("lazrs")
+
+    def write(suffix=".las", shift=(0, 0, 0), colors=None, points=POINTS):
+        header = laspy.LasHeader(point_format=2, version="1.2")
+        header.scales, header.offsets = [0.0001] * 3, np.floor(shift)
+        file = laspy.LasData(header)
+        file.x, file.y, file.z = (points.astype(np.float64) + shift).T
+        if colors is not None:
+            file.red, file.green, file.blue = colors.T.astype(np.uint16)
+        file.write(tmp_path / f"a{suffix}")
+        return tmp_path / f"a{suffix}"
+
+    return write
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_coordinates_of_the_earth_keep_their_millimetres(las, suffix):
+    shift = np.array([412_345.5, 5_812_345.25, 81.0])
+    data = read_points(las(suffix, shift))
+    assert data.pos.dtype == torch.float32
+    world = data.pos.double().numpy() + np.array(data.origin)
+    # What float32 alone would make of it is wrong by decimetres.
+    assert np.abs((POINTS + shift).astype(np.float32) - (POINTS + shift)).max() > 0.1
+    assert np.abs(world - (POINTS + shift)).max() < 1e-4
+    assert "color" not in data and float(data.pos.abs().max()) <= 1.01
+
+
+@pytest.mark.parametrize("most", [255, 65535])
+def test_colours_of_las(las, most):
+    colors = (COLORS * (most // 255)).clip(0, most)
+    close(read_points(las(colors=colors)).color, COLORS / 255, 1e-4)
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.9])
+def test_truncated_las(las, suffix, share):
+    path = las(suffix)
+    path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
+    with pytest.raises(ValueError, match=rf"a\{suffix} (is damaged|announces)"):
+        read_points(path)
+
+
+def test_no_las_and_no_points(las, tmp_path):
+    with pytest.raises(ValueError, match=r"a\.las holds no points"):
+        read_points(las(points=POINTS[:0]))
+    (tmp_path / "b.laz").write_text("hello\n" * 99)
+    with pytest.raises(ValueError, match=r"b\.laz is damaged"):
+        read_points(tmp_path / "b.laz")
+
+
+@pytest.mark.parametrize(
+    ("suffix", "package", "command"),
+    [
+        (".ply", "trimesh", "pip install trimesh"),
+        (".pcd", "pypcd4", "pip install pypcd4"),
+        (".las", "laspy", r"pip install 'laspy\[lazrs\]'"),
+        (".laz", "lazrs", r"pip install 'laspy\[lazrs\]'"),
+    ],
+)
+def test_a_missing_package_is_named(tmp_path, monkeypatch, suffix, package, command):
+    if package == "lazrs":
+        pytest.importorskip("laspy")
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / f"a{suffix}").write_text("anything")
+    with pytest.raises(ImportError, match=rf"reading \{suffix} files needs .*{package}.*{command}"):
+        read_points(tmp_path / f"a{suffix}")

@@ -1,0 +1,41 @@
+from __future__ import annotations
+
+import itertools
+
+import pytest
+import torch
+from torch_geometric.data import Data
+
+from pointcluster.transforms import TurnUp
+from pointcluster.transforms.turn_up import AXES
+
+
+def unit(axis):
+    out = torch.zeros(1, 3)
+    out[0, "xyz".index(axis[-1])] = -1 if axis[0] == "-" else 1
+    return out
+
+
+@pytest.mark.parametrize(("old", "new"), list(itertools.product(AXES, AXES)))
+def test_takes_one_axis_to_the_other_by_a_turn(old, new):
+    eye = torch.eye(3, dtype=torch.float64)
+    turn = TurnUp(old, new)(Data(pos=eye.clone(), normal=torch.eye(3)))
+    assert turn.pos.dtype == torch.float64 and torch.equal(turn.pos.float(), turn.normal)
+    torch.testing.assert_close(turn.pos @ turn.pos.T, eye)
+    assert torch.linalg.det(turn.pos) == 1  # no mirror image
+    assert torch.equal(TurnUp(old, new)(Data(pos=unit(old))).pos, unit(new))
+    back = TurnUp(new, old)(TurnUp(old, new)(Data(pos=eye.clone())))
+    torch.testing.assert_close(back.pos, eye)
+
+
+def test_scans_to_modelnet():
+    data = TurnUp("z")(Data(pos=torch.tensor([[1.0, 2, 3]])))
+    assert data.pos.tolist() == [[1, 3, -2]]
+    assert repr(TurnUp("z")) == "TurnUp('z', 'y')"
+
+
+def test_arguments():
+    with pytest.raises(ValueError, match="axis is 'up', expected one of x y z"):
+        TurnUp("up")
+    with pytest.raises(ValueError, match="axis is 1"):
+        TurnUp("x", 1)
