@@ -116,7 +116,7 @@ def _joined(scene: Any) -> Any:
     if meshes:
         return trimesh.util.concatenate(meshes) if len(meshes) > 1 else meshes[0]
     kinds = (trimesh.Trimesh, trimesh.PointCloud)  # or a mesh without faces
-    clouds = [part for part in parts if isinstance(part, kinds) and len(part.vertices)]
+    clouds: list[Any] = [part for part in parts if isinstance(part, kinds) and len(part.vertices)]
     if not clouds:
         return None
     out = {"pos": np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])}
