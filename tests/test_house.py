@@ -45,8 +45,8 @@ LIBRARIES = {
 # Heavy or optional: loaded by what needs them, when it runs.
 ON_DEMAND = {
     "PIL", "fpsample", "gradio", "h5py", "huggingface_hub", "laspy", "lazrs", "lightning",
-    "matplotlib", "numba", "onnx", "open3d", "pypcd4", "pytorch_lightning", "skimage", "tensorboard",
-    "timm", "torch_cluster", "torchmetrics", "torchvision", "trimesh",
+    "matplotlib", "numba", "onnx", "open3d", "pypcd4", "pytorch_lightning", "skimage",
+    "tensorboard", "timm", "torch_cluster", "torchmetrics", "torchvision", "trimesh",
 }  # fmt: skip
 
 

@@ -215,7 +215,13 @@ class PointFolder(Dataset):
     def _cache_file(self, name: str) -> Path | None:
         if self._cache is None:
             return None
-        settings = (1, self.num_points, self.voxel_size, self.seed, self.drop_invalid)
+        settings: tuple[Any, ...] = (
+            1,
+            self.num_points,
+            self.voxel_size,
+            self.seed,
+            self.drop_invalid,
+        )
         if self._cache != self.root / CACHE:  # other data sets may use it, too
             settings += (str(self.root.resolve()),)
         key = hashlib.sha256(repr(settings).encode()).hexdigest()[:12]
