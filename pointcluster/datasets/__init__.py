@@ -8,6 +8,7 @@ from pointcluster.datasets.modelnet40 import ModelNet40
 from pointcluster.datasets.point_folder import PointFolder
 from pointcluster.datasets.read_image import read_image
 from pointcluster.datasets.read_points import read_points
+from pointcluster.datasets.scanobjectnn import ScanObjectNN
 
 __all__ = [
     "FashionMNIST",
@@ -16,6 +17,7 @@ __all__ = [
     "ImageNet",
     "ModelNet40",
     "PointFolder",
+    "ScanObjectNN",
     "read_image",
     "read_points",
 ]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
 import stat
 import zipfile
+import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 import requests
+from tqdm import tqdm
 
 
 def https_session() -> requests.Session:
@@ -76,9 +79,15 @@ def _download_one(session: requests.Session, url: str, part: Path, timeout: floa
             resumed = response.status_code == 206
             length = response.headers.get("Content-Length")
             expected = int(length) + (have if resumed else 0) if length else None
-            with open(part, "ab" if resumed else "wb") as file:
+            title, begun = part.stem, have if resumed else 0
+            with (
+                open(part, "ab" if resumed else "wb") as file,
+                tqdm(desc=title, total=expected, initial=begun, unit="B", unit_scale=True,
+                     disable=None) as bar,
+            ):  # fmt: skip
                 for chunk in response.iter_content(1 << 16):
                     file.write(chunk)
+                    bar.update(len(chunk))
     size = part.stat().st_size
     if expected is not None and size != expected:
         if size > expected:
@@ -111,26 +120,52 @@ def check_digest(path: Path, record: Path) -> str:
     return digest
 
 
-def unpack(archive: Path, folder: Path) -> None:
+def unpack(archive: Path, folder: Path, names: Sequence[str] | None = None) -> None:
     """Unpack a zip archive into a folder, and refuse members that would leave it.
 
+    Args:
+        archive: The zip archive.
+        folder: Where its members come, under their own paths.
+        names: Only these members, each written whole or not at all; all by default.
+
     Raises:
-        ValueError: The archive is damaged, or has a member that is absolute, climbs with ``..`` or
-            is a link.
+        ValueError: The archive is damaged or encrypted, lacks one of the names, or has a member
+            that is absolute, climbs with ``..`` or is a link.
     """
     try:
         with zipfile.ZipFile(archive) as file:
             for member in file.infolist():
                 name = PurePosixPath(member.filename.replace("\\", "/"))
                 link = stat.S_ISLNK(member.external_attr >> 16)
-                if name.is_absolute() or ".." in name.parts or ":" in name.parts[0] or link:
+                if name.is_absolute() or ".." in name.parts or ":" in str(name.parts[:1]) or link:
                     raise ValueError(
                         f"{archive} holds {member.filename!r}, which would be written outside "
                         f"{folder}: the archive was not unpacked"
                     )
+            if names is not None:
+                for wanted in names:
+                    _unpack_one(file, wanted, folder)
+                return
             damaged = file.testzip()
             if damaged is not None:
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
             file.extractall(folder)
-    except zipfile.BadZipFile as error:
+    # A member that is encrypted or packed in a way that zipfile does not know is a RuntimeError.
+    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
         raise ValueError(f"{archive} is not a whole zip archive: {error}") from error
+
+
+def _unpack_one(file: zipfile.ZipFile, name: str, folder: Path) -> None:
+    try:
+        member = file.getinfo(name)
+    except KeyError:
+        raise ValueError(f"{file.filename} holds no {name}") from None
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    try:
+        with file.open(member) as source, open(temporary, "wb") as target:
+            shutil.copyfileobj(source, target, 1 << 20)  # compares the checksum at the end
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)

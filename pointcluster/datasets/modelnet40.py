@@ -1,14 +1,20 @@
-"""ModelNet40 as the point-cloud literature uses it: 12,308 clouds of 2,048 points."""
+"""ModelNet40 in the three forms that the point-cloud literature uses."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data
+
+from pointcluster.datasets import modelnet40_meshes as meshes
+from pointcluster.datasets import modelnet40_resampled as resampled
+from pointcluster.datasets.cloud_dataset import CloudDataset, check_size
+from pointcluster.datasets.modelnet40_resampled import read_lines
+from pointcluster.datasets.read_h5 import read_h5
 
 FOLDER = "modelnet40_ply_hdf5_2048"
 
@@ -26,25 +32,61 @@ MANUAL_STEPS = f"""To get ModelNet40 by hand:
   2. unpack it: the folder {FOLDER} holds train_files.txt and seven .h5 files
   3. give that folder, or the one above it, as root (--root)"""
 
+MANUAL_STEPS_OTHERS = {
+    "resampled": f"fetch {resampled.FOLDER}.zip (1.6 GB) with a browser, unpack it and give the "
+    "folder as root; datasets/modelnet40/README.md has the links",
+    "meshes": f"fetch {meshes.FOLDER}.zip (2 GB) from modelnet.cs.princeton.edu with a browser, "
+    "unpack it and give the folder as root",
+}
+# form: how results name it, folder, what shows that it is there, training and test clouds
+FORMS = {
+    "hdf5": ("HDF5", FOLDER, "train_files.txt", (9840, 2468)),
+    "resampled": ("resampled", resampled.FOLDER, resampled.NAMES, (9843, 2468)),
+    "meshes": ("meshes", meshes.FOLDER, "*/train/*.off", (9843, 2468)),
+}
 
-class ModelNet40(InMemoryDataset):
-    r"""The 40-class benchmark of `"3D ShapeNets" <https://arxiv.org/abs/1406.5670>`_ in the HDF5
-    form of `"PointNet" <https://arxiv.org/abs/1612.00593>`_.
+
+class ModelNet40(CloudDataset):
+    r"""The 40-class benchmark of `"3D ShapeNets" <https://arxiv.org/abs/1406.5670>`_.
+
+    Papers report on three forms of it, which are not the same clouds: say which with a result, as
+    :attr:`name` does.
+
+    =============== ============================== ============== ==================================
+    form            folder                         clouds         points of each
+    =============== ============================== ============== ==================================
+    ``"hdf5"``      ``modelnet40_ply_hdf5_2048``   9,840 + 2,468  2,048 (`"PointNet"
+                                                                  <https://arxiv.org/abs/1612.00593>`_)
+    ``"resampled"`` ``modelnet40_normal_resampled`` 9,843 + 2,468 10,000 with normals (`"PointNet++"
+                                                                  <https://arxiv.org/abs/1706.02413>`_)
+    ``"meshes"``    ``ModelNet40``                 9,843 + 2,468  the meshes themselves: points are
+                                                                  drawn evenly by area, with normals
+    =============== ============================== ============== ==================================
+
+    The text files and the meshes take minutes to read: it is done once, and the clouds are kept
+    as ``*.safetensors`` in their folder (2.4 GB for the text files' training split) until a
+    file changes.
 
     Args:
-        root: The folder ``modelnet40_ply_hdf5_2048``, or the one it lies in.
-        split: ``"train"`` (9,840 clouds) or ``"test"`` (2,468).
-        download: Fetch the archive (about 435 MB) into ``root`` where it is not there yet.
+        root: The folder of the form, or the one it lies in.
+        split: ``"train"`` or ``"test"``.
+        form: One of the table.
+        num_points: Points a cloud: the first ones, of meshes as many as are drawn (2,048). All by
+            default.
+        seed: Of drawing points from meshes; the other forms draw nothing and refuse it.
+        download: Fetch the HDF5 archive (about 435 MB) into ``root`` where it is not there yet.
         transform: Applied to every item when it is read.
-        sizes: Clouds that the two splits must have; ``None`` takes them as they are.
+        sizes: Clouds that the two splits must have: ``"published"`` as in the table, or two
+            numbers; ``None`` takes them as they are.
 
     Shapes and units:
-        Items are ``Data(pos [2048, 3] float32, y [1] int64)``. Clouds lie in the unit sphere, the
-        second axis points up.
+        Items are ``Data(pos [num_points, 3] float32, y [1] int64)``, with ``normal [num_points, 3]
+        float32`` where the form has them. Clouds lie in the unit sphere, the second axis points up.
 
     Raises:
         FileNotFoundError: The folder, or a file that its lists name, is missing.
-        ValueError: A file is damaged or is not what the benchmark has; names file, found, expected.
+        ValueError: An argument is unknown or does not fit the form, or a file is damaged or is not
+            what the benchmark has; names file, found, expected.
         OSError: The download failed; the message says what to do by hand.
     """
 
@@ -53,104 +95,129 @@ class ModelNet40(InMemoryDataset):
         root: str | os.PathLike[str],
         split: str = "train",
         *,
+        form: str = "hdf5",
+        num_points: int | None = None,
+        seed: int | None = None,
         download: bool = False,
         transform: Callable[[Data], Data] | None = None,
-        sizes: tuple[int, int] | None = (9840, 2468),
+        sizes: tuple[int, int] | str | None = "published",
     ) -> None:
         if split not in ("train", "test"):
             raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
-        super().__init__(None, transform)
-        folder = find_modelnet40(root)
-        if folder is None and download:
-            folder = _fetch(Path(root))
-        if folder is None:
-            raise FileNotFoundError(
-                f"no ModelNet40 in {root}: expected train_files.txt there or in {FOLDER}/ "
-                "(datasets/modelnet40/README.md tells how to get it)"
-            )
-        self.split = split
-        self.classes = _lines(folder / "shape_names.txt")
-        if len(set(self.classes)) != 40:
+        if form not in FORMS:
+            raise ValueError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
+        if sizes is not None and not isinstance(sizes, tuple) and sizes != "published":
+            raise ValueError(f"sizes is {sizes!r}, expected 'published', two numbers or None")
+        most = {"hdf5": 2048, "resampled": resampled.POINTS}.get(form)
+        if num_points is not None and not 1 <= num_points <= (most or num_points):
+            limit = f"1 to {most:,}" if most else "at least 1"
+            raise ValueError(f"num_points is {num_points}, expected {limit} for form {form!r}")
+        if seed is not None and (form != "meshes" or seed < 0):
             raise ValueError(
-                f"{folder / 'shape_names.txt'} names {len(set(self.classes))} classes, expected 40"
+                f"seed is {seed}: form {form!r} has its points already"
+                if form != "meshes"
+                else f"seed is {seed}, expected at least 0"
             )
-        # The lists hold paths of the machine they were written on: only the names count.
-        files = [folder / Path(line).name for line in _lines(folder / f"{split}_files.txt")]
-        parts = [_read(file, len(self.classes)) for file in files]
-        pos, y = (torch.from_numpy(np.concatenate(arrays)) for arrays in zip(*parts, strict=True))
-        expected = None if sizes is None else sizes[split == "test"]
-        if expected is not None and len(y) != expected:
-            raise ValueError(f"{folder}: the {split} split has {len(y):,} clouds, not {expected:,}")
-        ends = torch.arange(len(y) + 1)
-        self._data = Data(pos=pos.flatten(0, 1), y=y)
-        self.slices = {"pos": ends * pos.size(1), "y": ends}
+        if download and form != "hdf5":
+            raise ValueError(
+                f"form {form!r} is not fetched by this program: {MANUAL_STEPS_OTHERS[form]}"
+            )
+        super().__init__(None, transform)
+        folder = find_modelnet40(root, form)
+        if folder is None and download:
+            folder = fetch_modelnet40(Path(root))
+        if folder is None:
+            raise FileNotFoundError(_not_there(Path(root), form))
+        self.split, self.form, self.seed = split, form, (seed or 0) if form == "meshes" else None
+        if form == "hdf5":
+            self.classes, y, points = _read_hdf5(folder, split, num_points)
+        else:
+            if form == "resampled":
+                self.classes = resampled.list_resampled(folder, split)[0]
+                _check_classes(self.classes, folder / resampled.NAMES)
+                tensors = resampled.read_resampled(folder, split, num_points)
+            else:
+                self.classes = meshes.list_meshes(folder, split)[0]
+                _check_classes(self.classes, folder)
+                tensors = meshes.sample_meshes(folder, split, num_points or 2048, seed or 0)
+            y, points = tensors.pop("y"), tensors
+        expected = FORMS[form][3] if sizes == "published" else sizes
+        if isinstance(expected, tuple):
+            number = expected[split == "test"]
+            check_size(str(folder), split, len(y), number, number)
+        self.keep(y, **points)
 
     @property
-    def num_classes(self) -> int:
-        return len(self.classes)
+    def name(self) -> str:
+        """Such as "ModelNet40 HDF5" or "ModelNet40 meshes, sampled with seed 0"."""
+        drawn = "" if self.seed is None else f", sampled with seed {self.seed}"
+        return f"ModelNet40 {FORMS[self.form][0]}{drawn}"
 
     def __repr__(self) -> str:
-        return f"ModelNet40({len(self)}, split={self.split!r})"
+        form = "" if self.form == "hdf5" else f", form={self.form!r}"
+        return f"ModelNet40({len(self)}, split={self.split!r}{form})"
 
 
-def find_modelnet40(root: str | os.PathLike[str]) -> Path | None:
-    """The folder with the benchmark's lists: ``root``, the one inside it, or ``None``."""
-    for folder in (Path(root), Path(root) / FOLDER):
-        if (folder / "train_files.txt").is_file():
+def find_modelnet40(root: str | os.PathLike[str], form: str = "hdf5") -> Path | None:
+    """The folder with a form of the benchmark: ``root``, the one inside it, or ``None``."""
+    _, name, sign, _ = FORMS[form]
+    folders = [Path(root).expanduser(), Path(root).expanduser() / name]
+    if form == "meshes":
+        folders.append(folders[0] / "raw")  # where PyTorch Geometric's ModelNet puts them
+    for folder in folders:
+        if any(path.is_file() for path in folder.glob(sign)):
             return folder
     return None
 
 
-def _lines(path: Path) -> list[str]:
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: it is part of ModelNet40's HDF5 form")
-    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
-    if not lines:
-        raise ValueError(f"{path} is empty")
-    return lines
+def _not_there(root: Path, form: str) -> str:
+    _, name, sign, _ = FORMS[form]
+    others = [other for other in FORMS if other != form and find_modelnet40(root, other)]
+    there = f"; it holds the form {others[0]!r}" if others else ""
+    return (
+        f"no ModelNet40 in {root}: expected {sign} there or in {name}/{there} "
+        "(datasets/modelnet40/README.md tells how to get it)"
+    )
 
 
-def _read(path: Path, num_classes: int) -> tuple[np.ndarray, np.ndarray]:
-    import h5py
-
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is missing: a list in its folder names it")
-    try:
-        with h5py.File(path, "r") as file:
-            missing = {"data", "label"} - set(file)
-            if missing:
-                raise ValueError(
-                    f"{path} holds {sorted(file)}, expected the arrays 'data' and 'label'"
-                )
-            pos, y = file["data"][()], file["label"][()]
-    except OSError as error:  # what h5py raises for a file that ends early or is no HDF5
-        raise ValueError(f"{path} is truncated or is no HDF5 file: {error}") from error
-    if pos.dtype != np.float32 or pos.ndim != 3 or pos.shape[1:] != (2048, 3):
-        raise ValueError(
-            f"{path}: 'data' is {pos.dtype} {list(pos.shape)}, expected float32 [n, 2048, 3]"
-        )
-    if y.size != len(pos) or y.dtype.kind not in "iu":
-        raise ValueError(
-            f"{path}: 'label' is {y.dtype} {list(y.shape)}, expected integers [{len(pos)}, 1]"
-        )
-    y = y.reshape(-1).astype(np.int64)
-    if not np.isfinite(pos).all():
-        bad = int(np.argmin(np.isfinite(pos).all(axis=(1, 2))))
-        raise ValueError(f"{path}: cloud {bad} has NaN or infinite positions")
-    if len(y) and not 0 <= y.min() <= y.max() < num_classes:
-        raise ValueError(
-            f"{path}: class indices go from {y.min()} to {y.max()}, expected 0 to {num_classes - 1}"
-        )
-    return pos, y
+def _check_classes(classes: list[str], where: Path) -> None:
+    if len(set(classes)) != 40:
+        raise ValueError(f"{where} names {len(set(classes))} classes, expected 40")
 
 
-def _fetch(root: Path) -> Path:
+def _read_hdf5(
+    folder: Path, split: str, num_points: int | None
+) -> tuple[list[str], torch.Tensor, dict[str, torch.Tensor]]:
+    classes = read_lines(folder / "shape_names.txt")
+    _check_classes(classes, folder / "shape_names.txt")
+    # The lists hold paths of the machine they were written on: only the names count.
+    files = [folder / Path(line).name for line in read_lines(folder / f"{split}_files.txt")]
+    parts = [read_h5(file, len(classes)) for file in files]
+    pos = np.concatenate([part["pos"][:, :num_points] for part in parts])
+    y = np.concatenate([part["y"] for part in parts])
+    return classes, torch.from_numpy(y), {"pos": torch.from_numpy(pos)}
+
+
+def fetch_modelnet40(root: Path, urls: Sequence[str] = MIRRORS) -> Path:
+    """Download the HDF5 form into a folder, where its archive is not there yet, and unpack it.
+
+    Args:
+        root: Gets the archive, its SHA-256 and the folder.
+        urls: Where the archive may be had, in the order in which they are tried.
+
+    Returns:
+        The folder with the benchmark's lists.
+
+    Raises:
+        OSError: No address gave it; the message says what to do by hand.
+        ValueError: What came is not the archive.
+    """
     from pointcluster.datasets.fetch import download, unpack
 
     archive = root / f"{FOLDER}.zip"
     try:
         if not archive.exists():
-            download(MIRRORS, archive)
+            download(urls, archive)
         unpack(archive, root)
     except OSError as error:
         raise OSError(f"ModelNet40 could not be fetched: {error}\n{MANUAL_STEPS}") from error

@@ -151,3 +151,39 @@ def test_damaged_archive(tmp_path, damage):
     path.write_bytes(content[:200] if damage == "cut" else content)
     with pytest.raises(ValueError, match="not a whole zip archive"):
         unpack(path, tmp_path / "folder")
+
+
+def test_only_what_is_named_is_unpacked(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("in/a.txt", "in/b.txt", "c.txt"):
+            file.writestr(name, name * 1000)
+    folder = tmp_path / "folder"
+    unpack(tmp_path / "a.zip", folder, ["in/b.txt"])
+    assert [path.relative_to(folder).as_posix() for path in sorted(folder.rglob("*"))] == [
+        "in", "in/b.txt",
+    ]  # fmt: skip
+    assert (folder / "in" / "b.txt").read_text() == "in/b.txt" * 1000
+    with pytest.raises(ValueError, match="holds no in/d.txt"):
+        unpack(tmp_path / "a.zip", folder, ["in/d.txt"])
+
+
+def test_nothing_is_unpacked_beside_a_member_that_climbs_out(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("good.txt", "good")
+        file.writestr("../out.txt", "bad")
+    with pytest.raises(ValueError, match="would be written outside"):
+        unpack(tmp_path / "a.zip", tmp_path / "folder", ["good.txt"])
+    assert not (tmp_path / "folder").exists()
+
+
+def test_encrypted_archive(tmp_path):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w") as file:
+        file.writestr("good.txt", "good")
+    content = bytearray(path.read_bytes())
+    content[6] |= 1  # the bit that says so, in both of the member's headers
+    content[content.index(b"PK\1\2") + 8] |= 1
+    path.write_bytes(content)
+    for names in (None, ["good.txt"]):
+        with pytest.raises(ValueError, match="not a whole zip archive: .*encrypted"):
+            unpack(path, tmp_path / "folder", names)

@@ -153,3 +153,34 @@ def test_download_unpacks(root, tmp_path, monkeypatch):
     fresh = tmp_path / "fresh"
     assert len(ModelNet40(fresh, download=True, sizes=SIZES)) == 5
     assert module.find_modelnet40(fresh) == fresh / FOLDER
+
+
+def test_results_name_the_form(root):
+    data = ModelNet40(root, sizes=SIZES)
+    assert (data.name, data.describe()) == ("ModelNet40 HDF5", "ModelNet40 HDF5, 2,048 points")
+    some = ModelNet40(root, num_points=100, sizes=SIZES)
+    assert some.describe() == "ModelNet40 HDF5, 100 points"
+    assert torch.equal(some[3].pos, data[3].pos[:100])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"form": "ply"}, "form is 'ply', expected one of hdf5, resampled, meshes"),
+        ({"num_points": 4096}, "num_points is 4096, expected 1 to 2,048 for form 'hdf5'"),
+        ({"num_points": 0}, "num_points is 0, expected 1 to 2,048"),
+        ({"form": "meshes", "num_points": 0}, "num_points is 0, expected at least 1"),
+        ({"form": "meshes", "seed": -1}, "seed is -1, expected at least 0"),
+        ({"seed": 1}, "seed is 1: form 'hdf5' has its points already"),
+        ({"form": "resampled", "download": True}, "not fetched by this program: .*README"),
+        ({"sizes": 3}, "sizes is 3, expected 'published'"),
+    ],
+)
+def test_arguments(root, options, message):
+    with pytest.raises(ValueError, match=message):
+        ModelNet40(root, **options)
+
+
+def test_another_form_is_there(root):
+    with pytest.raises(FileNotFoundError, match="expected .*off there.*it holds the form 'hdf5'"):
+        ModelNet40(root, form="meshes")

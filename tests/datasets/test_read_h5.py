@@ -1,0 +1,61 @@
+from __future__ import annotations
+
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+from pointcluster.datasets.read_h5 import read_h5
+
+
+@pytest.fixture
+def path(tmp_path):
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        file["data"] = np.zeros((2, 2048, 3), dtype="float32")
+        file["label"] = np.array([0, 2], dtype="uint8")
+        file["mask"] = np.zeros((2, 2048))
+    return tmp_path / "a.h5"
+
+
+def replace(path, name, value):
+    with h5py.File(path, "a") as file:
+        del file[name]
+        file[name] = value
+
+
+def test_arrays(path):
+    assert set(read_h5(path, 3)) == {"pos", "y"}
+    read = read_h5(path, 3, mask=True)
+    assert read["pos"].shape == (2, 2048, 3) and read["y"].tolist() == [0, 2]
+    assert read["y"].dtype == np.int64 and read["mask"].shape == (2, 2048)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("label", np.array([0.5, 1]), r"'label' is float64 \[2\], expected integers \[2, 1\]"),
+        ("label", np.array([0, 3]), "go from 0 to 3, expected 0 to 2"),
+        ("mask", np.zeros((2, 7)), r"'mask' is float64 \[2, 7\], expected numbers \[2, 2048\]"),
+        ("data", np.zeros((2, 2048, 3)), r"float64 .*expected float32 \[n, 2048, 3\]"),
+        ("data", np.zeros((0, 2048, 3), dtype="float32"), "holds no cloud"),
+    ],
+)
+def test_arrays_of_another_form(path, name, value, message):
+    replace(path, name, value)
+    with pytest.raises(ValueError, match=message):
+        read_h5(path, 3, mask=True)
+
+
+def test_a_group(path):
+    with h5py.File(path, "a") as file:
+        del file["label"]
+        file.create_group("label")
+    with pytest.raises(ValueError, match="'label' is a group"):
+        read_h5(path, 3)
+
+
+def test_without_h5py(path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    with pytest.raises(ImportError, match="pip install h5py"):
+        read_h5(path, 3)
