@@ -6,6 +6,7 @@ from pointcluster.training.arguments import (
     add_training_arguments,
     number,
 )
+from pointcluster.training.callbacks import TestEachEpoch
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.data_module import PointDataModule
 from pointcluster.training.fit import evaluate, fit_and_test, is_first_process
@@ -20,22 +21,33 @@ from pointcluster.training.image_recipe import (
 )
 from pointcluster.training.image_transforms import data_config, eval_transform, train_transform
 from pointcluster.training.optional import installed_by
+from pointcluster.training.point_classifier import PointClassifier
+from pointcluster.training.point_recipe import POINT_RECIPES, PointRecipe
+from pointcluster.training.program import program, versions
+from pointcluster.training.recipe import add_settings, chosen
 from pointcluster.training.run_folder import RunError, RunFolder, write_json
 from pointcluster.training.summary import summarise
+from pointcluster.training.voting import vote
 
 __all__ = [
+    "POINT_RECIPES",
     "RECIPES",
     "Classifier",
     "ImageClassifier",
     "ImageDataModule",
     "ImageRecipe",
     "Parser",
+    "PointClassifier",
     "PointDataModule",
+    "PointRecipe",
     "RunError",
     "RunFolder",
+    "TestEachEpoch",
     "add_machine_arguments",
     "add_recipe_arguments",
+    "add_settings",
     "add_training_arguments",
+    "chosen",
     "chosen_recipe",
     "data_config",
     "eval_transform",
@@ -44,8 +56,11 @@ __all__ = [
     "installed_by",
     "is_first_process",
     "number",
+    "program",
     "read_network",
     "summarise",
     "train_transform",
+    "versions",
+    "vote",
     "write_json",
 ]

@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import argparse
-from dataclasses import Field, dataclass, field, fields, replace
-from typing import Any
+from dataclasses import dataclass
 
 from pointcluster.training.arguments import Parser, number
+from pointcluster.training.recipe import add_settings, chosen, setting
 from pointcluster.training.run_folder import RunError
 
 _count, _natural = number(int, 1), number(int, 0)
 _positive, _part = number(float, 0), number(float, 0, 1)
-
-
-def _setting(default: Any, type: Any, help: str, **options: Any) -> Any:
-    return field(default=default, metadata={"type": type, "help": help, **options})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,38 +21,38 @@ class ImageRecipe:
     section 4.1), with the schedule's two ends as in its program.
     """
 
-    model: str = _setting("coc_tiny", str, "network")
-    drop_path: float = _setting(0.1, number(float, 0, 0.99), "highest rate of stochastic depth")
-    batch_size: int = _setting(128, _count, "images a step and process")
-    accumulate: int = _setting(1, _count, "steps whose gradients are added up before an update")
-    epochs: int = _setting(300, _count, "how often each training image is seen in the schedule")
-    cooldown_epochs: int = _setting(10, _natural, "epochs after it, at the lowest learning rate")
-    warmup_epochs: int = _setting(5, _natural, "epochs of it in which the learning rate rises")
-    schedule: str = _setting(
+    model: str = setting("coc_tiny", str, "network")
+    drop_path: float = setting(0.1, number(float, 0, 0.99), "highest rate of stochastic depth")
+    batch_size: int = setting(128, _count, "images a step and process")
+    accumulate: int = setting(1, _count, "steps whose gradients are added up before an update")
+    epochs: int = setting(300, _count, "how often each training image is seen in the schedule")
+    cooldown_epochs: int = setting(10, _natural, "epochs after it, at the lowest learning rate")
+    warmup_epochs: int = setting(5, _natural, "epochs of it in which the learning rate rises")
+    schedule: str = setting(
         "epoch", str, "the learning rate changes once an epoch or a step", choices=("epoch", "step")
     )
-    lr: float = _setting(1e-3, _positive, "highest learning rate of AdamW at --lr-batch images")
-    lr_batch: int = _setting(
+    lr: float = setting(1e-3, _positive, "highest learning rate of AdamW at --lr-batch images")
+    lr_batch: int = setting(
         1024, _count, "images an update at which --lr holds; it grows in proportion"
     )
-    min_lr: float = _setting(1e-6, _positive, "learning rate at the end")
-    warmup_lr: float = _setting(1e-6, _positive, "learning rate at the start")
-    weight_decay: float = _setting(0.05, _positive, "of matrices only")
-    clip_grad: float = _setting(0.0, _positive, "highest norm of all gradients together; 0: any")
-    label_smoothing: float = _setting(
+    min_lr: float = setting(1e-6, _positive, "learning rate at the end")
+    warmup_lr: float = setting(1e-6, _positive, "learning rate at the start")
+    weight_decay: float = setting(0.05, _positive, "of matrices only")
+    clip_grad: float = setting(0.0, _positive, "highest norm of all gradients together; 0: any")
+    label_smoothing: float = setting(
         0.1, _part, "part of the target that is spread over all classes"
     )
-    mixup: float = _setting(0.8, _positive, "alpha of mixup; 0: none")
-    cutmix: float = _setting(1.0, _positive, "alpha of CutMix; 0: none")
-    crop: str = _setting(
+    mixup: float = setting(0.8, _positive, "alpha of mixup; 0: none")
+    cutmix: float = setting(1.0, _positive, "alpha of CutMix; 0: none")
+    crop: str = setting(
         "resized",
         str,
         "resized: a part of the image, scaled to the input; shifted: all of it, a little aside",
         choices=("resized", "shifted"),
     )
-    auto_augment: str = _setting("rand-m9-mstd0.5-inc1", str, "timm's name of a policy; none: none")
-    random_erasing: float = _setting(0.25, _part, "share of the images with a part erased")
-    ema: float = _setting(
+    auto_augment: str = setting("rand-m9-mstd0.5-inc1", str, "timm's name of a policy; none: none")
+    random_erasing: float = setting(0.25, _part, "share of the images with a part erased")
+    ema: float = setting(
         0.0,
         number(float, 0, 1),
         "decay of a moving average of the weights, such as 0.9998, which is then what is tested "
@@ -106,18 +102,7 @@ def add_recipe_arguments(parser: Parser, recipes: dict[str, ImageRecipe] = RECIP
         parser: Gets a group of arguments.
         recipes: By name; the help shows their values side by side.
     """
-    group = parser.add_argument_group(
-        "recipe", f"in brackets: the defaults for {' | '.join(recipes)}"
-    )
-    for item in fields(ImageRecipe):
-        values = list(dict.fromkeys(str(getattr(recipe, item.name)) for recipe in recipes.values()))
-        group.add_argument(
-            _flag(item),
-            type=item.metadata["type"],
-            choices=item.metadata.get("choices"),
-            metavar="NAME" if item.type == "str" else "X" if item.type == "float" else "N",
-            help=f"{item.metadata['help']} ({' | '.join(values)})",
-        )
+    add_settings(parser, recipes)
 
 
 def chosen_recipe(args: argparse.Namespace, base: ImageRecipe) -> ImageRecipe:
@@ -126,9 +111,4 @@ def chosen_recipe(args: argparse.Namespace, base: ImageRecipe) -> ImageRecipe:
     Raises:
         RunError: Settings do not fit together.
     """
-    given = {item.name: getattr(args, item.name) for item in fields(ImageRecipe)}
-    return replace(base, **{name: value for name, value in given.items() if value is not None})
-
-
-def _flag(item: Field) -> str:
-    return "--" + item.name.replace("_", "-")
+    return chosen(args, base)

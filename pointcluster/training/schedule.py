@@ -9,23 +9,26 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
 
 
-def cosine_with_warmup(optimizer: Optimizer, steps: int, warmup: int) -> LambdaLR:
+def cosine_with_warmup(
+    optimizer: Optimizer, steps: int, warmup: int, *, low: float = 0.0
+) -> LambdaLR:
     r"""A learning rate that rises in a line and falls as a cosine, step by step.
 
     .. math:: \eta_t / \eta = (t + 1) / w \ (t < w), \qquad
-        \tfrac12 \left(1 + \cos \pi \tfrac{t - w}{T - w}\right) \ (t \ge w)
+        l + \tfrac{1 - l}{2} \left(1 + \cos \pi \tfrac{t - w}{T - w}\right) \ (t \ge w)
 
     Args:
         optimizer: Holds the highest rate.
         steps: :math:`T`, steps in all.
         warmup: :math:`w`, steps to the highest rate.
+        low: :math:`l`, the rate at the end as a part of the highest.
     """
 
     def factor(step: int) -> float:
         if step < warmup:
             return (step + 1) / warmup
         progress = min(1.0, (step - warmup) / max(1, steps - warmup))
-        return 0.5 * (1 + math.cos(math.pi * progress))
+        return low + 0.5 * (1 - low) * (1 + math.cos(math.pi * progress))
 
     return LambdaLR(optimizer, factor)
 

@@ -1,0 +1,375 @@
+"""Train and test a classifier of scanned objects, on ScanObjectNN or a folder of your own."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import dataclasses
+import io
+import json
+import os
+import shlex
+import sys
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+# Of PyTorch Geometric, which does so when it is imported.
+warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
+try:
+    import torch
+
+    from pointcluster import training, viz
+    from pointcluster.datasets import HomeObjects, ScanObjectNN
+    from pointcluster.datasets.scanobjectnn import PARTS, VARIANTS, find_scanobjectnn
+    from pointcluster.models import create_model, list_models, save_model
+except ModuleNotFoundError as error:
+    sys.exit(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'")
+
+ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "scanobjectnn")
+MODELS = [*list_models("point_*"), *list_models("pointmlp_*")]
+RECIPES = training.POINT_RECIPES
+# Settings that may change when a run is resumed: they do not decide its result.
+FREE = ("resume", "out", "root", "data", "workers", "accelerator")
+
+EPILOG = f"""recipes:
+  published   what the program released with the paper on context clusters does; for pointmlp_coc
+  modern      AdamW, cosine, smoothed labels, turned and stretched clouds, other points each time;
+              for all other networks
+  small       modern, shorter, and without turning; for HomeObjects
+Any setting of a recipe can be changed: --recipe published --epochs 100 --rotate
+
+examples:
+  python examples/scanobjectnn.py                        HomeObjects, minutes on two cores
+  python examples/scanobjectnn.py --root h5_files.zip --seeds 3
+  python examples/scanobjectnn.py --root ~/h5_files --variant OBJ_ONLY --num-points 2048
+  python examples/scanobjectnn.py --data ~/scans         folders of clouds or meshes, one a class
+  python examples/scanobjectnn.py --resume               go on after Ctrl-C
+  torchrun --nproc-per-node 4 examples/scanobjectnn.py --root ~/h5_files --precision bf16-mixed
+
+networks: {", ".join(MODELS)}
+
+A run leaves config.json, command.txt, log.txt, metrics.csv, tensorboard/, checkpoints/,
+results.json, confusion.csv, confusion.png and model.safetensors with model.json in the --out
+folder; with --seeds, in one folder a seed. The result is the test accuracy of the last epoch, one
+look at each cloud's first points: no epoch is picked by it. --best-test-epoch and --vote add columns
+of their own, which are not results. Validation clouds are taken from the training split."""
+
+
+class Clouds(NamedTuple):
+    """The two splits of a data set, and what results call it."""
+
+    name: str
+    train: Any
+    test: Any
+    points: int | None  # of each cloud; None: they differ
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = training.Parser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    data = parser.add_argument_group("data")
+    place = data.add_mutually_exclusive_group()
+    place.add_argument("--root", metavar="PATH", help="ScanObjectNN: h5_files.zip, or the folder it "
+                       f"unpacks to; without it that is looked for in {ROOT}, and if it is not "
+                       "there the bundled HomeObjects are used")  # fmt: skip
+    place.add_argument("--data", metavar="FOLDER", help="clouds or meshes of your own: "
+                       "train/CLASS/* and test/CLASS/*")  # fmt: skip
+    data.add_argument("--variant", choices=tuple(VARIANTS), metavar="NAME",
+                      help=f"of ScanObjectNN: {', '.join(VARIANTS)} (PB_T50_RS)")  # fmt: skip
+    data.add_argument("--background", action=argparse.BooleanOptionalAction,
+                      help="of ScanObjectNN: with the points around the object (yes, but for "
+                      "OBJ_ONLY)")  # fmt: skip
+    data.add_argument("--part", choices=tuple(PARTS), metavar="NAME",
+                      help=f"of ScanObjectNN: {', '.join(PARTS)} (main_split)")  # fmt: skip
+    data.add_argument("--num-points", type=training.number(int, 1), default=1024, metavar="N",
+                      help="points a cloud that the network gets (%(default)s)")  # fmt: skip
+    data.add_argument("--val-fraction", type=training.number(float, 0, 0.9), default=0.0,
+                      metavar="X", help="part of the training clouds held out for validation, "
+                      "the same for every seed (0.0)")  # fmt: skip
+    group = parser.add_argument_group("network and recipe")
+    group.add_argument("--model", choices=MODELS, default="point_coc_tiny", metavar="NAME",
+                       help=f"network: {', '.join(MODELS)} (%(default)s)")  # fmt: skip
+    group.add_argument("--recipe", choices=tuple(RECIPES), metavar="NAME",
+                       help=f"{', '.join(RECIPES)} (what fits, see below)")  # fmt: skip
+    training.add_settings(parser, RECIPES)
+    more = parser.add_argument_group("columns beside the result")
+    more.add_argument("--vote", type=training.number(int, 0), default=0, metavar="N",
+                      help="also test on the mean of N augmented views a cloud (0: no)")  # fmt: skip
+    more.add_argument("--best-test-epoch", action="store_true",
+                      help="also test after each epoch and name the best: picked on the test set, "
+                      "not a result")  # fmt: skip
+    training.add_machine_arguments(parser, out="runs/scanobjectnn")
+    args = parser.parse_args()
+    for name in ("variant", "background", "part"):
+        if args.data and getattr(args, name) is not None:
+            parser.error(f"--{name} is of ScanObjectNN, and --data is given")
+    return args
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Marks what is wrong with settings or files, which is told in one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise training.RunError(error) from error
+
+
+def load_data(args: argparse.Namespace) -> Clouds:
+    """The two splits: what was asked for, ScanObjectNN where it is, otherwise HomeObjects."""
+    if args.data:
+        return load_folder(Path(args.data).expanduser(), args.num_points)
+    if args.root or find_scanobjectnn(ROOT):
+        options = {"variant": args.variant or "PB_T50_RS", "background": args.background,
+                   "part": args.part or "main_split"}  # fmt: skip
+        train, test = (ScanObjectNN(args.root or ROOT, part, **options)
+                       for part in ("train", "test"))  # fmt: skip
+        return Clouds(train.name, train, test, train.num_points)
+    asked = [f"--{name}" for name in ("variant", "background", "part")
+             if getattr(args, name) is not None]  # fmt: skip
+    if asked:
+        raise ValueError(f"{asked[0]} is of ScanObjectNN, which is not in {ROOT}: give --root")
+    say(f"ScanObjectNN is not in {ROOT} (python datasets/fetch.py scanobjectnn tells how to get "
+        "it): training on HomeObjects")  # fmt: skip
+    train, test = HomeObjects(split="train"), HomeObjects(split="test")
+    return Clouds("HomeObjects", train, test, train[0].num_nodes)
+
+
+def load_folder(root: Path, num_points: int) -> Clouds:
+    """Clouds of one's own, with points to choose from where the network gets fewer than 2,048."""
+    from pointcluster.datasets import PointFolder
+
+    if not root.is_dir():
+        raise ValueError(f"--data: there is no folder {root}")
+    points = max(num_points, 2048)
+    train, test = (PointFolder(root, split=part, num_points=points) for part in ("train", "test"))
+    if list(train.classes) != list(test.classes):
+        differ = sorted({*train.classes} ^ {*test.classes})
+        raise ValueError(f"--data {root}: train and test have other classes: {differ[:3]}")
+    return Clouds(root.resolve().name, train, test, None)
+
+
+def choose_recipe(args: argparse.Namespace, data: Clouds) -> training.PointRecipe:
+    """The recipe that was named or fits, with what was changed; its name is left in args."""
+    if args.recipe is None:
+        published = args.model in list_models("pointmlp_*")
+        args.recipe = "published" if published else "modern"
+        args.recipe = "small" if data.name == "HomeObjects" else args.recipe
+    return training.chosen(args, RECIPES[args.recipe])
+
+
+def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
+    """Data, recipe and output folder: what is wrong with them shows here, before training."""
+    with bad_input():
+        data = load_data(args)
+        if data.points is not None and args.num_points > data.points:
+            raise ValueError(f"--num-points is {args.num_points}, {data.name} has {data.points} "
+                             "points a cloud")  # fmt: skip
+        recipe = choose_recipe(args, data)
+        model = build(args, data)
+        training.PointClassifier(model, data.test.classes, recipe=recipe)
+    if args.workers is None:
+        args.workers = 0
+    if training.is_first_process():
+        free = {key: value for key, value in vars(args).items() if key in FREE}
+        settings = {key: value for key, value in vars(args).items() if key not in FREE}
+        settings |= dataclasses.asdict(recipe) | {
+            "data": data.name,
+            "clouds": [len(data.train), len(data.test)],
+            "classes": list(data.test.classes),
+            "network": model.config,
+            "processes": int(os.environ.get("WORLD_SIZE", "1")),
+        }
+        names = ("pointcluster", "torch", "torch-geometric", "lightning", "torchmetrics", "numpy")
+        moved = training.RunFolder(args.out).open(
+            settings,
+            command=["python", *sys.argv],
+            resume=args.resume,
+            notes={"versions": training.versions(names), "arguments": free},
+        )
+        say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
+        parameters = sum(parameter.numel() for parameter in model.parameters())
+        log(args, f"{describe(args, data)}: {len(data.train):,} training and {len(data.test):,} "
+            f"test clouds, {len(data.test.classes)} classes; {args.model}, "
+            f"{parameters / 1e6:.2f}M parameters, recipe {args.recipe}")  # fmt: skip
+    return data, recipe
+
+
+def build(args: argparse.Namespace, data: Clouds) -> torch.nn.Module:
+    return create_model(args.model, num_classes=len(data.test.classes), in_channels=0)
+
+
+def describe(args: argparse.Namespace, data: Clouds) -> str:
+    """What was tested, for every printed result."""
+    of = "" if data.points is None else f" of {data.points:,}"
+    return f"{data.name}, {args.num_points:,}{of} points"
+
+
+def train_and_test(
+    args: argparse.Namespace, data: Clouds, recipe: training.PointRecipe, seed: int, folder: Path
+) -> dict[str, Any]:
+    """One run: train, test, save the network and what it takes for what."""
+    began = time.perf_counter()
+    torch.manual_seed(seed)
+    model = build(args, data)
+    classifier = training.PointClassifier(model, data.test.classes, recipe=recipe, seed=seed)
+    loaders = training.PointDataModule(
+        data.train,
+        data.test,
+        batch_size=recipe.batch_size,
+        num_workers=args.workers,
+        seed=seed,
+        train_transform=recipe.train_transform(args.num_points),
+        test_transform=recipe.test_transform(args.num_points),
+        val_fraction=args.val_fraction,
+    )
+    each = training.TestEachEpoch(folder / "test_epochs.csv") if args.best_test_epoch else None
+    machine = {key: getattr(args, key) for key in ("accelerator", "devices", "precision")}
+    metrics = training.fit_and_test(
+        classifier,
+        loaders,
+        folder=folder,
+        epochs=recipe.epochs,
+        resume=args.resume,
+        clip_grad=recipe.clip_grad,
+        title=f"{data.name} seed {seed} " if args.seeds > 1 else f"{data.name} ",
+        say=lambda text: log(args, text),
+        callbacks=() if each is None else (each,),
+        **machine,
+    )
+    confusion = classifier.test_confusion
+    result = {"data": data.name, "num_points": args.num_points, "points": data.points}
+    if isinstance(data.test, ScanObjectNN):
+        result |= {key: getattr(data.test, key) for key in ("variant", "background", "part")}
+    result |= {"model": args.model, "recipe": args.recipe, "seed": seed, "epochs": recipe.epochs}
+    result |= metrics
+    if each is not None:
+        result["best_test_epoch"] = each.best()
+    if args.vote:
+        voted = training.vote(
+            classifier,
+            data.test,
+            args.vote,
+            transform=recipe.train_transform(args.num_points),
+            batch_size=recipe.batch_size,
+            num_workers=args.workers,
+            seed=seed,
+            **machine,
+        )
+        result["vote"] = {"votes": args.vote, **voted}
+    result["seconds"] = round(time.perf_counter() - began, 1)
+    heading = f"{describe(args, data)}, {args.model}, seed {seed}: "
+    if training.is_first_process():
+        classes = data.test.classes
+        save_model(
+            folder / "model", model.cpu().eval(), {"classes": list(classes), "result": result}
+        )
+        viz.confusion_picture(
+            folder / "confusion.png",
+            confusion.numpy(),
+            classes,
+            heading=heading + f"test accuracy {metrics['test_accuracy']:.1%}",
+        )
+        write_confusion(folder / "confusion.csv", confusion.tolist(), classes)
+        training.write_json(folder / "result.json", result)
+    log(args, heading + accuracies(result) + f" (last of {recipe.epochs} epochs), "
+        f"{result['seconds']:.0f} s")  # fmt: skip
+    for line in beside(result):
+        log(args, heading + line)
+    return result
+
+
+def accuracies(result: dict[str, Any]) -> str:
+    return (f"test accuracy {result['test_accuracy']:.1%} overall, "
+            f"{result['test_mean_class_accuracy']:.1%} mean over classes")  # fmt: skip
+
+
+def beside(result: dict[str, Any]) -> Iterator[str]:
+    """What was measured beside the result, each under its label."""
+    if "vote" in result:
+        vote = result["vote"]
+        yield (f"with {vote['votes']} votes: {vote['voted_accuracy']:.1%} overall, "
+               f"{vote['voted_mean_class_accuracy']:.1%} mean over classes")  # fmt: skip
+    if "best_test_epoch" in result:
+        best = result["best_test_epoch"]
+        yield f"{best['label']}: {best['test_accuracy']:.1%} overall (epoch {best['epoch']})"
+
+
+def write_confusion(path: Path, counts: list[list[int]], classes: Sequence[str]) -> None:
+    """True classes down, predicted ones across."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["true \\ predicted", *classes])
+    writer.writerows([name, *row] for name, row in zip(classes, counts, strict=True))
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text.getvalue(), encoding="utf-8")
+    os.replace(temporary, path)
+
+
+def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
+    """Mean and spread of the result and, apart from it, of what was measured beside it."""
+    summary: dict[str, Any] = training.summarise(results)
+    for column, key in (("vote", "voted_accuracy"), ("best_test_epoch", "test_accuracy")):
+        if column in results[0]:
+            rows = [{column: result[column][key]} for result in results]
+            summary |= training.summarise(rows, [column])
+    return summary
+
+
+def run(args: argparse.Namespace) -> None:
+    """All seeds, and what they say together."""
+    data, recipe = prepare(args)
+    out = Path(args.out)
+    results = []
+    for seed in range(args.seed, args.seed + args.seeds):
+        folder = out / f"seed-{seed}" if args.seeds > 1 else out
+        if args.resume and (folder / "result.json").exists():  # this seed is through
+            results.append(json.loads((folder / "result.json").read_text()))
+        else:
+            results.append(train_and_test(args, data, recipe, seed, folder))
+    summary = summarise(results)
+    heading = f"{describe(args, data)}, {args.model}, {args.seeds} seeds: "
+    if args.seeds > 1:
+        log(args, heading + f"test accuracy {spread(summary['test_accuracy'])} overall, "
+            f"{spread(summary['test_mean_class_accuracy'])} mean over classes (last of "
+            f"{recipe.epochs} epochs, mean ± sample standard deviation)")  # fmt: skip
+        for column, label in (("vote", f"with {args.vote} votes"),
+                              ("best_test_epoch", training.TestEachEpoch.LABEL)):  # fmt: skip
+            if column in summary:
+                log(args, heading + f"{label}: {spread(summary[column])} overall")
+    if training.is_first_process():
+        whole = {"data": data.name, "num_points": args.num_points, "points": data.points,
+                 "model": args.model, "recipe": args.recipe}  # fmt: skip
+        whole |= {"command": shlex.join(["python", *sys.argv]), "summary": summary}
+        training.write_json(out / "results.json", whole | {"runs": results})
+        for path in [*sorted(out.rglob("model.*")), *sorted(out.rglob("confusion.*"))]:
+            say(f"  {path}")
+        say(f"  {out / 'results.json'}")
+
+
+def spread(row: dict[str, float]) -> str:
+    return f"{row['mean']:.1%} ± {row['std']:.1%}"
+
+
+def say(text: str) -> None:
+    if training.is_first_process():
+        print(text, flush=True)
+
+
+def log(args: argparse.Namespace, text: str) -> None:
+    if training.is_first_process():
+        training.RunFolder(args.out).say(text)
+
+
+def main() -> int:
+    args = parse_arguments()
+    return training.program(lambda: run(args), out=args.out, resume=args.resume)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,72 @@
+"""Recipes: settings in a frozen dataclass, and the command-line arguments that change them."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping
+from dataclasses import Field, field, fields, replace
+from typing import Any, TypeVar
+
+from pointcluster.training.arguments import Parser
+
+Recipe = TypeVar("Recipe")
+
+
+def setting(default: Any, type: Any, help: str, **options: Any) -> Any:
+    """A field of a recipe.
+
+    Args:
+        default: Its value where a recipe does not say.
+        type: Converts the text of an argument; ``bool`` makes a pair ``--name`` and ``--no-name``.
+        help: What the argument's help says.
+        options: ``choices``, for argparse.
+    """
+    return field(default=default, metadata={"type": type, "help": help, **options})
+
+
+def add_settings(parser: Parser, recipes: Mapping[str, Any]) -> None:
+    """Add one argument for each setting of a recipe; ``None`` where it is not given.
+
+    Args:
+        parser: Gets a group of arguments.
+        recipes: By name, all of one class; the help shows their values side by side.
+    """
+    group = parser.add_argument_group(
+        "recipe", f"in brackets: the defaults for {' | '.join(recipes)}"
+    )
+    for item in fields(next(iter(recipes.values()))):
+        values = list(
+            dict.fromkeys(_text(getattr(recipe, item.name)) for recipe in recipes.values())
+        )
+        help = f"{item.metadata['help']} ({' | '.join(values)})"
+        if item.metadata["type"] is bool:
+            group.add_argument(
+                _flag(item), action=argparse.BooleanOptionalAction, default=None, help=help
+            )
+            continue
+        group.add_argument(
+            _flag(item),
+            type=item.metadata["type"],
+            choices=item.metadata.get("choices"),
+            metavar="NAME" if item.type == "str" else "X" if item.type == "float" else "N",
+            help=help,
+        )
+
+
+def chosen(args: argparse.Namespace, base: Recipe) -> Recipe:
+    """A recipe with the settings that were given on the command line.
+
+    Raises:
+        RunError: Settings do not fit together.
+    """
+    instance: Any = base
+    given = {item.name: getattr(args, item.name) for item in fields(instance)}
+    return replace(instance, **{name: value for name, value in given.items() if value is not None})
+
+
+def _flag(item: Field) -> str:
+    return "--" + item.name.replace("_", "-")
+
+
+def _text(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)
