@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import importlib.metadata
 import json
 import os
-import platform
-import shlex
 import sys
 import time
 import warnings
@@ -43,6 +40,10 @@ SAMPLE = {
 # Settings that may change when a run is resumed: they do not decide its result.
 FREE = ("resume", "out", "data", "fashion_mnist", "workers", "accelerator",
         "train", "validate", "predict", "weights")  # fmt: skip
+
+# Packages that decide a result.
+DECISIVE = ("pointcluster", "torch", "torchvision", "timm", "lightning", "torchmetrics", "pillow",
+            "numpy")  # fmt: skip
 
 EPILOG = """examples:
   python examples/imagenet.py                             Fashion-MNIST, minutes on two cores
@@ -204,7 +205,7 @@ def prepare(args: argparse.Namespace) -> tuple[Pictures, training.ImageRecipe]:
             settings,
             command=["python", *sys.argv],
             resume=args.resume,
-            notes={"versions": versions(), "arguments": free},
+            notes={"versions": training.versions(DECISIVE), "arguments": free},
         )
         say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
         parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -212,18 +213,6 @@ def prepare(args: argparse.Namespace) -> tuple[Pictures, training.ImageRecipe]:
             f"{len(data.test.classes):,} classes; {recipe.model}, {parameters / 1e6:.2f}M "
             f"parameters, images of {' x '.join(map(str, config['input_size']))}")  # fmt: skip
     return data, recipe
-
-
-def versions() -> dict[str, str]:
-    """Of Python and of what decides a result."""
-    found = {"python": platform.python_version()}
-    for name in ("pointcluster", "torch", "torchvision", "timm", "lightning", "torchmetrics",
-                 "pillow", "numpy"):  # fmt: skip
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:  # run from a checkout
-            found[name] = "not installed"
-    return found
 
 
 def train_and_test(
@@ -378,9 +367,9 @@ def accuracies(metrics: dict[str, float]) -> str:
     return text if top5 is None else f"{text}, top-5 {top5:.1%}"
 
 
-def say(text: str, file=None) -> None:
+def say(text: str) -> None:
     if training.is_first_process():
-        print(text, file=file, flush=True)
+        print(text, flush=True)
 
 
 def log(args: argparse.Namespace, text: str) -> None:
@@ -390,23 +379,8 @@ def log(args: argparse.Namespace, text: str) -> None:
 
 def main() -> int:
     args = parse_arguments()
-    try:
-        if args.predict:
-            predict(args)
-        elif args.validate:
-            validate(args)
-        else:
-            run(args)
-    except KeyboardInterrupt:
-        again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
-        begun = any(Path(args.out).rglob("last.ckpt"))
-        say("interrupted; " + (f"go on after the last whole epoch with: {again}" if begun else
-            "no epoch was through yet"), file=sys.stderr)  # fmt: skip
-        return 130
-    except (training.RunError, ImportError, OSError) as error:
-        say(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    task = predict if args.predict else validate if args.validate else run
+    return training.program(lambda: task(args), out=args.out, resume=args.resume)
 
 
 if __name__ == "__main__":

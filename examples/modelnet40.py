@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import shlex
 import sys
 import warnings
 from pathlib import Path
@@ -18,7 +17,7 @@ try:
 
     from pointcluster import training, transforms, viz
     from pointcluster.datasets import HomeObjects, ModelNet40
-    from pointcluster.datasets.modelnet40 import find_modelnet40
+    from pointcluster.datasets.modelnet40 import FORMS, find_modelnet40
     from pointcluster.models import create_model, list_models, save_model
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; `make modelnet40` installs all that training "
@@ -55,27 +54,41 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--root", metavar="FOLDER", help="where ModelNet40's HDF5 files are; without "
+    data.add_argument("--root", metavar="FOLDER", help="where ModelNet40's files are; without "
                       f"it they are looked for in {ROOT}, and if they are not there the bundled "
                       "HomeObjects are used")  # fmt: skip
+    data.add_argument(
+        "--form",
+        choices=tuple(FORMS),
+        default="hdf5",
+        metavar="NAME",
+        help="of ModelNet40: hdf5 (2,048 points), resampled (text files of 10,000 "
+        "points with normals) or meshes, whose points are drawn (%(default)s)",
+    )
     data.add_argument("--download", action="store_true",
-                      help="fetch ModelNet40 where it is not there yet")  # fmt: skip
+                      help="fetch ModelNet40's HDF5 form where it is not there yet")  # fmt: skip
     data.add_argument("--num-points", type=training.number(int, 1), default=1024, metavar="N",
                       help="points a cloud: drawn anew each epoch in training, the first ones in "
                       "the test (%(default)s)")  # fmt: skip
-    data.add_argument("--normals", action="store_true",
-                      help="normals as input features; only HomeObjects has them")  # fmt: skip
+    data.add_argument(
+        "--normals",
+        action="store_true",
+        help="normals as input features; ModelNet40's HDF5 form has none",
+    )
     training.add_training_arguments(parser, models=list_models("point_*"), out="runs/modelnet40")
     return parser.parse_args()
 
 
 def load_data(args: argparse.Namespace):
     """The two splits: ModelNet40 where it is or was asked for, otherwise HomeObjects."""
-    if args.root or args.download or find_modelnet40(ROOT):
-        if args.normals:
+    if args.root or args.download or find_modelnet40(ROOT, args.form):
+        if args.normals and args.form == "hdf5":
             raise ValueError("--normals: ModelNet40's HDF5 form has no normals")
-        train = ModelNet40(args.root or ROOT, "train", download=args.download)
-        return "ModelNet40", train, ModelNet40(args.root or ROOT, "test")
+        root, form = args.root or ROOT, args.form
+        train = ModelNet40(root, "train", form=form, download=args.download)
+        return train.name, train, ModelNet40(root, "test", form=form)
+    if args.form != "hdf5":
+        raise ValueError(f"--form {args.form}: it is not in {ROOT}, and --root names no folder")
     say(f"ModelNet40 is not in {ROOT}, and neither --root nor --download asks for it: "
         "training on HomeObjects")  # fmt: skip
     return "HomeObjects", HomeObjects(split="train"), HomeObjects(split="test")
@@ -86,7 +99,8 @@ def prepare(args: argparse.Namespace):
     name, train, test = load_data(args)
     if args.num_points > (points := train[0].num_nodes):
         raise ValueError(f"--num-points is {args.num_points}, {name} has {points} points a cloud")
-    for setting, value in RECIPES[name].items():
+    recipe = RECIPES["HomeObjects" if name == "HomeObjects" else "ModelNet40"]
+    for setting, value in recipe.items():
         if getattr(args, setting) is None:
             setattr(args, setting, value)
     if training.is_first_process():
@@ -201,25 +215,14 @@ def run(args: argparse.Namespace) -> None:
         say(f"  {out / 'results.json'}")
 
 
-def say(text: str, file=None) -> None:
+def say(text: str) -> None:
     if training.is_first_process():
-        print(text, file=file, flush=True)
+        print(text, flush=True)
 
 
 def main() -> int:
     args = parse_arguments()
-    try:
-        run(args)
-    except KeyboardInterrupt:
-        again = shlex.join(["python", *sys.argv, *([] if args.resume else ["--resume"])])
-        begun = any(Path(args.out).rglob("last.ckpt"))
-        say("interrupted; " + (f"go on after the last whole epoch with: {again}" if begun else
-            "no epoch was through yet"), file=sys.stderr)  # fmt: skip
-        return 130
-    except (training.RunError, OSError) as error:
-        say(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    return training.program(lambda: run(args), out=args.out, resume=args.resume)
 
 
 if __name__ == "__main__":

@@ -55,8 +55,9 @@ networks: {", ".join(MODELS)}
 A run leaves config.json, command.txt, log.txt, metrics.csv, tensorboard/, checkpoints/,
 results.json, confusion.csv, confusion.png and model.safetensors with model.json in the --out
 folder; with --seeds, in one folder a seed. The result is the test accuracy of the last epoch, one
-look at each cloud's first points: no epoch is picked by it. --best-test-epoch and --vote add columns
-of their own, which are not results. Validation clouds are taken from the training split."""
+look at each cloud's first points: no epoch is picked by it. --best-test-epoch and --vote add
+columns of their own beside it. Validation clouds are taken from the training split; in the PB
+variants it has five copies of each object, so that these are easier than the test."""
 
 
 class Clouds(NamedTuple):
@@ -74,9 +75,9 @@ def parse_arguments() -> argparse.Namespace:
     )
     data = parser.add_argument_group("data")
     place = data.add_mutually_exclusive_group()
-    place.add_argument("--root", metavar="PATH", help="ScanObjectNN: h5_files.zip, or the folder it "
-                       f"unpacks to; without it that is looked for in {ROOT}, and if it is not "
-                       "there the bundled HomeObjects are used")  # fmt: skip
+    place.add_argument("--root", metavar="PATH", help="ScanObjectNN: h5_files.zip, or the folder "
+                       f"it unpacks to; without it that is looked for in {ROOT}, and if it is "
+                       "not there the bundled HomeObjects are used")  # fmt: skip
     place.add_argument("--data", metavar="FOLDER", help="clouds or meshes of your own: "
                        "train/CLASS/* and test/CLASS/*")  # fmt: skip
     data.add_argument("--variant", choices=tuple(VARIANTS), metavar="NAME",
@@ -98,11 +99,16 @@ def parse_arguments() -> argparse.Namespace:
                        help=f"{', '.join(RECIPES)} (what fits, see below)")  # fmt: skip
     training.add_settings(parser, RECIPES)
     more = parser.add_argument_group("columns beside the result")
-    more.add_argument("--vote", type=training.number(int, 0), default=0, metavar="N",
-                      help="also test on the mean of N augmented views a cloud (0: no)")  # fmt: skip
+    more.add_argument(
+        "--vote",
+        type=training.number(int, 0),
+        default=0,
+        metavar="N",
+        help="also test on the mean of N augmented views a cloud (none)",
+    )
     more.add_argument("--best-test-epoch", action="store_true",
-                      help="also test after each epoch and name the best: picked on the test set, "
-                      "not a result")  # fmt: skip
+                      help="also test after each epoch and name the best: picked on the test "
+                      "set, not a result")  # fmt: skip
     training.add_machine_arguments(parser, out="runs/scanobjectnn")
     args = parser.parse_args()
     for name in ("variant", "background", "part"):
@@ -297,7 +303,8 @@ def beside(result: dict[str, Any]) -> Iterator[str]:
                f"{vote['voted_mean_class_accuracy']:.1%} mean over classes")  # fmt: skip
     if "best_test_epoch" in result:
         best = result["best_test_epoch"]
-        yield f"{best['label']}: {best['test_accuracy']:.1%} overall (epoch {best['epoch']})"
+        yield (f"{best['test_accuracy']:.1%} overall after epoch {best['epoch']} "
+               f"({best['label']})")  # fmt: skip
 
 
 def write_confusion(path: Path, counts: list[list[int]], classes: Sequence[str]) -> None:
@@ -341,7 +348,7 @@ def run(args: argparse.Namespace) -> None:
         for column, label in (("vote", f"with {args.vote} votes"),
                               ("best_test_epoch", training.TestEachEpoch.LABEL)):  # fmt: skip
             if column in summary:
-                log(args, heading + f"{label}: {spread(summary[column])} overall")
+                log(args, heading + f"{spread(summary[column])} overall ({label})")
     if training.is_first_process():
         whole = {"data": data.name, "num_points": args.num_points, "points": data.points,
                  "model": args.model, "recipe": args.recipe}  # fmt: skip

@@ -11,7 +11,6 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.datasets.cloud_dataset import CloudDataset, check_size
-from pointcluster.datasets.fetch import unpack
 from pointcluster.datasets.read_h5 import read_h5
 
 # In the order of the authors' training_data/shape_names_ext.txt, which is that of the labels.
@@ -219,6 +218,8 @@ def find_scanobjectnn(root: str | os.PathLike[str]) -> bool:
 
 
 def _from_archive(archive: Path, folder: str, name: str) -> Path:
+    from pointcluster.datasets.fetch import unpack
+
     try:
         with zipfile.ZipFile(archive) as file:
             members = [

@@ -107,9 +107,9 @@ def test_reads_modelnet40(program, tmp_path, monkeypatch, capsys):
     assert program(*SMALL, "--root", "data", "--epochs", "1") == 0
     printed = capsys.readouterr().out
     assert "HomeObjects" not in printed
-    assert "ModelNet40, 64 points, point_coc_tiny, seed 0: test accuracy" in printed
+    assert "ModelNet40 HDF5, 64 points, point_coc_tiny, seed 0: test accuracy" in printed
     config = json.loads((tmp_path / "runs/modelnet40/config.json").read_text())
-    assert (config["data"], config["label_smoothing"]) == ("ModelNet40", 0.2)
+    assert (config["data"], config["label_smoothing"]) == ("ModelNet40 HDF5", 0.2)
 
 
 @pytest.mark.parametrize(
@@ -118,6 +118,8 @@ def test_reads_modelnet40(program, tmp_path, monkeypatch, capsys):
         (["--root", "nowhere"], "no ModelNet40 in nowhere"),
         (["--num-points", "4096"], "--num-points is 4096, HomeObjects has 2048 points a cloud"),
         (["--root", "nowhere", "--normals"], "no normals"),
+        (["--form", "meshes"], "--form meshes: it is not in"),
+        (["--form", "meshes", "--download"], "form 'meshes' is not fetched by this program"),
         (["--out", "file/run"], "cannot write to the output folder file/run"),
         (["--resume"], "holds no run"),
         (["--accelerator", "abacus"], "accelerator 'abacus'"),

@@ -3,9 +3,11 @@ from __future__ import annotations
 import csv
 from types import SimpleNamespace
 
+import pytest
 import torch
 
-from pointcluster.training.callbacks import EpochTable, LastCheckpoint
+from pointcluster.training import Classifier, PointDataModule, evaluate, fit_and_test
+from pointcluster.training.callbacks import EpochTable, LastCheckpoint, TestEachEpoch
 
 
 def end_epoch(table, epoch, *, first=True, **metrics):
@@ -53,3 +55,63 @@ def test_checkpoint_is_saved_at_the_end_of_an_epoch(tmp_path):
     trainer = SimpleNamespace(save_checkpoint=saved.append)
     LastCheckpoint(tmp_path / "last.ckpt").on_train_epoch_end(trainer, None)
     assert saved == [tmp_path / "last.ckpt"]
+
+
+@pytest.fixture
+def fit(tmp_path, tiny_network, clouds, classes):
+    def run(name, epochs, *callbacks, resume=False):
+        torch.manual_seed(5)
+        classifier = Classifier(tiny_network(), classes, lr=0.02, seed=5)
+        data = PointDataModule(clouds[:21], clouds[21:], batch_size=4, seed=5)
+        metrics = fit_and_test(
+            classifier,
+            data,
+            folder=tmp_path / name,
+            epochs=epochs,
+            resume=resume,
+            accelerator="cpu",
+            callbacks=callbacks,
+            say=lambda text: None,
+        )
+        return classifier, data, metrics
+
+    return run
+
+
+def test_testing_each_epoch_changes_nothing_and_is_right(fit, tmp_path):
+    each = TestEachEpoch(tmp_path / "each.csv")
+    classifier, data, metrics = fit("a", 3, each)
+    plain, _, expected = fit("b", 3)
+    assert metrics == expected
+    for name, value in plain.state_dict().items():
+        assert torch.equal(value, classifier.state_dict()[name]), name
+    with open(tmp_path / "each.csv", newline="") as file:
+        rows = [{key: float(value) for key, value in row.items()} for row in csv.DictReader(file)]
+    assert [row["epoch"] for row in rows] == [1, 2, 3]
+    assert rows[-1]["test_accuracy"] == metrics["test_accuracy"]
+    assert rows[-1]["test_mean_class_accuracy"] == metrics["test_mean_class_accuracy"]
+    state = torch.load(tmp_path / "a/checkpoints/last.ckpt", weights_only=True)["state_dict"]
+    classifier.load_state_dict(state)
+    assert (
+        evaluate(classifier, data, accelerator="cpu")["test_accuracy"] == metrics["test_accuracy"]
+    )
+    best = each.best()
+    assert best["test_accuracy"] == max(row["test_accuracy"] for row in rows)
+    assert rows[best["epoch"] - 1]["test_accuracy"] == best["test_accuracy"]
+    assert "not a result" in best["label"]
+
+
+def test_rows_of_a_run_that_is_through_come_back(fit, tmp_path):
+    first, second = TestEachEpoch(tmp_path / "a.csv"), TestEachEpoch(tmp_path / "b.csv")
+    fit("a", 2, first)
+    fit("a", 2, second, resume=True)
+    assert second.rows == first.rows and second.best() == first.best()
+
+
+def test_the_first_of_equal_epochs_is_the_best(tmp_path):
+    each = TestEachEpoch(tmp_path / "a.csv")
+    accuracies = [0.5, 0.75, 0.75, 0.25]
+    each.load_state_dict({"rows": [
+        {"epoch": float(i + 1), "test_accuracy": value} for i, value in enumerate(accuracies)
+    ]})  # fmt: skip
+    assert each.best()["epoch"] == 2

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import pytest
+import torch
+from torch_geometric.data import Batch
+from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
+
+from pointcluster.training import Classifier, PointDataModule, evaluate, vote
+from pointcluster.training.seeding import mix, seeded
+
+
+@pytest.fixture
+def classifier(tiny_network, classes):
+    torch.manual_seed(3)
+    return Classifier(tiny_network(), classes)
+
+
+def test_equals_a_plain_loop(classifier, clouds):
+    transform = Compose([FixedPoints(6, replace=False), RandomJitter(0.5)])
+    found = vote(
+        classifier, clouds, 4, transform=transform, batch_size=7, seed=5, accelerator="cpu"
+    )
+    right, by_class = 0, torch.zeros(3, 2)
+    classifier.eval()
+    for i, cloud in enumerate(clouds):
+        shares = torch.zeros(3)
+        for view in range(4):
+            with seeded(mix(5, view, 1), 0, i), torch.no_grad():
+                batch = Batch.from_data_list([transform(cloud.clone())])
+                shares += classifier(batch)[0].softmax(dim=0)
+        hit = int(shares.argmax()) == int(cloud.y)
+        right += hit
+        by_class[cloud.y] += torch.tensor([hit, 1.0])
+    assert found["voted_accuracy"] == pytest.approx(right / len(clouds))
+    mean = float((by_class[:, 0] / by_class[:, 1]).mean())
+    assert found["voted_mean_class_accuracy"] == pytest.approx(mean)
+    assert set(found) == {"voted_accuracy", "voted_mean_class_accuracy"}
+
+
+def test_views_that_are_the_cloud_vote_as_the_test_does(classifier, clouds):
+    found = vote(classifier, clouds, 3, transform=lambda cloud: cloud, accelerator="cpu")
+    data = PointDataModule(clouds, clouds)
+    plain = evaluate(classifier, data, accelerator="cpu")
+    assert found["voted_accuracy"] == pytest.approx(plain["test_accuracy"])
+
+
+def test_same_views_for_any_batches_and_workers(classifier, clouds):
+    options = {"transform": RandomJitter(1.0), "seed": 1, "accelerator": "cpu"}
+    first = vote(classifier, clouds, 3, batch_size=4, **options)
+    assert vote(classifier, clouds, 3, batch_size=30, num_workers=1, **options) == first
+
+
+def test_number_of_votes_is_checked(classifier, clouds):
+    with pytest.raises(ValueError, match="votes is 0, expected at least 1"):
+        vote(classifier, clouds, 0, transform=lambda cloud: cloud)
