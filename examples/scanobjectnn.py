@@ -78,8 +78,12 @@ def parse_arguments() -> argparse.Namespace:
     place.add_argument("--root", metavar="PATH", help="ScanObjectNN: h5_files.zip, or the folder "
                        f"it unpacks to; without it that is looked for in {ROOT}, and if it is "
                        "not there the bundled HomeObjects are used")  # fmt: skip
-    place.add_argument("--data", metavar="FOLDER", help="clouds or meshes of your own: "
-                       "train/CLASS/* and test/CLASS/*")  # fmt: skip
+    place.add_argument(
+        "--data",
+        metavar="FOLDER",
+        help="clouds or meshes of your own, "
+        "train/CLASS/* and test/CLASS/*, or CLASS/* of which a part is the test",
+    )
     data.add_argument("--variant", choices=tuple(VARIANTS), metavar="NAME",
                       help=f"of ScanObjectNN: {', '.join(VARIANTS)} (PB_T50_RS)")  # fmt: skip
     data.add_argument("--background", action=argparse.BooleanOptionalAction,
@@ -154,6 +158,9 @@ def load_folder(root: Path, num_points: int) -> Clouds:
         raise ValueError(f"--data: there is no folder {root}")
     points = max(num_points, 2048)
     train, test = (PointFolder(root, split=part, num_points=points) for part in ("train", "test"))
+    for item in (*train, *test):  # a file that cannot be read shows here, not after an epoch
+        if not item.num_nodes:
+            raise ValueError(f"--data {root}: {item.get('name', 'a cloud')} has no points")
     if list(train.classes) != list(test.classes):
         differ = sorted({*train.classes} ^ {*test.classes})
         raise ValueError(f"--data {root}: train and test have other classes: {differ[:3]}")

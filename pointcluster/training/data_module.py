@@ -125,8 +125,11 @@ class PointDataModule(SeededDataModule):
     ) -> None:
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
-        groups = [int(item.get("group", i)) for i, item in enumerate(train)]
-        kept, held = carve_out([int(item.y) for item in train], groups, val_fraction)
+        kept, held = list(range(len(train))), []
+        if val_fraction:  # else no item need be read, which may mean a file each
+            pairs = [(int(item.y), int(item.get("group", i))) for i, item in enumerate(train)]
+            labels, groups = zip(*pairs, strict=True) if pairs else ((), ())
+            kept, held = carve_out(labels, groups, val_fraction)
         super().__init__(
             SeededDataset(train, items=kept, transform=train_transform, seed=seed),
             SeededDataset(train, items=held, transform=test_transform, seed=seed),
