@@ -109,7 +109,8 @@ class TestEachEpoch(Callback):
     def on_train_epoch_end(
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
-        number = len(module.classes)
+        classifier: Any = module
+        number = len(classifier.classes)
         metrics = MetricCollection({
             "test_accuracy": MulticlassAccuracy(number, average="micro"),
             "test_mean_class_accuracy": MulticlassAccuracy(number, average="macro"),
@@ -119,8 +120,8 @@ class TestEachEpoch(Callback):
         module.eval()
         with torch.no_grad(), trainer.precision_plugin.forward_context():
             for batch in data.test_dataloader():
-                inputs, y = module.unpack(trainer.strategy.batch_to_device(batch))
-                metrics.update(module.evaluated()(inputs).float(), y)
+                inputs, y = classifier.unpack(trainer.strategy.batch_to_device(batch))
+                metrics.update(classifier.evaluated()(inputs).float(), y)
         for part, mode in modes.items():
             part.training = mode
         row = {"epoch": float(trainer.current_epoch + 1)}

@@ -125,7 +125,8 @@ class PointDataModule(SeededDataModule):
     ) -> None:
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
-        kept, held = list(range(len(train))), []
+        kept: list[int] = list(range(len(train)))
+        held: list[int] = []
         if val_fraction:  # else no item need be read, which may mean a file each
             pairs = [(int(item.y), int(item.get("group", i))) for i, item in enumerate(train)]
             labels, groups = zip(*pairs, strict=True) if pairs else ((), ())

@@ -15,6 +15,7 @@ from torchmetrics import MetricCollection
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.data_module import SeededDataModule
 from pointcluster.training.fit import Precision, errors_of_workers, make_trainer, quiet_lightning
+from pointcluster.training.samplers import ShardSampler
 from pointcluster.training.seeded_dataset import SeededDataset
 from pointcluster.training.seeding import mix
 
@@ -89,9 +90,8 @@ class _Views(SeededDataModule):
         self.views = views
 
     def test_dataloader(self) -> Any:
-        first = super().test_dataloader()
-        rest = [self._loader(view, first.sampler) for view in self.views[1:]]
-        return [first, *rest]
+        sampler = ShardSampler(len(self.test), *self._share())
+        return [self._loader(view, sampler) for view in self.views]
 
 
 class _Voter(lightning.LightningModule):
