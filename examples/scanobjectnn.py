@@ -158,9 +158,10 @@ def load_folder(root: Path, num_points: int) -> Clouds:
         raise ValueError(f"--data: there is no folder {root}")
     points = max(num_points, 2048)
     train, test = (PointFolder(root, split=part, num_points=points) for part in ("train", "test"))
-    for item in (*train, *test):  # a file that cannot be read shows here, not after an epoch
-        if not item.num_nodes:
-            raise ValueError(f"--data {root}: {item.get('name', 'a cloud')} has no points")
+    for split in (train, test):
+        for i in range(len(split)):  # a file that cannot be read shows here, not after an epoch
+            if not split[i].num_nodes:
+                raise ValueError(f"--data {root}: {split[i].get('name', 'a cloud')} has no points")
     if list(train.classes) != list(test.classes):
         differ = sorted({*train.classes} ^ {*test.classes})
         raise ValueError(f"--data {root}: train and test have other classes: {differ[:3]}")

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import functools
 import importlib.util
 import json
 import os
@@ -39,12 +38,16 @@ def program(monkeypatch, tmp_path):
             super().__init__(split)
             self._indices = range(16 if split == "train" else 12)
 
+    class FewScans(ScanObjectNN):
+        def __init__(self, *arguments, **options):
+            super().__init__(*arguments, **options, sizes=None)
+
     def run(*arguments):
         monkeypatch.setattr(sys, "argv", ["examples/scanobjectnn.py", *map(str, arguments)])
         return module.main()
 
     monkeypatch.setattr(module, "HomeObjects", FewObjects)
-    monkeypatch.setattr(module, "ScanObjectNN", functools.partial(ScanObjectNN, sizes=None))
+    monkeypatch.setattr(module, "ScanObjectNN", FewScans)
     monkeypatch.setattr(module, "ROOT", str(tmp_path / "no-scans"))
     monkeypatch.chdir(tmp_path)
     run.module = module
