@@ -152,10 +152,10 @@ def load_data(args: argparse.Namespace) -> Clouds:
 
 def load_folder(root: Path, num_points: int) -> Clouds:
     """Clouds of one's own, with points to choose from where the network gets fewer than 2,048."""
-    from pointcluster.datasets import PointFolder
-
     if not root.is_dir():
         raise ValueError(f"--data: there is no folder {root}")
+    from pointcluster.datasets import PointFolder
+
     points = max(num_points, 2048)
     train, test = (PointFolder(root, split=part, num_points=points) for part in ("train", "test"))
     for split in (train, test):
