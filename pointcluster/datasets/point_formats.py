@@ -156,7 +156,7 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("error")
-            cloud = PointCloud.from_fileobj(io.BytesIO(data))
+            cloud: Any = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(data)))
             columns = {name: cloud.pc_data[name] for name in cloud.pc_data.dtype.names}
             announced = cloud.points
             packed = next((name for name in ("rgb", "rgba") if name in columns), None)
