@@ -83,11 +83,16 @@ def recipe() -> argparse.Namespace:
     return args
 
 
-def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
+def parse_arguments(
+    argv: Sequence[str] | None = None,
+    *,
+    models: Sequence[str] = ("point_coc_tiny", "pointnet", "dgcnn"),
+    description: str | None = __doc__,
+) -> argparse.Namespace:
     usual = recipe()
-    names = [*list_models("point_*"), *PEERS]
+    names = [*list_models("point*"), *PEERS]
     parser = training.Parser(
-        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
     )
     count = training.number(int, 1)
     parser.add_argument(
@@ -95,7 +100,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         nargs="+",
         choices=names,
         metavar="NAME",
-        default=["point_coc_tiny", "pointnet", "dgcnn"],
+        default=list(models),
         help=f"the first is compared with the others: {', '.join(names)}",
     )
     parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs a network")
@@ -126,7 +131,7 @@ def parse_arguments(argv: Sequence[str] | None = None) -> argparse.Namespace:
         type=Path,
         default=RESULTS,
         metavar="FOLDER",
-        help="where peers.json and peers.md are written",
+        help="where the figures and the page are written",
     )
     parser.add_argument(
         "--work",
@@ -218,9 +223,13 @@ def train_and_test(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = parse_arguments(argv)
+    return compare(parse_arguments(argv), "peers", "Peers on HomeObjects")
+
+
+def compare(args: argparse.Namespace, stem: str, title: str) -> int:
+    """Train what has not been trained yet, and write a page of all runs."""
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
-    path = args.out / "peers.json"
+    path = args.out / f"{stem}.json"
     runs = []
     try:
         for seed in range(args.seeds):
@@ -239,8 +248,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on after the last whole epoch", file=sys.stderr)
         return 130
-    text = page(runs, args.models, len(test))
-    write(args.out / "peers.md", text)
+    text = page(title, runs, args.models, len(test))
+    write(args.out / f"{stem}.md", text)
     print(text)
     return 0
 
@@ -250,7 +259,9 @@ def read(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["runs"] if path.exists() else []
 
 
-def page(runs: Sequence[dict[str, Any]], models: Sequence[str], test_clouds: int) -> str:
+def page(
+    title: str, runs: Sequence[dict[str, Any]], models: Sequence[str], test_clouds: int
+) -> str:
     """The table of all runs, and by how much the first network is ahead of the others."""
     rows, means = [], {}
     for name in models:
@@ -286,7 +297,7 @@ def page(runs: Sequence[dict[str, Any]], models: Sequence[str], test_clouds: int
         "highest learning rate",
     ]
     parts = [
-        "# Peers on HomeObjects",
+        f"# {title}",
         f"{one['epochs']} epochs, {one['num_points']:,} points a cloud, batches of "
         f"{one['batch_size']}, AdamW with weight decay {one['weight_decay']:g} and a cosine "
         f"schedule, label smoothing {one['label_smoothing']:g}, augmentation "

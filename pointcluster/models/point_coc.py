@@ -66,6 +66,8 @@ class PointCoC(nn.Module):
         heads: Heads in the stages' blocks.
         ratios: Anchors of each stage as a share of the points before.
         encode: Hidden channels of the MLP that encodes relative positions; 0 for a linear map.
+        reducer: How an anchor gathers, `"max"` or `"concat"` (as :class:`PointReducer` does).
+        relative: Whether it sees relative positions.
         k: Points that an anchor gathers.
         mlp_ratio: Hidden channels of the blocks' MLP as a multiple.
         head_hidden: Channels between pooling and classifier.
@@ -97,6 +99,8 @@ class PointCoC(nn.Module):
         heads: Sequence[int],
         ratios: Sequence[float],
         encode: Sequence[int],
+        reducer: str = "max",
+        relative: bool = True,
         k: int = 24,
         mlp_ratio: float = 4.0,
         head_hidden: int = 256,
@@ -130,7 +134,13 @@ class PointCoC(nn.Module):
         for stage, (wide, depth, head) in enumerate(zip(channels, depths, heads, strict=True)):
             self.reducers.append(
                 PointReducer(
-                    width, wide, k=k, num=ratios[stage], dim=dim, mode="max", hidden=encode[stage]
+                    width,
+                    wide,
+                    k=k,
+                    num=ratios[stage],
+                    dim=dim if relative else 0,
+                    mode=reducer,
+                    hidden=encode[stage],
                 )
             )
             self.norms.append(BatchNorm(wide) if norm else nn.Identity())

@@ -200,3 +200,18 @@ def test_no_such_stage_or_block():
 def test_sizes_must_fit():
     with pytest.raises(ValueError, match="equally many, found 3, 2, 3, 3, 3"):
         make(depths=(1, 1))
+
+
+@pytest.mark.parametrize(
+    "options", [{"reducer": "concat"}, {"relative": False}, {"depths": (0,) * 3}]
+)
+def test_variants_of_the_design(options):
+    torch.manual_seed(0)
+    model = create_model("point_coc_tiny", num_classes=4, **options).double().eval()
+    pos = torch.randn(200, 3, dtype=torch.float64)
+    y = model(Data(pos=pos))
+    torch.testing.assert_close(model(Data(pos=pos.flip(0) + 3)), y, rtol=0, atol=1e-9)
+    if not options.get("relative", True):  # only the first stage's features tell positions then
+        assert all(reducer.place is None for reducer in model.reducers)
+    with pytest.raises(ValueError, match="mode must be"):
+        create_model("point_coc_tiny", reducer="mean")

@@ -1,0 +1,105 @@
+"""What each part of point_coc_tiny's design is worth on HomeObjects: one part changed at a time.
+
+Data, recipe and results are those of benchmarks/peers.py; each variant is a network of its own
+name. As there, runs that are written already are not trained again, and several processes may share
+the work.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import peers
+import torch
+from torch import Tensor, nn
+
+from pointcluster.geometry import ClusterGeometry, LatticeGeometry
+from pointcluster.models import create_model
+from pointcluster.nn import Clusters, ContextCluster, ContextClusterBlock
+
+BASE = "point_coc_tiny"
+
+
+class SoftCluster(ContextCluster):
+    r"""The operator with every point in all clusters of its region, by shares that add up to one.
+
+    $$ w_{mn} = s_{mn} \operatorname{softmax}_m (4 \cos(c_m, f_n)), \quad
+       h_m = \frac{g_m + \sum_n w_{mn} v_n}{1 + \sum_n w_{mn}}, \quad y_n = \sum_m w_{mn} h_m $$
+
+    For regions of equal size, as equal clouds have.
+    """
+
+    def add_to(
+        self,
+        onto: Tensor | None,
+        x: Tensor,
+        geometry: ClusterGeometry | LatticeGeometry,
+        *,
+        scale: Tensor | None = None,
+        return_clusters: bool = False,
+    ) -> tuple[Tensor, Clusters | None]:
+        if return_clusters or not isinstance(geometry, ClusterGeometry) or geometry.pool is None:
+            raise ValueError(
+                "soft clusters: equal clouds only, and there is no one cluster to tell"
+            )
+        pool = geometry.pool
+        points = self.fv(x).view(
+            len(pool), -1, 2, self.heads, self.head_channels
+        )  # [R, P, 2, H, c]
+        f, v = points.permute(2, 0, 3, 1, 4)  # [R, H, P, c]
+        center = torch.einsum("rmp,trhpc->trhmc", pool.to(f.dtype), torch.stack([f, v]))
+        c, g = center.unbind(0)
+        unit = nn.functional.normalize
+        cos = unit(f, dim=-1, eps=1e-8) @ unit(c, dim=-1, eps=1e-8).mT  # [R, H, P, M]
+        w = torch.sigmoid(self.beta + self.alpha * cos) * torch.softmax(4 * cos, dim=-1)
+        h = (g + w.mT @ v) / (1 + w.sum(dim=2)[..., None])
+        y = self.proj((w @ h).transpose(1, 2).reshape(len(x), -1))
+        y = y if scale is None else y * scale
+        return (y if onto is None else onto + y), None
+
+
+class NoCluster(ContextCluster):
+    """Nothing: the block keeps its MLP alone."""
+
+    def add_to(self, onto: Tensor | None, x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
+        return (torch.zeros_like(x) if onto is None else onto), None
+
+
+def changed(kind: type[ContextCluster] | None = None, **options: Any) -> Callable[[int], nn.Module]:
+    """Builds the base network with other options, or another operator with the same parameters."""
+
+    def build(num_classes: int) -> nn.Module:
+        model = create_model(BASE, num_classes=num_classes, **options)
+        for module in model.modules():
+            if kind is not None and isinstance(module, ContextClusterBlock):
+                module.cluster.__class__ = kind
+        return model
+
+    return build
+
+
+VARIANTS: dict[str, Callable[[int], nn.Module]] = {
+    "each cloud one region": changed(region_size=None),
+    "regions of 16 points": changed(region_size=16),
+    "1 centre": changed(num_centers=1),
+    "16 centres": changed(num_centers=16),
+    "1 head": changed(heads=(1, 1, 1)),
+    "twice the heads": changed(heads=(4, 8, 8)),
+    "soft clusters": changed(SoftCluster),
+    "no clusters, MLPs alone": changed(NoCluster),
+    "no blocks": changed(depths=(0, 0, 0)),
+    "concat reducer": changed(reducer="concat"),
+    "no relative positions": changed(relative=False),
+}
+peers.PEERS.update(VARIANTS)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    args = peers.parse_arguments(argv, models=[BASE, *VARIANTS], description=__doc__)
+    return peers.compare(args, "ablation", f"What the parts of {BASE} are worth")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
