@@ -38,7 +38,7 @@ SAMPLE = {
     "crop_mode": "center",
 }
 # Settings that may change when a run is resumed: they do not decide its result.
-FREE = ("resume", "out", "data", "fashion_mnist", "workers", "accelerator",
+FREE = ("resume", "out", "data", "fashion_mnist", "workers", "val_every", "accelerator",
         "train", "validate", "predict", "weights")  # fmt: skip
 
 # Packages that decide a result.
@@ -118,6 +118,9 @@ def parse_arguments() -> argparse.Namespace:
                       "says so (%(default)s)")  # fmt: skip
     data.add_argument("--limit-batches", type=training.number(int, 1), metavar="N",
                       help="only so many batches of each part, to try a run")  # fmt: skip
+    data.add_argument("--val-every", type=training.number(int, 1), metavar="N",
+                      help="epochs from one validation to the next (1; 10 for Fashion-MNIST)"
+                      )  # fmt: skip
     data.add_argument("--weights", metavar="CHECKPOINT", help="for --predict; as for --validate")
     training.add_recipe_arguments(parser)
     training.add_machine_arguments(parser, out="runs/imagenet")
@@ -251,6 +254,7 @@ def train_and_test(
         accumulate=recipe.accumulate,
         clip_grad=recipe.clip_grad,
         limit_batches=args.limit_batches,
+        val_every=args.val_every or (1 if args.data else 10),
         title=f"{data.name} seed {seed} " if args.seeds > 1 else f"{data.name} ",
         say=lambda text: log(args, text),
     )

@@ -48,7 +48,13 @@ class EpochTable(Callback):
         self, trainer: lightning.Trainer, module: lightning.LightningModule
     ) -> None:
         row = {"epoch": float(trainer.current_epoch + 1)}
-        row |= {name: float(value) for name, value in trainer.callback_metrics.items()}
+        # Lightning keeps an earlier validation's measures until the next one.
+        stale = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) != 0
+        row |= {
+            name: float(value)
+            for name, value in trainer.callback_metrics.items()
+            if not (stale and name.startswith("val_"))
+        }
         row["lr"] = float(trainer.optimizers[0].param_groups[0]["lr"])
         row["seconds"] = time.perf_counter() - self.started
         self.rows.append(row)
@@ -145,7 +151,8 @@ def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """Write a table as CSV, beside the old one, and rename."""
     temporary = path.with_name(path.name + ".tmp")
     with open(temporary, "w", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        names = dict.fromkeys(name for row in rows for name in row)
+        writer = csv.DictWriter(file, fieldnames=list(names))
         writer.writeheader()
         writer.writerows(rows)
     os.replace(temporary, path)

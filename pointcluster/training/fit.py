@@ -44,6 +44,7 @@ def fit_and_test(
     accumulate: int = 1,
     clip_grad: float = 0.0,
     limit_batches: int | None = None,
+    val_every: int = 1,
     say: Callable[[str], None] | None = None,
     callbacks: tuple[lightning.Callback, ...] = (),
 ) -> dict[str, float]:
@@ -65,6 +66,7 @@ def fit_and_test(
         accumulate: Steps whose gradients are added up before an update.
         clip_grad: Highest norm of all gradients together; 0 leaves them.
         limit_batches: Only so many batches of every split, to try a run.
+        val_every: Epochs from one validation to the next; it changes nothing of the result.
         say: Prints a line.
         callbacks: More of Lightning's callbacks.
 
@@ -100,6 +102,7 @@ def fit_and_test(
             limit_val_batches=limit_batches if len(data.val) else 0,
             limit_test_batches=limit_batches,
             num_sanity_val_steps=0,
+            check_val_every_n_epoch=val_every,
             log_every_n_steps=1,
         )
         last = str(run.checkpoint) if resume and run.checkpoint.exists() else None

@@ -10,11 +10,12 @@ from pointcluster.training import Classifier, PointDataModule, evaluate, fit_and
 from pointcluster.training.callbacks import EpochTable, LastCheckpoint, TestEachEpoch
 
 
-def end_epoch(table, epoch, *, first=True, **metrics):
+def end_epoch(table, epoch, *, first=True, every_second=False, **metrics):
     printed = []
     trainer = SimpleNamespace(
         current_epoch=epoch,
         max_epochs=3,
+        check_val_every_n_epoch=2 if every_second else 1,
         is_global_zero=first,
         optimizers=[SimpleNamespace(param_groups=[{"lr": 0.5}])],
         callback_metrics={name: torch.tensor(value) for name, value in metrics.items()},
@@ -32,6 +33,15 @@ def test_a_line_and_a_row(tmp_path):
     with open(tmp_path / "metrics.csv", newline="") as file:
         (row,) = csv.DictReader(file)
     assert (float(row["epoch"]), float(row["train_loss"]), float(row["lr"])) == (1, 1.5, 0.5)
+
+
+def test_an_earlier_validation_is_not_told_again(tmp_path):
+    table = EpochTable(tmp_path / "metrics.csv")
+    measures = {"train_loss": 1.5, "train_accuracy": 0.25, "val_accuracy": 0.5}
+    lines = [end_epoch(table, n, every_second=True, **measures)[0] for n in range(3)]
+    assert ["validation" in line for line in lines] == [False, True, False]
+    with open(tmp_path / "metrics.csv", newline="") as file:
+        assert [row["val_accuracy"] for row in csv.DictReader(file)] == ["", "0.5", ""]
 
 
 def test_rows_go_through_the_checkpoint(tmp_path):
