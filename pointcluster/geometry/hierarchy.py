@@ -282,7 +282,8 @@ def build_hierarchy(
         batch_size: Number of clouds, when the last ones may be empty.
         sampling: `"fps"`, `"voxel"`, or `"auto"`: one a voxel while a cloud has more than 16,384
             points.
-        start: Where farthest point sampling begins, as in :func:`fps`.
+        start: Where farthest point sampling begins, as in :func:`fps`; `"first"` is the first point
+            by its coordinates here, since nothing depends on the order of the points.
         generator: Source of randomness for `start="random"`.
         backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
 

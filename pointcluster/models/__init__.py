@@ -5,6 +5,7 @@ from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model, list_models
 from pointcluster.models.point_coc import PointCoC
 from pointcluster.models.pointmlp_coc import PointMLPCoC
+from pointcluster.models.pretrained import list_pretrained
 from pointcluster.models.results import Features, PointClusters
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "PointMLPCoC",
     "create_model",
     "list_models",
+    "list_pretrained",
     "load_model",
     "save_model",
 ]

@@ -74,21 +74,8 @@ def load_model(
     from safetensors.torch import load
 
     files = _files(path)
-    for file in files:
-        if not file.is_file():
-            raise FileNotFoundError(
-                f"{file} is not there: a network is two files, .safetensors and .json"
-            )
-    weights = files[0].read_bytes()
-    try:
-        note = json.loads(files[1].read_text())
-        config, digest, metadata = dict(note["config"]), note["sha256"], note["metadata"]
-    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
-        raise ValueError(f"{files[1]} does not describe a network: {error!r}") from error
-    if hashlib.sha256(weights).hexdigest() != digest:
-        raise ValueError(
-            f"{files[0]} is damaged or of another run: {files[1].name} has another SHA-256"
-        )
+    weights, note = read_files(path)
+    config, metadata = note["config"], note["metadata"]
     if name is not None and config.get("name") != name:
         raise ValueError(f"{files[0]} holds {config.get('name')!r}, expected {name!r}")
     try:
@@ -108,6 +95,42 @@ def load_model(
     model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
     model.load_state_dict(state)
     return model.eval(), metadata
+
+
+def read_files(
+    path: str | os.PathLike[str], *, digest: str | None = None
+) -> tuple[bytes, dict[str, Any]]:
+    """The two files of a network: its weights, still packed, and what describes them.
+
+    Args:
+        path: Path of either file, or without suffix.
+        digest: The SHA-256 that the weights must have, beside the one of the description.
+
+    Raises:
+        FileNotFoundError: One of the two files is not there.
+        ValueError: A file is damaged, or the two do not belong together.
+    """
+    files = _files(path)
+    for file in files:
+        if not file.is_file():
+            raise FileNotFoundError(
+                f"{file} is not there: a network is two files, .safetensors and .json"
+            )
+    weights = files[0].read_bytes()
+    try:
+        note = json.loads(files[1].read_text())
+        note = {key: note[key] for key in ("config", "sha256", "metadata")}
+        note["config"] = dict(note["config"])
+    except (UnicodeDecodeError, json.JSONDecodeError, KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{files[1]} does not describe a network: {error!r}") from error
+    found = hashlib.sha256(weights).hexdigest()
+    if found != note["sha256"]:
+        raise ValueError(
+            f"{files[0]} is damaged or of another run: {files[1].name} has another SHA-256"
+        )
+    if digest not in (None, found):
+        raise ValueError(f"{files[0]} is damaged: its SHA-256 is {found}, expected {digest}")
+    return weights, note
 
 
 def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:

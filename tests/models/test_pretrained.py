@@ -1,0 +1,79 @@
+from __future__ import annotations
+
+import hashlib
+import shutil
+
+import pytest
+import torch
+
+from pointcluster.datasets import HomeObjects
+from pointcluster.models import create_model, list_pretrained, load_model, pretrained, save_model
+from pointcluster.transforms import FirstPoints
+
+
+@pytest.mark.parametrize(("name", "data"), list_pretrained())
+def test_answers_as_it_did_when_it_was_trained(name, data):
+    _, metadata = load_model(pretrained.FOLDER / f"{name}-{data}")
+    result, test = metadata["result"], HomeObjects(split="test")
+    assert metadata["classes"] == test.classes
+    model, points = create_model(name, pretrained=data), FirstPoints(result["num_points"])
+    assert not model.training
+    with torch.inference_mode():
+        right = sum(int(model(points(cloud)).argmax()) == int(cloud.y) for cloud in test)
+    # Rounding differs between machines: two clouds may fall on the other side.
+    assert abs(right - result["test_accuracy"] * len(test)) <= 2
+
+
+@pytest.fixture
+def own(tmp_path, monkeypatch):
+    """Weights made for the test."""
+    torch.manual_seed(0)
+    model = create_model("point_coc_tiny", num_classes=3, in_channels=3)
+    path = save_model(tmp_path / "point_coc_tiny-shapes", model, {"classes": ["a", "b", "c"]})
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(pretrained, "FOLDER", tmp_path)
+    monkeypatch.setattr(pretrained, "PRETRAINED", {("point_coc_tiny", "shapes"): digest})
+    return model, path
+
+
+@pytest.mark.parametrize("data", ["shapes", True])
+def test_the_weights_and_a_classifier_for_other_classes(own, data):
+    model, _ = own
+    found = create_model("point_coc_tiny", pretrained=data, dropout=0.5)
+    assert found.config == model.config | {"dropout": 0.5} and found.neck[2].p == 0.5
+    for key, value in model.state_dict().items():
+        assert torch.equal(found.state_dict()[key], value)
+    other = create_model("point_coc_tiny", pretrained=data, num_classes=7, in_channels=3)
+    assert other.head.out_features == other.config["num_classes"] == 7
+    assert torch.equal(other.neck[0].weight, model.neck[0].weight)
+    assert create_model("point_coc_tiny", pretrained=False).num_classes == 40
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("point_coc_tiny", {"pretrained": "sky"}, "'shapes' for point_coc_tiny"),
+        ("point_coc_small", {"pretrained": True}, "no weights of point_coc_small"),
+        ("point_coc_tiny", {"pretrained": True, "in_channels": 6}, "in_channels = 3, found 6"),
+        ("point_coc_tiny", {"pretrained": True, "depths": (2, 1, 1)}, "do not fit the options"),
+    ],
+)
+def test_weights_that_are_not_there_or_do_not_fit(own, name, options, message):
+    with pytest.raises(ValueError, match=message):
+        create_model(name, **options)
+
+
+def test_damaged_exchanged_and_missing_weights(own, tmp_path):
+    model, path = own
+    good = path.read_bytes()
+    path.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    with pytest.raises(ValueError, match="is damaged"):
+        create_model("point_coc_tiny", pretrained=True)
+    with torch.no_grad():
+        model.head.bias += 1
+    save_model(path, model)  # whole, with a description of its own, but not what was recorded
+    with pytest.raises(ValueError, match="its SHA-256 is .*, expected"):
+        create_model("point_coc_tiny", pretrained=True)
+    shutil.move(path, tmp_path / "elsewhere")
+    with pytest.raises(FileNotFoundError, match="is not there"):
+        create_model("point_coc_tiny", pretrained=True)
