@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import flops, in_child, machine, medians, number, parser, peak_memory, report, table
+from measure import flops, in_child, medians, number, parser, peak_memory, report, table
 from torch import Tensor, nn
 
 from pointcluster.models import create_model, list_models
@@ -69,7 +69,7 @@ def main() -> None:
         "ratio",
     ]
     lines = [
-        f"Batch {args.batch_size} at 224 x 224, {args.dtype}, on {args.device}; {machine()}.",
+        f"Batch {args.batch_size} at 224 x 224, {args.dtype}, on {args.device}.",
         "Inputs a second of ours and of the other network, how many times as fast ours is, which "
         "share of the matrix product's peak it reaches; memory that a training step adds, and ours "
         "as a share.",
