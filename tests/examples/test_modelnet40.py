@@ -71,6 +71,9 @@ def test_a_run_leaves_what_it_promises(program, tmp_path, capsys):
     model, metadata = load_model(out / "model", name="point_coc_tiny")
     assert model.in_channels == 3
     assert metadata["result"]["data"] == "HomeObjects"
+    assert metadata["preprocessing"] == {
+        "num_points": 64, "normalize": True, "up": "y", "features": ["normal"],
+    }  # fmt: skip
     assert "val_accuracy" in (out / "metrics.csv").read_text()
 
 
