@@ -138,6 +138,14 @@ assert not heavy, f"importing pointcluster loads {{heavy}}"
     assert not list(tmp_path.iterdir())
 
 
+def test_importing_prints_nothing_of_others_either(tmp_path):
+    code = "import pointcluster.datasets, pointcluster.models, pointcluster.transforms"
+    command = [sys.executable, "-W", "default", "-c", f"import sys; sys.path[:0] = [{str(ROOT)!r}]"]
+    command[-1] += f"; {code}"
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0 and done.stdout + done.stderr == ""
+
+
 def test_the_core_works_where_nothing_optional_is_installed(tmp_path):
     absent = sorted(ON_DEMAND | {"pyg_lib", "rich", "torch_scatter", "torch_sparse"})
     code = f"""
