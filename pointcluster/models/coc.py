@@ -193,7 +193,10 @@ class CoC(nn.Module):
         else:
             self.norm = CloudNorm(width)
             self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
-        self.apply(_initialise)
+            _initialise(self.head)
+        for module in self.modules():
+            if isinstance(module, ContextClusterBlock):
+                _initialise(module.mlp)
 
     def forward(
         self, data: Tensor | Data, hierarchy: Hierarchy | None = None
@@ -254,7 +257,7 @@ class CoC(nn.Module):
             if num_classes
             else nn.Identity()
         )
-        self.head.apply(_initialise)
+        _initialise(self.head)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         """In training keep only what goes into each block, and work the rest out again."""
@@ -645,7 +648,8 @@ def _joined(found: Sequence[PointClusters]) -> PointClusters:
 
 
 def _initialise(module: nn.Module) -> None:
-    if isinstance(module, nn.Linear):
-        nn.init.trunc_normal_(module.weight, std=0.02)
-        if module.bias is not None:
-            nn.init.zeros_(module.bias)
+    """The published start of an MLP and a classifier; what were convolutions keep torch's own."""
+    for linear in module.modules():
+        if isinstance(linear, nn.Linear):
+            nn.init.trunc_normal_(linear.weight, std=0.02)
+            nn.init.zeros_(linear.bias)
