@@ -49,16 +49,7 @@ def cloud_sizes(
             f"{name} holds NaN or infinite positions, first at point {bad} "
             f"({pos[bad].tolist()}): remove such points before"
         )
-    if pos.size(0):
-        # A squared distance must neither overflow nor vanish in the type that it is computed in.
-        kind = torch.finfo(torch.float64 if pos.dtype == torch.float64 else torch.float32)
-        extent = float((pos.amax(dim=0).double() - pos.amin(dim=0).double()).max())
-        low, high = 1e3 * kind.tiny**0.5, 1e-3 * kind.max**0.5
-        if extent and not low < extent < high:
-            raise ValueError(
-                f"{name} extends over {extent:.3g}, outside {low:.0e} to {high:.0e}, where squared "
-                f"distances fit into {str(pos.dtype).removeprefix('torch.')}: rescale the positions"
-            )
+    check_extent(name, pos)
     if batch is None:
         if batch_size not in (None, 1):
             raise ValueError(f"batch_size = {batch_size} needs a batch vector")
@@ -74,6 +65,27 @@ def cloud_sizes(
     if batch_size is not None and last >= batch_size:
         raise ValueError(f"batch holds cloud {last}, but batch_size is {batch_size}")
     return torch.bincount(batch, minlength=batch_size or 0).tolist()
+
+
+def check_extent(name: str, *points: Tensor) -> None:
+    """Check that squared distances among points neither overflow nor vanish.
+
+    Raises:
+        ValueError: They would, in the type that they are computed in.
+    """
+    some = [each for each in points if each.size(0)]
+    if not some:
+        return
+    kind = torch.finfo(torch.float64 if some[0].dtype == torch.float64 else torch.float32)
+    low = torch.stack([each.amin(dim=0) for each in some]).amin(dim=0).double()
+    high = torch.stack([each.amax(dim=0) for each in some]).amax(dim=0).double()
+    extent = float((high - low).max())
+    least, most = 1e3 * kind.tiny**0.5, 1e-3 * kind.max**0.5
+    if extent and not least < extent < most:
+        raise ValueError(
+            f"{name} extends over {extent:.3g}, outside {least:.0e} to {most:.0e}, where squared "
+            f"distances fit into {str(some[0].dtype).removeprefix('torch.')}: rescale the positions"
+        )
 
 
 def check_index(name: str, index: Tensor, pos: Tensor) -> None:

@@ -10,7 +10,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 
 from pointcluster.geometry.backend import available, choose
-from pointcluster.geometry.check import check_positive, cloud_sizes
+from pointcluster.geometry.check import check_extent, check_positive, cloud_sizes
 from pointcluster.geometry.distance import (
     cloud_index,
     geometry_dtype,
@@ -83,6 +83,7 @@ def knn(
             f"pos is {list(pos.shape)} {pos.dtype} on {pos.device}, "
             f"query {list(query.shape)} {query.dtype} on {query.device}"
         )
+    check_extent("pos with query", pos, query)
     clouds = max(len(sizes), len(query_sizes))
     sizes += [0] * (clouds - len(sizes))
     query_sizes += [0] * (clouds - len(query_sizes))

@@ -134,7 +134,7 @@ def _in_buckets(
     scale = (BUCKETS - 1) / bound if bound > 0 else 0 * bound
     place[:] = 0
     for c in range(found):
-        own = np.int32(distance[candidate[c]] * scale)
+        own: Any = min(max(np.int32(distance[candidate[c]] * scale), 0), BUCKETS - 1)
         bucket[c] = own
         place[own] += 1
     total, last = 0, BUCKETS

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch_geometric.data import Data
 
+from pointcluster.geometry import Hierarchy
+
 
 def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -> None:
     """Check that clouds fit a network; the geometry checks the rest.
@@ -37,3 +39,41 @@ def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -
         raise ValueError(f"the network needs features x of shape [N, {in_channels}], found {found}")
     if len(x) != len(pos):
         raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
+
+
+def check_hierarchy(data: Data, hierarchy: Hierarchy, stages: int) -> None:
+    """Check that a hierarchy worked out before can be that of these clouds.
+
+    Args:
+        data: The clouds.
+        hierarchy: Their geometry.
+        stages: How many stages the network has.
+
+    Raises:
+        TypeError: It is no hierarchy.
+        ValueError: It is of other clouds, or of a network with another number of stages.
+    """
+    if not isinstance(hierarchy, Hierarchy):
+        raise TypeError(f"hierarchy must be a Hierarchy, found {type(hierarchy).__name__}")
+    if len(hierarchy.stages) != stages:
+        raise ValueError(
+            f"the hierarchy has {len(hierarchy.stages)} stages, the network has {stages}"
+        )
+    first, pos = hierarchy.stages[0].anchors, data.pos
+    clouds = 1
+    if data.batch is not None:
+        given = getattr(data, "num_graphs", None)
+        clouds = hierarchy.batch_size if given is None else given
+    if (first.num_points, hierarchy.batch_size) != (len(pos), clouds):
+        raise ValueError(
+            f"the hierarchy is of {first.num_points} points in {hierarchy.batch_size} clouds, "
+            f"found {len(pos)} in {clouds}"
+        )
+    if first.anchor.device != pos.device:
+        raise ValueError(
+            f"the hierarchy is on {first.anchor.device}, the clouds on {pos.device}: move it by "
+            "hierarchy.to(device)"
+        )
+    if not torch.equal(pos[first.anchor].to(first.pos.dtype), first.pos):
+        raise ValueError("the hierarchy was worked out for points at other places, or in another "
+                         "order")  # fmt: skip

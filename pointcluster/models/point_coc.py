@@ -15,7 +15,8 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
 from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
-from pointcluster.models.clouds import check_clouds
+from pointcluster.geometry.distance import geometry_dtype
+from pointcluster.models.clouds import check_clouds, check_hierarchy
 from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import BatchNorm, CloudNorm, ContextClusterBlock, PointReducer
 
@@ -117,11 +118,14 @@ class PointCoC(nn.Module):
         check_positive("num_classes", num_classes, least=0)
         check_positive("in_channels", in_channels, least=0)
         lengths = [len(each) for each in (channels, depths, heads, ratios, encode)]
-        if len(set(lengths)) > 1:
+        if len(set(lengths)) > 1 or 0 in lengths:
             raise ValueError(
                 "channels, depths, heads, ratios and encode must be equally many, found "
                 f"{', '.join(map(str, lengths))}"
             )
+        for name, values in [("channels", channels), ("heads", heads)]:
+            for value in values:
+                check_positive(f"each entry of {name}", value)
         self.config: dict[str, Any] = {}  # what create_model() builds it from
         self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
         self.num_features = 2 * channels[-1]
@@ -193,7 +197,10 @@ class PointCoC(nn.Module):
     def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
         """The points of the last stage with their features."""
         self._check(data)
-        hierarchy = hierarchy or self.hierarchy(data)
+        if hierarchy is None:
+            hierarchy = self.hierarchy(data)
+        else:
+            check_hierarchy(data, hierarchy, len(self.plans))
         x = self._input(data, hierarchy.batch_size)
         for reducer, norm, blocks, (anchors, clusters) in zip(
             self.reducers, self.norms, self.stages, hierarchy.stages, strict=True
@@ -283,8 +290,13 @@ class PointCoC(nn.Module):
 
     def _input(self, data: Data, batch_size: int) -> Tensor:
         """Positions relative to their cloud's mean, then the other features."""
-        pos, dtype = data.pos, self.neck[0].weight.dtype
-        batch = data.batch if data.batch is not None else pos.new_zeros(len(pos), dtype=torch.int64)
+        pos, dtype = geometry_dtype(data.pos), self.neck[0].weight.dtype
+        batch = data.batch
+        if batch is None:
+            batch = torch.zeros(len(pos), dtype=torch.int64, device=pos.device)
+        # From the lowest corner on: the sum of many points far from the origin would lose digits.
+        low = scatter(pos.detach(), batch, dim_size=batch_size, reduce="min")
+        pos = pos - low[batch]
         mean = scatter(pos, batch, dim_size=batch_size, reduce="mean")
         x = (pos - mean[batch]).to(dtype)
         return torch.cat([x, data.x.to(dtype)], dim=1) if self.in_channels else x

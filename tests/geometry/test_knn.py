@@ -147,6 +147,8 @@ def test_no_queries():
             ValueError,
             "cloud 0 has 1 queries",
         ),
+        ({"query": torch.tensor([[1e25]])}, ValueError, "pos with query extends over 1e+25"),
+        ({"pos": torch.tensor([[1e22], [1e22]])}, ValueError, "rescale the positions"),
         ({"pos": torch.tensor([[0.0], [1e30]])}, ValueError, "rescale the positions"),
         ({"pos": torch.tensor([[0.0], [1e-30]])}, ValueError, "rescale the positions"),
         ({"batch": torch.tensor([0, 0]), "batch_size": 2.0}, TypeError, "batch_size must"),

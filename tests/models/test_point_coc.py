@@ -215,3 +215,41 @@ def test_variants_of_the_design(options):
         assert all(reducer.place is None for reducer in model.reducers)
     with pytest.raises(ValueError, match="mode must be"):
         create_model("point_coc_tiny", reducer="mean")
+
+
+def test_half_and_far_off_positions_are_seen_as_precisely_as_they_are():
+    torch.manual_seed(0)
+    model = create_model("point_coc_tiny", num_classes=3).eval()
+    # Steps of 1 / 4096: a move by 1,024 changes no digit of the differences.
+    pos = torch.randint(0, 4096, (20_000, 3)).float() / 4096
+    seen = model._input(Data(pos=pos), 1)
+    exact = (pos.double() - pos.double().mean(dim=0)).float()
+    torch.testing.assert_close(seen, exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model._input(Data(pos=pos + 1024), 1), exact, rtol=0, atol=1e-5)
+    half = (torch.rand(700, 3) * 1000).half()
+    with torch.no_grad():
+        assert torch.equal(model(Data(pos=half)), model(Data(pos=half.float())))
+
+
+def test_a_hierarchy_of_others_is_refused():
+    model = create_model("point_coc_tiny", num_classes=3).eval()
+    one, other = Data(pos=torch.rand(100, 3)), Data(pos=torch.rand(100, 3))
+    both = Batch.from_data_list([one, other])
+    of_one = model.hierarchy(one)
+    assert torch.equal(model(one, of_one), model(one))
+    with pytest.raises(ValueError, match="100 points in 1 clouds, found 200 in 2"):
+        model(both, of_one)
+    with pytest.raises(ValueError, match="200 points in 2 clouds, found 100 in 1"):
+        model(one, model.hierarchy(both))
+    with pytest.raises(ValueError, match="at other places"):
+        model(other, of_one)
+    with pytest.raises(ValueError, match="has 1 stages, the network has 3"):
+        model(one, of_one._replace(stages=of_one.stages[:1]))
+    with pytest.raises(TypeError, match="must be a Hierarchy, found list"):
+        model(one, [1])
+
+
+@pytest.mark.parametrize("options", [{"heads": (0, 1, 1)}, {"channels": (48, 0, 8)}])
+def test_sizes_of_nothing(options):
+    with pytest.raises(ValueError, match="must be at least 1"):
+        create_model("point_coc_tiny", **options)
