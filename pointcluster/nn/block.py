@@ -11,6 +11,7 @@ from pointcluster.geometry import ClusterGeometry, LatticeGeometry
 from pointcluster.nn.context_cluster import Clusters, ContextCluster, check_features
 from pointcluster.nn.drop_path import DropPath
 from pointcluster.nn.norm import CloudNorm
+from pointcluster.nn.plain import is_plain
 
 
 class ContextClusterBlock(nn.Module):
@@ -132,7 +133,7 @@ class ContextClusterBlock(nn.Module):
         """Whether the MLP can do without the memory for what its activation gives."""
         dropout = self.training and self.mlp[2].p > 0
         compiled = torch.compiler.is_compiling() or torch.is_autocast_enabled(x.device.type)
-        return not (dropout or compiled)
+        return is_plain(self.mlp[0], self.mlp[3]) and not (dropout or compiled)
 
     def _lean_mlp(self, x: Tensor, onto: Tensor | None = None) -> Tensor:
         """The MLP, or the sum of other features and the scaled MLP, without a pass for it."""
@@ -201,9 +202,14 @@ class _LeanMLP(torch.autograd.Function):
         return y
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, w1, b1, w2 = ctx.saved_tensors
+        onto = grad if ctx.needs_input_grad[5] else None
+        if torch.is_grad_enabled():  # to be differentiated again: by what autograd knows
+            h = torch.addmm(b1, x, w1.t())
+            d = torch.ops.aten.gelu_backward(grad @ w2, h)
+            to_w2 = grad.t() @ torch.nn.functional.gelu(h)
+            return d @ w1, d.t() @ x, d.sum(dim=0), to_w2, grad.sum(dim=0), onto
         step = _LeanMLP.rows(x, len(w1))
         h, a, d = x.new_empty(3, step, len(w1)).unbind()
         to_x, to_w1, to_b1 = torch.empty_like(x), torch.zeros_like(w1), torch.zeros_like(b1)
@@ -219,5 +225,4 @@ class _LeanMLP(torch.autograd.Function):
             to_w1.addmm_(a[:n].t(), rows)
             to_b1 += a[:n].sum(dim=0)
             torch.mm(a[:n], w1, out=to_x[start : start + step])
-        onto = grad if ctx.needs_input_grad[5] else None
         return to_x, to_w1, to_b1, to_w2, grad.sum(dim=0), onto

@@ -12,6 +12,7 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import ClusterGeometry, LatticeGeometry, cluster_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.nn.lifted import at_least_float32, lifted_cluster, norm
+from pointcluster.nn.plain import is_plain
 
 
 class Clusters(NamedTuple):
@@ -157,9 +158,24 @@ class ContextCluster(nn.Module):
             - **onto**, **x:** $(N, C)$, **scale:** $(C)$
             - **output:** $(N, C)$
         """
+        if not is_plain(self.fv, self.proj):  # they want to be called
+            y, found = self._add_to(None, x, geometry, None, return_clusters)
+            y = y if scale is None else y * scale
+            return (y if onto is None else onto + y), found
         proj: tuple[Tensor, Tensor] = (self.proj.weight, self.proj.bias)
         if scale is not None:
             proj = (proj[0] * scale[:, None], proj[1] * scale)
+        return self._add_to(onto, x, geometry, proj, return_clusters)
+
+    def _add_to(
+        self,
+        onto: Tensor | None,
+        x: Tensor,
+        geometry: ClusterGeometry | LatticeGeometry,
+        proj: tuple[Tensor, Tensor] | None,
+        return_clusters: bool,
+    ) -> tuple[Tensor, Clusters | None]:
+        """The same, given weight and bias of the last linear map; `None`: the layer is called."""
         if isinstance(geometry, LatticeGeometry):
             return self._on_lattice(onto, x, geometry, proj, return_clusters)
         check_features(x, len(geometry.batch), self.fv.weight, geometry.batch.device)
@@ -167,7 +183,7 @@ class ContextCluster(nn.Module):
             x = x[geometry.order]
         if geometry.pool is None or geometry.region_size is None:
             y, index, similarity = self._in_segments(self.fv(x), geometry)
-            y = F.linear(y, *proj)
+            y = self._last(y, proj)
         else:
             repeats = geometry.repeats
             if repeats is not None:
@@ -240,7 +256,7 @@ class ContextCluster(nn.Module):
         onto: Tensor | None,
         x: Tensor,
         geometry: LatticeGeometry,
-        proj: tuple[Tensor, Tensor],
+        proj: tuple[Tensor, Tensor] | None,
         return_clusters: bool,
     ) -> tuple[Tensor, Clusters | None]:
         """Regions of few shapes: all of one shape lie together, image by image."""
@@ -279,7 +295,7 @@ class ContextCluster(nn.Module):
         self,
         onto: Tensor | None,
         x: Tensor,
-        proj: tuple[Tensor, Tensor],
+        proj: tuple[Tensor, Tensor] | None,
         pool: Tensor,
         count: Tensor | None,
         repeats: Tensor | None,
@@ -287,7 +303,7 @@ class ContextCluster(nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Regions of equal size [R, P, C]: each is a slice, each step a batched matrix product."""
         fv, score = self.fv, (self.alpha, self.beta)
-        if self.fuse is None and self._lifting_pays():
+        if self.fuse is None and proj is not None and self._lifting_pays():
             y, index, s = lifted_cluster(
                 x,
                 (fv.weight, fv.bias),
@@ -323,10 +339,14 @@ class ContextCluster(nn.Module):
         h = g + torch.matmul(own.mT, v)  # [R, H, M, c]
         h = h / (1 + own.sum(dim=-2)[..., None])
         y = torch.matmul(own, h).transpose(1, 2)  # [R, P, H, c]
-        y = F.linear(y.reshape(-1, self.heads * self.head_channels), *proj)
+        y = self._last(y.reshape(-1, self.heads * self.head_channels), proj)
         y = y if onto is None else onto.flatten(0, 1) + y
         index, s = (each.transpose(1, 2).reshape(-1, self.heads) for each in (index, s))
         return y, index, s
+
+    def _last(self, y: Tensor, proj: tuple[Tensor, Tensor] | None) -> Tensor:
+        """The last linear map, by its weights or as a layer."""
+        return self.proj(y) if proj is None else F.linear(y, *proj)
 
     def _lifting_pays(self) -> bool:
         """Whether products with all heads' centres cost less than v and the last map do."""

@@ -40,8 +40,11 @@ class GroupSpread(torch.autograd.Function):
         return std.to(x.dtype)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "groups of points have no second derivatives: differentiate without create_graph"
+            )
         x, anchor, index, batch, total, mean, freedom, std = ctx.saved_tensors
         factor = torch.where(std > 0, grad / (freedom * std), 0)[batch].to(x.dtype)[:, None]  # [R]
         middle = mean[batch].to(x.dtype)[:, None]

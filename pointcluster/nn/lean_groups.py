@@ -210,8 +210,11 @@ class LeanGroups(torch.autograd.Function):
         return (out, *flat)
 
     @staticmethod
-    @torch.autograd.function.once_differentiable
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        if torch.is_grad_enabled():
+            raise RuntimeError(
+                "groups of points have no second derivatives: differentiate without create_graph"
+            )
         u, a, index, gamma, shift, *rest = ctx.saved_tensors
         fields = len(Block._fields)
         count = (len(rest) - 4) // (fields + 8)  # out, which, two statistics; 8 tensors a block

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pointcluster.geometry import AnchorGeometry, LatticeStage, anchor_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
+from pointcluster.nn.plain import is_plain
 
 CHUNK = 1 << 22
 """Numbers that are gathered at once where no gradient is asked for."""
@@ -122,8 +123,19 @@ class PointReducer(nn.Module):
             geometry = anchor_geometry(
                 pos, self.num if num is None else num, self.k, batch, batch_size=batch_size
             )
-        if x is not None and len(x) != geometry.num_points:
-            raise ValueError(f"x has {len(x)} points, pos {geometry.num_points}")
+        if x is not None and (x.dim() != 2 or len(x) != geometry.num_points):
+            raise ValueError(
+                f"x must have shape [{geometry.num_points}, {self.in_channels}] (points, "
+                f"channels), found {list(x.shape)}"
+            )
+        weight = next(self.parameters())
+        own, there = weight.device, geometry.grouping.device
+        here = own if x is None else x.device
+        if not own == there == here:
+            raise ValueError(f"x is on {here}, the positions on {there}, the layer on {own}")
+        mixed = torch.is_autocast_enabled(weight.device.type)
+        if x is not None and x.dtype != weight.dtype and not mixed:
+            raise ValueError(f"x is {x.dtype}, the layer {weight.dtype}: convert one of them")
         found = 0 if x is None else x.size(1)
         if found != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels, found {found}")
@@ -154,12 +166,18 @@ class PointReducer(nn.Module):
                 f"a lattice with a kernel of {kernel} needs mode = 'concat', dim = 0 and "
                 f"k = {kernel**2}, found {self.mode!r}, {self.dim} and {self.k}"
             )
-        weight = self.linear.weight.view(-1, kernel, kernel, self.in_channels).permute(0, 3, 1, 2)
         short = [max(0, kernel - 2 * padding - size) for size in image.shape[2:]]
         if any(short):
             image = F.pad(image, (0, short[1], 0, short[0]))
-        y = F.conv2d(image, weight, self.linear.bias, stride=stride, padding=padding)
-        return stage.clusters.from_rows(y.permute(0, 2, 3, 1))
+        if is_plain(self.linear):
+            weight = self.linear.weight.view(-1, kernel, kernel, self.in_channels)
+            weight, bias = weight.permute(0, 3, 1, 2), self.linear.bias
+            y = F.conv2d(image, weight, bias, stride=stride, padding=padding).permute(0, 2, 3, 1)
+        else:  # the layer wants to be called
+            squares = F.unfold(image, kernel, stride=stride, padding=padding).mT  # [B, n, C * k]
+            squares = squares.unflatten(2, (self.in_channels, self.k)).mT.flatten(2)
+            y = self.linear(squares).unflatten(1, stage.clusters.grid)
+        return stage.clusters.from_rows(y)
 
     def _gather(self, x: Tensor | None, geometry: AnchorGeometry) -> Tensor:
         axes = geometry.relative.size(2)

@@ -101,3 +101,49 @@ def test_x_of_another_length():
     x, pos, batch = points()
     with pytest.raises(ValueError, match=r"shape \[96, 8\]"):
         make()(x[1:], pos, batch, batch_size=4)
+
+
+def test_hooks_and_wrapped_layers_are_called():
+    from torch import nn
+
+    class Twice(nn.Module):
+        """Stands for an adapter: what a layer gives, changed."""
+
+        def __init__(self, layer):
+            super().__init__()
+            self.layer, self.in_features = layer, layer.in_features
+            self.out_features, self.weight, self.bias = layer.out_features, layer.weight, layer.bias
+
+        def forward(self, x):
+            return 2 * self.layer(x)
+
+    x, pos, batch = points((32, 32))
+    block, called = make(layer_scale=0.3), []
+    plain = block(x, pos, batch)
+    names = ["cluster.fv", "cluster.proj", "mlp.0", "mlp.3"]
+    handles = [
+        block.get_submodule(name).register_forward_hook(lambda *_, name=name: called.append(name))
+        for name in names
+    ]
+    torch.testing.assert_close(block(x, pos, batch), plain, rtol=0, atol=1e-12)
+    assert called == names
+    for handle in handles:
+        handle.remove()
+    block.cluster.proj, block.mlp[3] = Twice(block.cluster.proj), Twice(block.mlp[3])
+    y = x + block.scale1 * block.cluster(block.norm1(x, batch, 2), pos, batch)
+    y = y + block.scale2 * block.mlp(block.norm2(y, batch, 2))
+    found = block(x, pos, batch)
+    torch.testing.assert_close(found, y, rtol=0, atol=1e-12)
+    assert (found - plain).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("scale", [None, 0.5])
+def test_second_derivatives(scale):
+    torch.manual_seed(0)
+    block = make(layer_scale=scale, head_channels=3)
+    x = torch.randn(16, 8, dtype=torch.float64, requires_grad=True)
+    geometry = block.cluster.geometry(torch.randn(16, 3, dtype=torch.float64))
+    assert torch.autograd.gradgradcheck(lambda x: block(x, geometry), (x,), atol=1e-5)
+    (gradient,) = torch.autograd.grad(block(x, geometry).square().sum(), x, create_graph=True)
+    gradient.square().sum().backward()
+    assert all(p.grad is not None for p in block.mlp.parameters() if p.dim() == 2)

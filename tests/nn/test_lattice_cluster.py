@@ -126,3 +126,19 @@ def test_what_does_not_fit():
         made(torch.zeros(36, 10).double(), torch.zeros(36, 2).double())
     with pytest.raises(ValueError, match="fold must be at least 1"):
         lattice_geometry((6, 6), fold=0)
+
+
+@pytest.mark.parametrize(
+    ("size", "plan"), [((12, 9), (3, 2, 1)), ((9, 8), (4, 4, 0)), ((2, 1), (4, 4, 0))]
+)
+def test_a_reducer_that_is_watched_is_called(size, plan):
+    from pointcluster.geometry import LatticePlan, lattice_hierarchy
+    from pointcluster.nn import PointReducer
+
+    (stage,) = lattice_hierarchy(size, [LatticePlan(*plan, 2, 2)])
+    layer = PointReducer(5, 7, k=plan[0] ** 2, num=1 / plan[1] ** 2, dim=0).double()
+    image = torch.randn(2, 5, *size, dtype=torch.float64)
+    plain, called = layer.convolve(image, stage), []
+    layer.linear.register_forward_hook(lambda *_: called.append(1))
+    torch.testing.assert_close(layer.convolve(image, stage), plain, rtol=0, atol=1e-12)
+    assert called == [1]

@@ -130,7 +130,11 @@ def test_float32_and_autocast():
     [
         ({"x": torch.zeros(3, 2)}, "x must have 4 channels, found 2"),
         ({"x": None}, "x must have 4 channels, found 0"),
-        ({"x": torch.zeros(4, 4)}, "x has 4 points, pos 3"),
+        ({"x": torch.zeros(4, 4)}, "x must have shape [3, 4] (points, channels), found [4, 4]"),
+        ({"x": torch.zeros(4)}, "found [4]"),
+        ({"x": torch.zeros(3, 4).half()}, "x is torch.float16, the layer torch."),
+        ({"x": torch.zeros(3, 4).long()}, "x is torch.int64, the layer torch."),
+        ({"x": torch.zeros(3, 4, device="meta")}, "x is on meta"),
         ({"pos": torch.zeros(3, 2)}, "positions must have 3 axes, found 2"),
         ({"batch": torch.tensor([1, 1, 0])}, "sorted"),
     ],
@@ -148,7 +152,7 @@ def test_bad_options():
     geometry = anchor_geometry(pos, 0.5, 5, batch)
     with pytest.raises(ValueError, match="go with positions"):
         make()(x, geometry, num=3)
-    with pytest.raises(ValueError, match="x has 56 points, pos 57"):
+    with pytest.raises(ValueError, match=r"shape \[57, 4\] .*found \[56, 4\]"):
         make()(x[1:], geometry)
     for num in (0, 2.0):
         with pytest.raises(ValueError, match="num must|share"):
