@@ -117,7 +117,12 @@ def sample(
     asked = backend
     backend = choose(backend, _automatic(pos, sizes))
     if backend == "numba":
-        return _compiled(pos.cpu(), nums, sizes, first).to(pos.device)
+        try:
+            return _compiled(pos.cpu(), nums, sizes, first).to(pos.device)
+        except OSError:  # Numba keeps what it compiles on a disk, which may be full
+            if asked != "auto":
+                raise
+            backend = "kdtree"
     out: list[Tensor | None] = [None] * len(sizes)
     for clouds in of_like_size([n if m else 0 for n, m in zip(sizes, nums, strict=True)]):
         n = max(sizes[c] for c in clouds)

@@ -106,13 +106,18 @@ def search(
     pos, query = geometry_dtype(pos.detach()), geometry_dtype(query.detach())
     if query.size(0) == 0:
         return torch.empty(0, k, dtype=torch.int64, device=pos.device)
-    backend = choose(backend, _automatic(pos, k, sizes))
+    asked, backend = backend, choose(backend, _automatic(pos, k, sizes))
+    if backend == "numba":
+        try:
+            return _compiled(pos.cpu(), query.cpu(), k, sizes, query_sizes).to(pos.device)
+        except OSError:  # Numba keeps what it compiles on a disk, which may be full
+            if asked != "auto":
+                raise
+            backend = "kdtree" if pos.size(1) <= MANY_AXES else "torch"
     if backend == "torch":
         if pos.device.type == "cpu":
             return _all_pairs_numpy(pos, query, k, sizes, query_sizes)
         return _all_pairs(pos, query, k, sizes, query_sizes)
-    if backend == "numba":
-        return _compiled(pos.cpu(), query.cpu(), k, sizes, query_sizes).to(pos.device)
     if backend == "kdtree":
         index = _kd_trees(pos.cpu(), query.cpu(), k, sizes, query_sizes)
         return index.to(pos.device)

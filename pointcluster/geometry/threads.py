@@ -57,10 +57,11 @@ def threads_for_searches() -> Iterator[None]:
     """Leave all threads to the searches: torch works in one meanwhile.
 
     Between its parallel loops, torch's threads wait in turmoil; on the small tensors of geometry
-    that takes more from the searches than those loops gain.
+    that takes more from the searches than those loops gain. Only the main thread does so: torch's
+    number is also the one that new threads begin with, and two that set it back could mix it up.
     """
     threads = torch.get_num_threads()
-    if threads == 1:
+    if threads == 1 or threading.current_thread() is not threading.main_thread():
         yield
         return
     _given.count = thread_count()

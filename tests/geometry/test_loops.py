@@ -72,6 +72,24 @@ def test_without_a_place_for_its_cache_it_compiles_anew(monkeypatch):
     assert asked == [True, False]
 
 
+def test_a_full_disk_is_no_reason_to_stop(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    pos = make_points("lattice", 300, 3, torch.float32)
+    wide = make_points("random", 60, 20, torch.float32)
+    expected = knn(pos, pos, 9), fps(pos, 70), knn(wide, wide, 5)
+    monkeypatch.setattr(loops, "nearest", full)
+    monkeypatch.setattr(loops, "farthest", full)
+    for found, truth in zip(
+        (knn(pos, pos, 9), fps(pos, 70), knn(wide, wide, 5)), expected, strict=True
+    ):
+        assert torch.equal(found, truth)
+    for search in (lambda: knn(pos, pos, 9, backend="numba"), lambda: fps(pos, 7, backend="numba")):
+        with pytest.raises(OSError, match="No space"):
+            search()
+
+
 @pytest.mark.parametrize("here", [True, False])
 def test_who_serves_the_cpu_with_and_without_numba(monkeypatch, here):
     search, sampling = (

@@ -50,6 +50,23 @@ def test_torch_gets_its_threads_back(two_threads, monkeypatch):
     assert thread_count() == 1
 
 
+def test_other_threads_keep_theirs(two_threads, monkeypatch):
+    monkeypatch.setattr("os.cpu_count", lambda: 2)
+    seen = []
+
+    def search():
+        torch.set_num_threads(2)
+        with threads_for_searches():
+            seen.append((torch.get_num_threads(), thread_count()))
+        seen.append((torch.get_num_threads(), thread_count()))
+
+    other = threading.Thread(target=search)
+    other.start()
+    other.join(timeout=20)
+    assert seen == [(2, 2), (2, 2)]
+    assert torch.get_num_threads() == 2
+
+
 def test_threads_change_nothing(two_threads):
     sizes = torch.tensor([700, 0, 90, 300, 300, 1, 660])
     batch = torch.arange(7).repeat_interleave(sizes)
