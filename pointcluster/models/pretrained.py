@@ -6,7 +6,11 @@ from pathlib import Path
 from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "weights"
-PRETRAINED: dict[tuple[str, str], str] = {}
+PRETRAINED = {
+    ("point_coc_tiny", "home_objects"): (
+        "c49cb2969ad53635e5645067023a54b9f3da745596a233263b9f8f14a45112fe"
+    ),
+}
 """SHA-256 of the weights of each network and data set."""
 
 
