@@ -6,7 +6,8 @@ given the same weights, checked to agree in float64 on 224 x 224 and 256 x 192, 
 one process: inference and a training step (forward and backward). Memory is the highest that a
 training step adds, each network in a fresh process. Without it, ours alone. The peak is that of a
 float32 product of two square matrices, measured in turn with the networks; the share counts the
-published code's floating-point operations, three times as many for training.
+published code's floating-point operations (our own where there is no checkout), three times as many
+for training. Memory is measured on the CPU alone.
 """
 
 from __future__ import annotations
@@ -68,15 +69,30 @@ def main() -> None:
         "other",
         "ratio",
     ]
-    lines = [
+    lines = [*explanation(args), table(header, rows), *notes]
+    report(args.out / "published.md", "The image networks beside the published code", lines)
+
+
+def explanation(args: argparse.Namespace) -> list[str]:
+    """What the page says of its numbers."""
+    whose = "our own network's" if args.published is None else "the published code's, for ours, too"
+    memory = (
+        "; memory that a training step adds, and ours as a share."
+        if measures_memory(args)
+        else ". Memory was not measured."
+    )
+    return [
         f"Batch {args.batch_size} at 224 x 224, {args.dtype}, on {args.device}.",
         "Inputs a second of ours and of the other network, how many times as fast ours is, which "
-        "share of the matrix product's peak it reaches; memory that a training step adds, and ours "
-        "as a share.",
-        table(header, rows),
-        *notes,
+        f"share of the matrix product's peak it reaches{memory}",
+        f"The operations that the share counts are {whose}.",
     ]
-    report(args.out / "published.md", "The image networks beside the published code", lines)
+
+
+def measures_memory(args: argparse.Namespace) -> bool:
+    """Whether memory is measured: by the process, so on the CPU alone, and in float32."""
+    on_cpu: bool = torch.device(args.device).type == "cpu"
+    return bool(args.memory) and on_cpu and args.dtype == "float32"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -113,7 +129,7 @@ def compare(
         for key in [key for key in models if key != "ours"] or [None]:
             other = seconds.get(key)
             memory = [None, None]
-            if what == "training" and key in (None, "published") and args.memory and not half:
+            if what == "training" and key in (None, "published") and measures_memory(args):
                 memory = [
                     in_child(step_memory, name, args.published if which else None, args.batch_size)
                     for which in range(1 if key is None else 2)

@@ -114,8 +114,9 @@ def parse_arguments() -> argparse.Namespace:
     data.add_argument("--img-size", type=training.number(int, 1), metavar="N",
                       help="height and width of what the network gets (its own)")  # fmt: skip
     data.add_argument("--on-error", choices=("raise", "skip"), default="raise", metavar="RULE",
-                      help="a picture that cannot be read: raise stops, skip leaves it out and "
-                      "says so (%(default)s)")  # fmt: skip
+                      help="a picture that cannot be read: raise stops; skip names it and leaves "
+                      "it out of the test, and in training takes the next one in its place "
+                      "(%(default)s)")  # fmt: skip
     data.add_argument("--limit-batches", type=training.number(int, 1), metavar="N",
                       help="only so many batches of each part, to try a run")  # fmt: skip
     data.add_argument("--val-every", type=training.number(int, 1), metavar="N",
@@ -160,7 +161,7 @@ def load_data(args: argparse.Namespace, *, train: bool = True) -> Pictures:
     for folder in folders if train else folders[1:]:
         if not folder.is_dir():
             raise ValueError(f"--data {args.data}: there is no folder {folder}")
-    second = ImageFolder(folders[1], on_error=args.on_error)
+    second = ImageFolder(folders[1], on_error="raise" if args.on_error == "raise" else "drop")
     first = ImageFolder(folders[0], on_error=args.on_error) if train else ()
     if train and first.classes != second.classes:
         differ = [f"{name} is only in {'train' if name in first.classes else 'val'}/"
@@ -259,7 +260,8 @@ def train_and_test(
         say=lambda text: log(args, text),
     )
     result = {"data": data.name, "model": recipe.model, "seed": seed, "epochs": recipe.all_epochs}
-    result |= {**metrics, "seconds": round(time.perf_counter() - began, 1)}
+    counted = int(classifier.test_confusion.sum())
+    result |= {**metrics, "test_images": counted, "seconds": round(time.perf_counter() - began, 1)}
     if training.is_first_process():
         if recipe.model in OURS:
             save_model(
@@ -268,8 +270,9 @@ def train_and_test(
                 {"classes": classifier.classes, "data_config": config, "result": result},
             )
         training.write_json(folder / "result.json", result)
-    log(args, f"{data.name}, {recipe.model}, seed {seed}: {accuracies(metrics)} (last of "
-        f"{recipe.all_epochs} epochs), {result['seconds']:.0f} s")  # fmt: skip
+    log(args, f"{data.name}, {recipe.model}, seed {seed}: {accuracies(metrics)} "
+        f"{left_out(args, data, counted)}(last of {recipe.all_epochs} epochs), "
+        f"{result['seconds']:.0f} s")  # fmt: skip
     return result
 
 
@@ -334,8 +337,8 @@ def validate(args: argparse.Namespace) -> None:
         limit_batches=args.limit_batches,
     )
     counted, (_, height, width) = int(classifier.test_confusion.sum()), config["input_size"]
-    say(f"{data.name}, {trained.model.config['name']}, {counted:,} images of {height} x {width}: "
-        f"{accuracies(metrics)}")  # fmt: skip
+    say(f"{data.name}, {trained.model.config['name']}, {counted:,} images of {height} x {width} "
+        f"{left_out(args, data, counted)}".rstrip() + f": {accuracies(metrics)}")  # fmt: skip
 
 
 def predict(args: argparse.Namespace) -> None:
@@ -369,6 +372,12 @@ def accuracies(metrics: dict[str, float]) -> str:
     top5 = metrics.get("test_top5_accuracy")
     text = f"top-1 {metrics['test_accuracy']:.1%}"
     return text if top5 is None else f"{text}, top-5 {top5:.1%}"
+
+
+def left_out(args: argparse.Namespace, data: Pictures, counted: int) -> str:
+    """How many test pictures could not be read, if any."""
+    number = 0 if args.limit_batches else len(data.test) - counted
+    return f"({number:,} of {len(data.test):,} unreadable, left out) " if number else ""
 
 
 def say(text: str) -> None:

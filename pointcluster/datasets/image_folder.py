@@ -33,9 +33,10 @@ class ImageFolder(Dataset):
             images then, and a folder of another name is an error.
         on_error: What happens to a file that holds no readable image. ``"raise"``: a ValueError
             that names it. ``"skip"``: in its place comes the next readable image in the order of
-            the list, with that one's class, the same each time; the length stays. Each process
-            warns once about each such file. What the system refuses, such as a missing file, is an
-            OSError either way.
+            the list, with that one's class, the same each time; the length stays. ``"drop"``: the
+            item is ``None``, for a loader's ``collate_fn`` that leaves it out, so that a test counts
+            no image twice. Each process warns once about each such file. What the system refuses,
+            such as a missing file, is an OSError either way.
 
     Attributes:
         classes: Names of the classes.
@@ -56,8 +57,8 @@ class ImageFolder(Dataset):
         classes: Sequence[str] | None = None,
         on_error: str = "raise",
     ) -> None:
-        if on_error not in ("raise", "skip"):
-            raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
+        if on_error not in ("raise", "skip", "drop"):
+            raise ValueError(f"on_error is {on_error!r}, expected 'raise', 'skip' or 'drop'")
         self.root = Path(root).expanduser()
         self.transform, self.on_error = transform, on_error
         found = class_folders(self.root)
@@ -94,9 +95,9 @@ class ImageFolder(Dataset):
     def __len__(self) -> int:
         return len(self._names)
 
-    def __getitem__(self, index: int) -> tuple[Any, int]:
+    def __getitem__(self, index: int) -> tuple[Any, int] | None:
         index = range(len(self))[index]
-        for step in range(len(self)):
+        for step in range(1 if self.on_error == "drop" else len(self)):
             place = (index + step) % len(self)
             if place in self._unreadable:
                 continue
@@ -110,6 +111,8 @@ class ImageFolder(Dataset):
                 continue
             label = int(self.targets[place])
             return (image if self.transform is None else self.transform(image)), label
+        if self.on_error == "drop":
+            return None
         raise ValueError(f"none of the {len(self)} images of {self.root} can be read")
 
     def path(self, index: int) -> Path:

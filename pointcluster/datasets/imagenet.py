@@ -26,7 +26,7 @@ class ImageNet(ImageFolder):
         root: The folder that holds ``train`` and ``val``.
         split: ``"train"`` (1,281,167 images) or ``"val"`` (50,000).
         transform: Applied to every picture when it is read.
-        on_error: ``"raise"`` or ``"skip"``; see :class:`ImageFolder`.
+        on_error: ``"raise"``, ``"skip"`` or ``"drop"``; see :class:`ImageFolder`.
         sizes: Images that the splits must have, of 1,000 classes; ``None`` takes a part of ImageNet
             as it is.
 

@@ -12,6 +12,8 @@ import numpy as np
 if TYPE_CHECKING:
     from PIL import Image
 
+# What is opened: pixels alone. For others PIL may start a program on the file (PostScript).
+_FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
 # Kinds that PIL converts to RGB by itself, each in the one sensible way.
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 
@@ -28,12 +30,12 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     - Of an animation or a file of several pages, the first is taken.
 
     Args:
-        path: The file; its content counts, not its suffix.
+        path: The file, JPEG, PNG, GIF, BMP, TIFF, WebP or PPM; its content counts, not its suffix.
 
     Raises:
         ImportError: Pillow is not installed.
         OSError: The file cannot be opened or read, as the system says.
-        ValueError: It is no image, is damaged or ends early, has more than PIL's
+        ValueError: It is no such image, is damaged or ends early, has more than PIL's
             ``Image.MAX_IMAGE_PIXELS`` pixels (89 million), or values without an agreed range. The
             message names the file.
     """
@@ -47,7 +49,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     limit = Image.MAX_IMAGE_PIXELS
     bombs = (Image.DecompressionBombError, Image.DecompressionBombWarning)
     try:
-        image = Image.open(BytesIO(data))
+        image = Image.open(BytesIO(data), formats=_FORMATS)
         if limit is not None and image.width * image.height > limit:
             raise Image.DecompressionBombError(f"{image.width} x {image.height} pixels")
         image.load()
@@ -59,7 +61,7 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
     except MemoryError:
         raise
     except UnidentifiedImageError:
-        what = "is empty" if not data else "is no image that PIL knows"
+        what = "is empty" if not data else f"is no image that PIL knows as {', '.join(_FORMATS)}"
         raise ValueError(f"{os.fspath(path)} {what}") from None
     except bombs as error:
         raise ValueError(

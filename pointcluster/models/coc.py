@@ -101,14 +101,15 @@ class CoC(nn.Module):
             it rises evenly from 0 at the first.
         layer_scale: Start of the scales of the blocks' branches; `None` leaves them out.
         features_only: Answer with the stages' features, normalised, instead of class scores.
-        out_indices: Which stages to answer with; all, if not said.
+        out_indices: Which stages to answer with, in this order; all, if not said.
 
     Shapes:
         - **input:** $(B, 3, H, W)$, or points
         - **output:** $(B, \text{classes})$; with `features_only` a list of $(B, C_s, H_s, W_s)$
 
     Raises:
-        ValueError: The lists differ in length, or a stage to answer with does not exist.
+        IndexError: A stage to answer with does not exist.
+        ValueError: The lists differ in length, or `out_indices` repeat a stage or are none.
     """
 
     def __init__(
@@ -153,6 +154,11 @@ class CoC(nn.Module):
             stages if out_indices is None else [place("stage", i, len(stages)) for i in out_indices]
         )
         self.out_indices = tuple(chosen)
+        if out_indices is not None and not 0 < len(set(chosen)) == len(chosen):
+            raise ValueError(
+                f"out_indices must name stages, each once, found {tuple(out_indices)}: choose "
+                f"of 0 to {len(stages) - 1}"
+            )
         self.plans = [
             LatticePlan(patch, patch, 0, f, c) if not s else LatticePlan(3, 2, 1, f, c)
             for s, (f, c) in enumerate(zip(fold, centers, strict=True))
@@ -315,6 +321,14 @@ class CoC(nn.Module):
     def _pyramid(
         self, data: Tensor | Data, hierarchy: Hierarchy | None, norms: Mapping[int, nn.Module]
     ) -> list[Any]:
+        found = self._ascending(data, hierarchy, norms)
+        maps = dict(zip(sorted(norms), found, strict=True))
+        return [maps[s] for s in norms]
+
+    def _ascending(
+        self, data: Tensor | Data, hierarchy: Hierarchy | None, norms: Mapping[int, nn.Module]
+    ) -> list[Any]:
+        """The stages' features as they are worked out, from the first stage on."""
         if isinstance(data, Tensor):
             if hierarchy is not None:
                 raise ValueError("a hierarchy goes with points, not with a tensor of pictures")
@@ -434,8 +448,8 @@ class CoC(nn.Module):
         carried = carried_hierarchy(data, self.plans)
         if carried is not None:
             return carried
-        sizes = data.get("extent")
-        sizes = picture_sizes("extent" if sizes is not None else "grid", sizes or data.get("grid"))
+        name = "grid" if data.get("extent") is None else "extent"
+        sizes = picture_sizes(name, data.get(name))
         return image_hierarchy(data.pos, sizes, self.plans, data.batch)
 
     def _hierarchy(self, data: Data, hierarchy: Hierarchy | None) -> Hierarchy:
@@ -540,10 +554,10 @@ class CoC(nn.Module):
 
     def _check_images(self, images: Tensor) -> None:
         weight = self.reducers[0].linear.weight
-        if images.dim() != 4 or images.size(1) != self.in_channels or 0 in images.shape[2:]:
+        if images.dim() != 4 or images.size(1) != self.in_channels or 0 in images.shape:
             raise ValueError(
-                f"the network needs pictures of shape [B, {self.in_channels}, H, W], found "
-                f"{list(images.shape)}"
+                f"the network needs pictures of shape [B, {self.in_channels}, H, W], none of them 0, "
+                f"found {list(images.shape)}"
             )
         if not images.is_floating_point():
             raise TypeError(f"pictures must be floating numbers, found {images.dtype}: scale them")

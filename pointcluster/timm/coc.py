@@ -37,14 +37,16 @@ class TimmCoC(CoC):
         drop_path_rate: Probability of leaving out the last block's branches for a picture.
         layer_scale: Start of the scales of the blocks' branches; `None` leaves them out.
         features_only: Answer with the stages' features, each with a norm of its own.
-        out_indices: Which stages to answer with, or how many of the last; all, if not said.
+        out_indices: Which stages to answer with, in this order, or how many of the last; all, if
+            not said.
 
     Shapes:
         - **input:** $(B, C_{in}, H, W)$, or points
         - **output:** $(B, \\text{classes})$; with `features_only` a list of $(B, C_s, H_s, W_s)$
 
     Raises:
-        ValueError: `global_pool` is another, or a stage to answer with does not exist.
+        IndexError: A stage to answer with does not exist.
+        ValueError: `global_pool` is another, or `out_indices` repeat a stage or are none.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from torchmetrics.classification import MulticlassAccuracy
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.image_recipe import ImageRecipe
 from pointcluster.training.optional import installed_by
+from pointcluster.training.run_folder import RunError
 from pointcluster.training.seeding import mix, seeded
 
 
@@ -76,6 +77,7 @@ class ImageClassifier(Classifier):
             self.average.requires_grad_(False)  # else DistributedDataParallel waits for gradients
             self.average.train()  # Lightning changes all modules to eval and back together
         self.schedule: Any = None
+        self._batches = [0, 0]  # looked at in this epoch: without pictures, with
 
     def accuracies(self, number: int) -> dict[str, Metric]:
         """Top-1 and, where there are more than five classes, top-5."""
@@ -111,6 +113,32 @@ class ImageClassifier(Classifier):
         loss = F.cross_entropy(self.model(images).float(), target)  # smoothed by mixup
         self._log_loss("train", loss, len(y))
         return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        if self._holds_pictures(batch):
+            super().validation_step(batch, batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        if self._holds_pictures(batch):
+            super().test_step(batch, batch_idx)
+
+    def _holds_pictures(self, batch: Any) -> bool:
+        """Whether something is left of a batch of which unreadable pictures are left out."""
+        self._batches[batch is not None] += 1
+        return batch is not None
+
+    def on_validation_epoch_end(self) -> None:
+        self._check_batches("validation")
+
+    def on_test_epoch_end(self) -> None:
+        self._check_batches("test")
+        super().on_test_epoch_end()
+
+    def _check_batches(self, split: str) -> None:
+        empty, filled = self._batches
+        self._batches = [0, 0]
+        if empty and not filled:
+            raise RunError(f"none of the {split} images of a process can be read")
 
     def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
         super().optimizer_step(*args, **kwargs)

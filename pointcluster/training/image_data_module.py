@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from torch import Tensor
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, default_collate
 
 from pointcluster.training.data_module import SeededDataModule
 from pointcluster.training.run_folder import RunError
@@ -21,7 +21,8 @@ class ImageDataModule(SeededDataModule):
 
     Args:
         train: Training pictures; items are ``(PIL picture, class)``.
-        test: Test pictures, likewise.
+        test: Test pictures, likewise; an item ``None`` is left out of its batch, which is ``None``
+            itself where nothing is left.
         batch_size: Pictures a batch and process.
         num_workers: Processes that read and augment; 0 does it in the training process.
         seed: Order and augmentation.
@@ -29,7 +30,8 @@ class ImageDataModule(SeededDataModule):
         test_transform: From a PIL picture to a tensor.
 
     Raises:
-        ValueError: ``batch_size`` is out of range.
+        ValueError: ``batch_size`` is out of range, or the training pictures are an
+            ``ImageFolder(on_error="drop")``.
         RunError: When training begins: there are fewer training pictures than a batch takes. When
             a picture is read: the data set refuses it, or the system its file.
     """
@@ -45,6 +47,8 @@ class ImageDataModule(SeededDataModule):
         num_workers: int = 0,
         seed: int = 0,
     ) -> None:
+        if getattr(train, "on_error", None) == "drop":
+            raise ValueError("training takes whole batches: give on_error='skip', not 'drop'")
         held = SeededDataset(Readable(test), transform=OnImage(test_transform), seed=seed)
         super().__init__(
             SeededDataset(Readable(train), transform=OnImage(train_transform), seed=seed),
@@ -54,6 +58,7 @@ class ImageDataModule(SeededDataModule):
             num_workers=num_workers,
             seed=seed,
             loader=DataLoader,
+            collate=collate_readable,
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -64,6 +69,16 @@ class ImageDataModule(SeededDataModule):
                 f"{len(loader.sampler)} training images"  # type: ignore[arg-type]
             )
         return loader
+
+
+def collate_readable(items: Sequence[tuple[Tensor, int] | None]) -> list[Tensor] | None:
+    """A batch of the items that are not ``None``; ``None`` where all are.
+
+    Args:
+        items: Pictures and their classes.
+    """
+    kept = [item for item in items if item is not None]
+    return default_collate(kept) if kept else None
 
 
 class Readable(Sequence):
@@ -87,7 +102,7 @@ class Readable(Sequence):
 
 
 class OnImage:
-    """Applies a transform to the picture of a ``(picture, class)`` pair.
+    """Applies a transform to the picture of a ``(picture, class)`` pair; ``None`` stays.
 
     Args:
         transform: From a PIL picture to a tensor.
@@ -96,6 +111,8 @@ class OnImage:
     def __init__(self, transform: Callable[[Any], Tensor]) -> None:
         self.transform = transform
 
-    def __call__(self, item: tuple[Any, int]) -> tuple[Tensor, int]:
+    def __call__(self, item: tuple[Any, int] | None) -> tuple[Tensor, int] | None:
+        if item is None:
+            return None
         image, label = item
         return self.transform(image), label

@@ -26,7 +26,8 @@ class RandomPixels(BaseTransform):
         ``extent``, with the same ``(H, W)``: the size of the picture that the points come from.
 
     Raises:
-        ValueError: ``share`` is not above 0 and at most 1, or there is no point.
+        ValueError: ``share`` is not above 0 and at most 1, there is no point, or the points are of
+            a batch.
     """
 
     def __init__(self, share: float, *, seed: int | None = None) -> None:

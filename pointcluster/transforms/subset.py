@@ -6,7 +6,7 @@ import zlib
 
 import torch
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 
 
 def keep_points(data: Data, kept: Tensor) -> Data:
@@ -40,8 +40,9 @@ def points_of(data: Data, name: str) -> int:
     """How many points there are.
 
     Raises:
-        ValueError: There are none, or they have no positions.
+        ValueError: There are none, they have no positions, or they are of a batch.
     """
+    _refuse_batch(data, name)
     if data.pos is None:
         raise ValueError(f"{name} needs points with 'pos': put it after ImageToPoints")
     if data.pos.size(0) == 0:
@@ -53,8 +54,9 @@ def grid_of(data: Data, name: str) -> tuple[int, int]:
     """The lattice that the points fill.
 
     Raises:
-        ValueError: They fill none.
+        ValueError: They fill none, or are of a batch.
     """
+    _refuse_batch(data, name)
     grid = data.get("grid")
     if grid is None:
         raise ValueError(
@@ -67,11 +69,20 @@ def grid_of(data: Data, name: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
+def _refuse_batch(data: Data, name: str) -> None:
+    if isinstance(data, Batch) or "ptr" in data:
+        raise ValueError(
+            f"{name} takes one picture or cloud, found a batch of them: apply it to each before "
+            "they are joined, as a data set's transform"
+        )
+
+
 def drawn_from(data: Data, seed: int | None) -> torch.Generator | None:
     """A generator that depends on a seed and the points' values; PyTorch's own without a seed."""
     if seed is None:
         return None
     values = data.pos if data.x is None else data.x
-    content = values.detach().cpu().numpy().tobytes()
+    # As bytes: NumPy has no bfloat16.
+    content = values.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes()
     # One 32-bit number of both, as PyTorch's generator heeds no more bits of a seed.
     return torch.Generator().manual_seed(zlib.crc32(content, seed % 2**32))

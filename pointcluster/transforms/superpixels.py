@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -37,7 +39,7 @@ class Superpixels(BaseTransform):
     """
 
     def __init__(self, num: int, *, compactness: float | None = None) -> None:
-        if num < 1:
+        if not 1 <= num < math.inf:
             raise ValueError(f"num is {num}, expected at least 1")
         if compactness is not None and not compactness > 0:
             raise ValueError(f"compactness is {compactness}, expected above 0")

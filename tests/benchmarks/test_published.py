@@ -67,3 +67,43 @@ def test_weights_with_which_every_branch_counts(script):
     with torch.no_grad():
         model.stages[0][0].cluster.proj.weight.mul_(1.5)
     assert (model(x) - before).abs().max() > 1e-4
+
+
+def test_memory_is_of_the_cpu_alone(script, monkeypatch):
+    import argparse
+    from contextlib import nullcontext
+    from pathlib import Path
+
+    published = script("published")
+    asked = []
+    monkeypatch.setattr(published, "in_child", lambda *arguments: asked.append(arguments) or 2**20)
+    monkeypatch.setattr(published, "precision", lambda *arguments: nullcontext())
+    args = argparse.Namespace(
+        batch_size=1, device="meta", dtype="float32", memory=True, repeats=1, budget=0.0,
+        published=Path("checkout"),
+    )  # fmt: skip
+    layers = [torch.nn.Flatten(), torch.nn.Linear(3 * 224 * 224, 2, device="meta")]
+    models = {"ours": torch.nn.Sequential(*layers), "published": torch.nn.Sequential(*layers)}
+    rows = published.compare(args, "tiny", models, torch.device("meta"))
+    assert [row[-3:] for row in rows] == [["–"] * 3] * 2 and not asked
+    assert "Memory was not measured" in published.explanation(args)[1]
+    args.device = "cpu"
+    models = {key: model.to_empty(device="cpu") for key, model in models.items()}
+    rows = published.compare(args, "tiny", models, torch.device("cpu"))
+    assert rows[1][-3] == "1.00 MiB" and len(asked) == 2
+    assert "memory that a training step adds" in published.explanation(args)[1]
+
+
+def test_the_page_says_whose_operations_count(script):
+    import argparse
+    from pathlib import Path
+
+    published = script("published")
+    args = argparse.Namespace(
+        batch_size=1, device="cpu", dtype="float32", memory=False, published=None
+    )
+    assert published.explanation(args)[-1].endswith("counts are our own network's.")
+    args.published = Path("checkout")
+    assert published.explanation(args)[-1].endswith(
+        "counts are the published code's, for ours, too."
+    )

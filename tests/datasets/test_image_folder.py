@@ -155,6 +155,19 @@ def test_skip_takes_the_next_readable_image(root):
         assert [shade(fresh[i][0]) // 10 for i in (5, 1, 4)] == [0, 2, 0]
 
 
+def test_drop_gives_none(root):
+    for name in ("cat/1.png", "dog/5.png"):
+        spoil(root / name)
+    data = ImageFolder(root, on_error="drop")
+    with pytest.warns(UserWarning, match="skipped") as caught:
+        items = [data[i] for i in range(6)]
+    assert [None if item is None else shade(item[0]) // 10 for item in items] == [
+        0, None, 2, 3, 4, None,
+    ]  # fmt: skip
+    assert len(caught) == 2 and len(data) == 6
+    assert data[1] is None  # once warned, it is quiet
+
+
 @pytest.mark.filterwarnings("ignore:skipped")
 def test_skip_in_workers(root):
     spoil(root / "dog" / "3.png")
@@ -233,5 +246,5 @@ def test_a_class_without_images(root):
 
 
 def test_arguments(root):
-    with pytest.raises(ValueError, match="on_error is 'ignore', expected 'raise' or 'skip'"):
+    with pytest.raises(ValueError, match="on_error is 'ignore', expected 'raise', 'skip' or"):
         ImageFolder(root, on_error="ignore")

@@ -26,7 +26,7 @@ def pixels(path):
     return np.asarray(image)
 
 
-@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "gif", "jpeg"])
+@pytest.mark.parametrize("suffix", ["png", "bmp", "tif", "webp", "gif", "jpeg", "ppm"])
 def test_rgb_of_every_format(tmp_path, suffix):
     options = {"webp": {"lossless": True}, "jpeg": {"quality": 100, "subsampling": 0}}
     path = save(tmp_path / f"a.{suffix}", Image.fromarray(RAMP), **options.get(suffix, {}))
@@ -252,3 +252,14 @@ def test_without_pillow(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(ImportError, match="pip install pillow"):
         read_image(tmp_path / "a.png")
+
+
+@pytest.mark.parametrize("kind", ["EPS", "PDF", "ICO", "SGI"])
+def test_what_a_program_would_have_to_open_is_no_image(tmp_path, kind, monkeypatch):
+    def refuse(*arguments, **options):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr("subprocess.Popen", refuse)
+    path = save(tmp_path / "a.jpg", Image.fromarray(RAMP), format=kind)
+    with pytest.raises(ValueError, match=r"a\.jpg is no image that PIL knows as JPEG, PNG, GIF"):
+        read_image(path)

@@ -191,6 +191,34 @@ def test_a_corrupt_picture_is_named_or_left_out(program, folder, capsys):
         assert error.startswith(f"error: {path} is damaged") and error.count("\n") == 1
     with pytest.warns(UserWarning, match=f"skipped: {path} is damaged"):
         assert program(*arguments, "--on-error", "skip") == 0
+    assert "unreadable" not in capsys.readouterr().out
+
+
+def test_a_corrupt_test_picture_is_left_out(program, folder, tmp_path, capsys):
+    for i in range(3):  # all of a class, and a whole batch
+        path = folder / "val" / WNIDS[1] / f"{WNIDS[1]}_{i}.JPEG"
+        path.write_bytes(path.read_bytes()[:400])
+    arguments = ["--data", folder, *TINY, "--epochs", 1, "--on-error", "skip"]
+    with pytest.warns(UserWarning, match=f"skipped: {path} is damaged"):
+        assert program(*arguments) == 0
+    assert "(3 of 12 unreadable, left out) (last of 1 epochs)" in capsys.readouterr().out
+    out = tmp_path / "runs" / "imagenet"
+    assert json.loads((out / "result.json").read_text())["test_images"] == 9
+    arguments = ["--data", folder, "--validate", out / "model.safetensors", "--accelerator", "cpu"]
+    assert program(*arguments) == 2
+    assert "is damaged" in capsys.readouterr().err
+    for size in (3, 128):
+        with pytest.warns(UserWarning, match=f"skipped: {path} is damaged"):
+            assert program(*arguments, "--on-error", "skip", "--batch-size", size) == 0
+        printed = capsys.readouterr().out
+        assert printed.startswith(
+            "mini, coc_micro, 9 images of 16 x 16 (3 of 12 unreadable, left out): top-1 "
+        )
+    for path in (folder / "val").rglob("*.JPEG"):
+        path.write_bytes(b"junk")
+    with pytest.warns(UserWarning, match="skipped"):
+        assert program(*arguments, "--on-error", "skip") == 2
+    assert capsys.readouterr().err == ("error: none of the test images of a process can be read\n")
 
 
 @pytest.mark.parametrize(
@@ -213,6 +241,9 @@ def test_a_corrupt_picture_is_named_or_left_out(program, folder, capsys):
         (["--data", "mini", "--validate", "four.safetensors"], "it knows 'a' where mini has"),
         (["--validate", "two.safetensors", "--model", "coc_tiny"], "expected 'coc_tiny'"),
         (["--predict", "file", "--weights", "two.safetensors"], "file is no image"),
+        (["--validate", "points.safetensors"], "holds 'point_coc_tiny', a network of points"),
+        (["--predict", "file", "--weights", "points.ckpt"], "without data_config: expected a"),
+        (["--validate", "few.safetensors"], "2 names in the file, expected 10 names"),
         (["--predict", "none.jpg", "--weights", "two.safetensors"], "none.jpg"),
     ],
 )
@@ -224,9 +255,15 @@ def test_what_is_wrong_is_one_line(program, tmp_path, capsys, arguments, message
     make_folder(tmp_path / "other", train=1, val=1)
     (tmp_path / "other" / "val" / WNIDS[0]).rename(tmp_path / "other" / "val" / "n00")
     for name, classes in (("two", "ab"), ("four", "abcd")):
-        model = create_model("coc_micro", num_classes=len(classes))
+        model = create_model("coc_micro", num_classes=len(classes), in_channels=1)
         metadata = {"classes": list(classes), "data_config": program.module.SAMPLE}
         save_model(tmp_path / name, model, metadata)
+    model = create_model("coc_micro", num_classes=10, in_channels=1)
+    save_model(tmp_path / "few", model, {"classes": ["a", "b"]})
+    model = create_model("point_coc_tiny", num_classes=10)
+    save_model(tmp_path / "points", model)
+    note = {"config": model.config, "classes": ["a"] * 10}
+    torch.save({"network": note, "state_dict": model.state_dict()}, tmp_path / "points.ckpt")
     if "mini" in arguments and "--validate" not in arguments:
         arguments = [*TINY, *arguments]
     assert program(*arguments) == 2

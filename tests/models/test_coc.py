@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import itertools
 import json
 
 import pytest
@@ -226,6 +227,54 @@ def test_pyramids(centers):
         create_model("coc_micro", features_only=True, out_indices=(3,))
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_pyramid_comes_in_the_order_it_is_asked_for(dtype):
+    model = small(dtype, features_only=True, out_indices=(2, 0))
+    straight = small(dtype, features_only=True, out_indices=(0, 2))
+    straight.load_state_dict(model.state_dict())
+    images = pictures(28, 20).to(dtype)
+    inputs = [images] + [
+        Batch.from_data_list([points_of(image, **{name: (28, 20)}) for image in images])
+        for name in ("grid", "extent")
+    ]
+    for data in inputs:
+        with torch.no_grad():
+            found, expected = (
+                [each if data is images else each.x for each in network(data)]
+                for network in (model, straight)
+            )
+        channels = [model.feature_info[s]["num_chs"] for s in model.out_indices]
+        assert [each.size(1) for each in found] == channels == [16, 8]
+        for one, other in zip(found, reversed(expected), strict=True):
+            assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("chosen", [(0, 0), (2, -1), ()])
+def test_every_stage_of_a_pyramid_comes_once(chosen):
+    with pytest.raises(ValueError, match=r"out_indices must name stages, each once, found \("):
+        create_model("coc_micro", features_only=True, out_indices=chosen)
+
+
+def test_an_extent_may_be_a_tensor():
+    model = small()
+    points = points_of(pictures(8, 8, batch=1)[0])
+    expected = model(Data(x=points.x, pos=points.pos, extent=(8, 8)))
+    for extent in (torch.tensor([[8, 8]]), torch.tensor([8, 8])):
+        assert torch.equal(model(Data(x=points.x, pos=points.pos, extent=extent)), expected)
+    anchors = [
+        model.hierarchy(Data(pos=points.pos, **size)).stages[0].anchors
+        for size in ({"grid": torch.tensor([[8, 8]])}, {"extent": (8, 8)})
+    ]
+    assert torch.equal(anchors[0].grouping, anchors[1].grouping)
+
+
+def test_no_picture_at_all():
+    model = small()
+    for call in (model, model.clusters):
+        with pytest.raises(ValueError, match=r"none of them 0, found \[0, 3, 28, 28\]"):
+            call(torch.zeros(0, 3, 28, 28, dtype=torch.float64))
+
+
 def test_one_contract(tmp_path):
     assert {"coc_tiny", "coc_base_dim96", "coc_medium_feat7"} <= set(list_models())
     model = small(torch.float32)
@@ -263,9 +312,36 @@ def test_half_precision():
 
 
 def test_stochastic_depth_is_drawn_for_each_picture():
-    model = small(torch.float32, drop_path=0.9).train()
-    torch.manual_seed(0)
-    assert model(pictures(28, 28).float()).isfinite().all()
+    model = small(drop_path=0.5)
+    with torch.no_grad():
+        for stage in model.stages[:-1]:
+            for block in stage:
+                block.drop_path.p = 0.0
+    # Of the last block alone, whose two branches are each left out or doubled.
+    block = model.stages[-1][-1]
+    assert block.drop_path.p == 0.5
+    images = pictures(28, 28, batch=1)
+    many = images.expand(32, -1, -1, -1)
+    loose = Batch.from_data_list([points_of(images[0], extent=(28, 28))] * 32)
+    for data in (many, loose):
+        torch.manual_seed(0)
+        with torch.no_grad():
+            logits = model.train()(data)
+            possible = []
+            for draws in itertools.product([0.0, 2.0], repeat=2):
+                left = list(draws)
+                with pytest.MonkeyPatch.context() as patch:
+                    patch.setattr(
+                        block.drop_path,
+                        "draw",
+                        lambda n, x, left=left: x.new_full([n], left.pop(0)),
+                    )
+                    possible.append(model(data)[0])
+                assert not left
+        # Nothing between: no picture keeps some of its points. And not one draw for all pictures.
+        near = (logits[:, None] - torch.stack(possible)).abs().amax(dim=2) < 1e-9  # [32, 4]
+        assert near.sum(dim=1).tolist() == [1] * 32
+        assert near.any(dim=0).all()
 
 
 def test_clusters_of_every_pixel():

@@ -16,7 +16,14 @@ from pointcluster.training import (
     read_network,
 )
 
-CONFIG = {"input_size": [3, 8, 8], "mean": [0.0] * 3, "std": [1.0] * 3}
+CONFIG = {
+    "input_size": [3, 8, 8],
+    "interpolation": "bilinear",
+    "mean": [0.0] * 3,
+    "std": [1.0] * 3,
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
 
 
 @pytest.fixture
@@ -119,3 +126,79 @@ def test_other_files(tmp_path, monkeypatch, name):
 def test_no_file():
     with pytest.raises(FileNotFoundError, match="there is no checkpoint nowhere.pth"):
         read_network("nowhere.pth", build=create_model)
+
+
+def test_a_saved_network_of_points(tmp_path):
+    path = save_model(tmp_path / "model", create_model("point_coc_tiny", num_classes=2))
+    with pytest.raises(RunError, match="holds 'point_coc_tiny', a network of points, expected one"):
+        read_network(path, build=create_model)
+
+
+@pytest.mark.parametrize(
+    ("options", "metadata", "message"),
+    [
+        ({}, {"classes": ["a", "b"]}, "2 names in the file, expected 3 names"),
+        ({}, {"classes": "abc"}, "'abc' in the file, expected 3 names"),
+        ({}, {"data_config": {"mean": 1}}, "data_config lacks crop_mode, crop_pct, input_size"),
+        ({}, {"data_config": [1]}, r"found \[1\]"),
+        (
+            {"in_channels": 1},
+            {"data_config": CONFIG},
+            r"\[3, 8, 8\], expected \[1, height, width\]",
+        ),
+        ({"num_classes": 0}, {}, "without a classifier"),
+        ({"features_only": True}, {}, "without a classifier"),
+    ],
+)
+def test_a_saved_network_whose_notes_do_not_fit(tmp_path, options, metadata, message):
+    model = create_model("coc_micro", **{"num_classes": 3, **options})
+    path = save_model(tmp_path / "model", model, metadata)
+    with pytest.raises(RunError, match=message) as caught:
+        read_network(path, build=create_model)
+    assert "\n" not in str(caught.value) and "model.safetensors" in str(caught.value)
+
+
+def network(**changes):
+    config = {"name": "coc_micro", "num_classes": 3, "in_channels": 3}
+    note = {"config": config | changes.pop("config", {}), "classes": list("abc")}
+    return note | {"data_config": CONFIG} | changes
+
+
+def without(note, key):
+    return {name: value for name, value in note.items() if name != key}
+
+
+@pytest.mark.parametrize(
+    ("note", "change", "message"),
+    [
+        (network(), lambda s: s.pop("model.head.bias"),
+         r"1 entries differ, first model.head.bias: None in the file, \[3\] expected"),
+        (network(), lambda s: s.update({"model.more": torch.zeros(2)}),
+         r"first model.more: \[2\] in the file, None expected"),
+        (network(), lambda s: s.update({"model.head.bias": 3}), "first model.head.bias: None in"),
+        (network(), lambda s: s.clear(), "entries differ"),
+        (network(config={"num_classes": 4}, classes=list("abcd")), None, r"\[3\] in the file, \[4\]"),
+        ("resnet", None, "its entry 'network' is 'resnet', expected a dictionary"),
+        ({"layers": 3}, None, "its entry 'network' is {'layers': 3}, expected a dictionary"),
+        (network(config={"name": "coc_giant"}), None, "there is no network 'coc_giant'"),
+        (network(config={"breadth": 3}), None, "cannot be built: .*breadth"),
+        (without(network(config={"name": "point_coc_tiny"}), "data_config"), None,
+         "holds 'point_coc_tiny' without data_config: expected a checkpoint of a run on pictures"),
+        (network(classes=["a"]), None, "1 names in the file, expected 3 names"),
+    ],
+)  # fmt: skip
+def test_a_checkpoint_that_does_not_fit(tmp_path, note, change, message):
+    model = create_model("coc_micro", num_classes=3)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    if change is not None:
+        change(state)
+    torch.save({"network": note, "state_dict": state}, tmp_path / "last.ckpt")
+    with pytest.raises(RunError, match=message) as caught:
+        read_network(tmp_path / "last.ckpt", build=create_model)
+    assert "\n" not in str(caught.value) and "last.ckpt" in str(caught.value)
+
+
+def test_a_checkpoint_without_weights(tmp_path):
+    torch.save({"network": network()}, tmp_path / "last.ckpt")
+    with pytest.raises(RunError, match="its entry 'state_dict' is None, expected the weights"):
+        read_network(tmp_path / "last.ckpt", build=create_model)

@@ -67,3 +67,47 @@ def test_a_refused_picture_is_one_line(pictures, tiny_image_network, workers):
     with pytest.raises(RunError) as caught:
         evaluate(classifier, data, accelerator="cpu")
     assert str(caught.value) == "a.jpg is damaged: RunError or not"
+
+
+class Holes(list):
+    """Pictures of which some cannot be read."""
+
+    def __init__(self, pictures, holes):
+        super().__init__(None if i in holes else each for i, each in enumerate(pictures))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_unreadable_test_pictures_count_for_nothing(pictures, tiny_image_network, workers):
+    holes = [0, 4, 5, 6, 7, 9]  # the second batch has nothing left
+    results = []
+    for test in (Holes(pictures, holes), [p for i, p in enumerate(pictures) if i not in holes]):
+        torch.manual_seed(0)
+        classifier = ImageClassifier(
+            tiny_image_network(), ["a", "b", "c"], recipe=ImageRecipe(batch_size=4), data_config={}
+        )
+        data = ImageDataModule(
+            [], test, train_transform=noisy, test_transform=to_tensor, batch_size=4,
+            num_workers=workers,
+        )  # fmt: skip
+        results.append(evaluate(classifier, data, accelerator="cpu"))
+        assert classifier.test_confusion.sum() == len(pictures) - len(holes)
+    assert results[0] == pytest.approx(results[1], rel=1e-5)
+
+
+def test_no_readable_test_picture(pictures, tiny_image_network):
+    classifier = ImageClassifier(
+        tiny_image_network(), ["a", "b", "c"], recipe=ImageRecipe(batch_size=4), data_config={}
+    )
+    data = ImageDataModule(
+        [], Holes(pictures, range(30)), train_transform=noisy, test_transform=to_tensor
+    )
+    with pytest.raises(RunError, match="none of the test images of a process can be read"):
+        evaluate(classifier, data, accelerator="cpu")
+
+
+def test_training_pictures_are_not_left_out(pictures):
+    class Folder(list):
+        on_error = "drop"
+
+    with pytest.raises(ValueError, match="give on_error='skip', not 'drop'"):
+        ImageDataModule(Folder(pictures), [], train_transform=noisy, test_transform=to_tensor)

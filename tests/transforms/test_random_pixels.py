@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
 from pointcluster.transforms import ImageToPoints, RandomPixels
@@ -91,3 +91,24 @@ def test_a_seed_works_for_one_channel():
     image = torch.rand(1, 6, 7)
     first, second = (RandomPixels(0.3, seed=1)(ImageToPoints()(image)) for _ in range(2))
     assert torch.equal(first.pos, second.pos)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float64, torch.uint8])
+def test_a_seed_works_for_every_kind_of_number(dtype):
+    whole = picture()
+    whole.x = (255 * whole.x).to(dtype)
+    first, second = (RandomPixels(0.3, seed=1)(whole) for _ in range(2))
+    assert first.x.dtype == dtype and torch.equal(first.pos, second.pos)
+
+
+def test_a_seed_draws_what_it_always_drew():
+    whole = Data(pos=torch.zeros(12, 2), x=torch.arange(12.0).view(12, 1))
+    assert RandomPixels(0.25, seed=1)(whole).x.flatten().tolist() == [5, 9, 11]
+
+
+@pytest.mark.parametrize("seed", [None, 1])
+def test_refuses_a_batch(seed):
+    batch = Batch.from_data_list([picture(), picture(4, 4)])
+    with pytest.raises(ValueError, match="takes one picture or cloud, found a batch of them"):
+        RandomPixels(0.5, seed=seed)(batch)
+    assert batch.num_nodes == 96

@@ -81,6 +81,9 @@ def test_refuses(slic):
         Superpixels(4)(whole)
     with pytest.raises(ValueError, match="a colour that is not finite"):
         Superpixels(4)(ImageToPoints()(torch.full((3, 4, 4), float("nan"))))
+    batch = Batch.from_data_list([ImageToPoints()(torch.rand(3, 4, 4))] * 2)
+    with pytest.raises(ValueError, match="Superpixels takes one picture or cloud, found a batch"):
+        Superpixels(4)(batch)
     with pytest.raises(ValueError, match="Superpixels needs a whole picture with 'grid'"):
         Superpixels(4)(Data(pos=torch.zeros(5, 2)))
 
@@ -88,6 +91,9 @@ def test_refuses(slic):
 def test_refuses_arguments():
     with pytest.raises(ValueError, match="num is 0, expected at least 1"):
         Superpixels(0)
+    for num in (float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"num is {num}, expected at least 1"):
+            Superpixels(num)
     with pytest.raises(ValueError, match="compactness is 0, expected above 0"):
         Superpixels(4, compactness=0)
 
