@@ -34,9 +34,9 @@ class ImageFolder(Dataset):
         on_error: What happens to a file that holds no readable image. ``"raise"``: a ValueError
             that names it. ``"skip"``: in its place comes the next readable image in the order of
             the list, with that one's class, the same each time; the length stays. ``"drop"``: the
-            item is ``None``, for a loader's ``collate_fn`` that leaves it out, so that a test counts
-            no image twice. Each process warns once about each such file. What the system refuses,
-            such as a missing file, is an OSError either way.
+            item is ``None``, for a loader's ``collate_fn`` to leave out, so that a test counts no
+            image twice. Each process warns once about each such file. What the system refuses, such
+            as a missing file, is an OSError either way.
 
     Attributes:
         classes: Names of the classes.

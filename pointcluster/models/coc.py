@@ -556,8 +556,8 @@ class CoC(nn.Module):
         weight = self.reducers[0].linear.weight
         if images.dim() != 4 or images.size(1) != self.in_channels or 0 in images.shape:
             raise ValueError(
-                f"the network needs pictures of shape [B, {self.in_channels}, H, W], none of them 0, "
-                f"found {list(images.shape)}"
+                f"the network needs pictures of shape [B, {self.in_channels}, H, W], none of them "
+                f"0, found {list(images.shape)}"
             )
         if not images.is_floating_point():
             raise TypeError(f"pictures must be floating numbers, found {images.dtype}: scale them")

@@ -55,7 +55,8 @@ def read_network(
             raise RunError(error) from error
         if not isinstance(saved, CoC):
             raise RunError(
-                f"{path} holds {saved.config['name']!r}, a network of points, expected one of pictures"
+                f"{path} holds {saved.config['name']!r}, a network of points, expected one of "
+                "pictures"
             )
         if not isinstance(metadata, Mapping):
             raise RunError(f"{path}: metadata is {_short(metadata)}, expected a dictionary")

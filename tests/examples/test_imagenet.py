@@ -199,7 +199,7 @@ def test_a_corrupt_test_picture_is_left_out(program, folder, tmp_path, capsys):
         path = folder / "val" / WNIDS[1] / f"{WNIDS[1]}_{i}.JPEG"
         path.write_bytes(path.read_bytes()[:400])
     arguments = ["--data", folder, *TINY, "--epochs", 1, "--on-error", "skip"]
-    with pytest.warns(UserWarning, match=f"skipped: {path} is damaged"):
+    with pytest.warns(UserWarning, match="skipped: .* is damaged"):
         assert program(*arguments) == 0
     assert "(3 of 12 unreadable, left out) (last of 1 epochs)" in capsys.readouterr().out
     out = tmp_path / "runs" / "imagenet"
@@ -208,7 +208,7 @@ def test_a_corrupt_test_picture_is_left_out(program, folder, tmp_path, capsys):
     assert program(*arguments) == 2
     assert "is damaged" in capsys.readouterr().err
     for size in (3, 128):
-        with pytest.warns(UserWarning, match=f"skipped: {path} is damaged"):
+        with pytest.warns(UserWarning, match="skipped: .* is damaged"):
             assert program(*arguments, "--on-error", "skip", "--batch-size", size) == 0
         printed = capsys.readouterr().out
         assert printed.startswith(
