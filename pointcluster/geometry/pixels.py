@@ -163,8 +163,11 @@ def _stage(
         outside=bool((grouping == n).any()),
     )
     clusters = _clusters(goal, region, parts[image], new[image], image, batch_size, plan.centers)
+    clusters = clusters._replace(
+        weight=clusters.weight.to(where.dtype), cloud_size=_common(cells_per_image)
+    )
     return (
-        StageGeometry(anchors, clusters._replace(cloud_size=_common(cells_per_image))),
+        StageGeometry(anchors, clusters),
         goal,
         image,
         cells_per_image,
@@ -221,7 +224,8 @@ def _clusters(
     filled = torch.stack(used, dim=1).view(-1, 1)
     holds = torch.arange(k, device=device) < filled
     grouping = grouping.where(holds, grouping[:, :1])  # whatever other pictures hold
-    weight = holds / filled
+    # Exact until the end: a float64 network must not see float32's thirds.
+    weight = holds / filled if device.type == "mps" else holds.double() / filled
     return ClusterGeometry(
         order=None,
         region=number,
