@@ -188,3 +188,26 @@ def test_without_timm(monkeypatch):
     monkeypatch.delitem(sys.modules, "pointcluster.timm.coc")
     with pytest.raises(ImportError, match=r"pip install 'pointcluster\[image\]'"):
         import pointcluster.timm.coc  # noqa: F401
+
+
+def test_runs_programs_of_timm(tmp_path):
+    import subprocess
+    from pathlib import Path
+
+    (tmp_path / "beside.py").write_text("word = 'beside'")
+    (tmp_path / "program.py").write_text(
+        "import sys, timm, beside\n"
+        "assert __name__ == '__main__'\n"
+        "print(sys.argv, beside.word, timm.is_model('coc_small'))\n"
+    )
+
+    def run(*arguments):
+        command = [sys.executable, "-m", "pointcluster.timm", *arguments]
+        root = Path(__file__).resolve().parents[1]
+        return subprocess.run(command, cwd=root, capture_output=True, text=True, timeout=300)
+
+    program = str(tmp_path / "program.py")
+    done = run(program, "--model", "x")
+    assert done.stdout.strip() == f"{[program, '--model', 'x']} beside True", done.stderr
+    done = run(str(tmp_path / "none.py"))
+    assert done.returncode == 1 and done.stderr.startswith("usage: python -m pointcluster.timm")
