@@ -44,7 +44,7 @@ from pointcluster.geometry import (
 )
 from pointcluster.geometry.hierarchy import FPS_LIMIT
 
-SIZES = [1024, 10_000, 100_000, 1_000_000]
+SIZES = [1024, 10_000, 100_000]
 FULL_SIZES = [1024, 4096, 10_000, 30_000, 100_000, 300_000, 1_000_000]
 K = 16
 SHARE = 0.25
@@ -92,7 +92,7 @@ def parse_arguments() -> argparse.Namespace:
         type=int,
         nargs="+",
         metavar="N",
-        help="points of a cloud; by default some from 1,024 to 1,000,000, in full more",
+        help="points of a cloud; by default some from 1,024 to 100,000, in full to 1,000,000",
     )
     args.add_argument(
         "--backends",
@@ -104,7 +104,7 @@ def parse_arguments() -> argparse.Namespace:
         "--limit",
         type=float,
         metavar="S",
-        help="leave out calls that, going by smaller clouds, take longer (16; in full 20)",
+        help="leave out calls that, going by smaller clouds, take longer; by default 4, in full 20",
     )
     args.add_argument(
         "--growth",
@@ -117,7 +117,7 @@ def parse_arguments() -> argparse.Namespace:
     args.add_argument("--clouds", type=int, default=32, metavar="B", help="clouds of the batch")
     args = args.parse_args()
     args.sizes = sorted(args.sizes or (FULL_SIZES if args.full else SIZES))
-    args.limit = args.limit or (20.0 if args.full else 16.0)
+    args.limit = args.limit or (20.0 if args.full else 4.0)
     return args
 
 
