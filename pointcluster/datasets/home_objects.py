@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import site
-import sys
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +12,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch_geometric.data import Data, InMemoryDataset
+
+from pointcluster.datasets.bundled import bundled_folder
 
 FILE = "home_objects.npz"
 SHA256 = "daabff0dd93d293091cdfeac504b6b2e364b1fe1d7e5864a7241d38eedda4297"
@@ -102,18 +102,7 @@ def bundled_file() -> Path:
     Raises:
         FileNotFoundError: It is in none of these places.
     """
-    above = Path(__file__).resolve().parents[2]
-    share = Path("share", "pointcluster", "home_objects")
-    folders = [above / "datasets" / "home_objects"]  # a checkout
-    folders += [Path(base) / share for base in (sys.prefix, site.getuserbase(), above)]
-    for folder in folders:
-        if (folder / FILE).is_file():
-            return folder / FILE
-    raise FileNotFoundError(
-        f"{FILE} did not come with this installation; looked in "
-        + ", ".join(str(folder) for folder in folders)
-        + ". Give the folder datasets/home_objects of a checkout as root"
-    )
+    return bundled_folder("home_objects", FILE) / FILE
 
 
 def _read(path: Path, digest: str | None) -> dict[str, np.ndarray]:
