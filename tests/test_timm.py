@@ -63,7 +63,7 @@ def test_features_only():
     with torch.no_grad():
         maps = model.eval()(torch.randn(1, 3, 64, 48))
     assert [tuple(each.shape) for each in maps] == [(1, 64, 16, 12), (1, 320, 4, 3)]
-    model = timm.create_model("coc_micro", features_only=True, out_indices=(2, 0)).eval()
+    model = timm.create_model("coc_micro", features_only=True, out_indices=(4, 0)).eval()
     with torch.no_grad():
         maps = model(torch.randn(1, 3, 28, 28))
     assert [each.size(1) for each in maps] == model.feature_info.channels() == [128, 32]
@@ -177,10 +177,10 @@ def test_what_does_not_fit():
         timm.create_model("coc_micro", global_pool="max")
     with pytest.raises(TypeError, match="img_sice"):
         timm.create_model("coc_micro", img_sice=3)
-    with pytest.raises(IndexError, match="choose 0 to 2"):
+    with pytest.raises(IndexError, match="choose 0 to 4"):
         timm.create_model("coc_micro", features_only=True, out_indices=(5,))
     with pytest.raises(ValueError, match="each once"):
-        timm.create_model("coc_micro", features_only=True, out_indices=(1, -2))
+        timm.create_model("coc_micro", features_only=True, out_indices=(1, -4))
 
 
 def test_without_timm(monkeypatch):

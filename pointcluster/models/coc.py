@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -40,6 +41,9 @@ class Size(NamedTuple):
     fold: tuple[int, ...]
     centers: tuple[int, ...]
     patch: int = 4
+    strides: tuple[int, ...] | None = None
+    norm: bool = False
+    layer_scale: float | None = 1e-5
 
 
 _TINY = ((32, 64, 196, 320), (3, 4, 5, 2), (4, 4, 8, 8), 24, (8, 8, 4, 4))
@@ -51,8 +55,12 @@ _FOLD, _FOUR = (8, 4, 2, 1), (2, 2, 2, 2)
 # fmt: off
 SIZES = {
     # channels, blocks and heads of each stage; channels a head; hidden channels of an MLP as a
-    # multiple; regions along each axis of the stage's lattice; centres along each axis of a region
-    "coc_micro": Size((32, 64, 128), (1, 2, 1), (4, 4, 8), 16, (4, 4, 4), (2, 1, 1), (2, 2, 2), 2),
+    # multiple; regions along each axis of the stage's lattice; centres along each axis of a region;
+    # and, where they are not the published ones: pixels along each axis of a first point, points
+    # from one anchor to the next, normalised anchors, start of the branches' scales
+    "coc_micro": Size(
+        (32, 32, 64, 64, 128), (1,) * 5, (4, 4, 4, 4, 8), 16, (2,) * 5, (2, 2, 1, 1, 1), (2,) * 5,
+        2, (2, 1, 2, 1, 2), True, None),
     "coc_tiny": Size(*_TINY, _FOLD, _FOUR),
     "coc_tiny2": Size(*_TINY, (7, 7, 1, 1), (4, 2, 7, 4)),
     "coc_tiny_plain": Size(*_TINY, (1, 1, 1, 1), (4, 4, 2, 2)),
@@ -96,6 +104,10 @@ class CoC(nn.Module):
         fold: Regions along each axis of the stages' lattices.
         centers: Centres along each axis of a region, for each stage or for all.
         patch: Side of the square of pixels that a point of the first stage gathers.
+        strides: Points from one anchor of each stage to the next along an axis; of the first stage,
+            pixels; if not said, `patch` and then 2.
+        norm: Normalise the anchors of each stage over the batch, channel by channel, and bend them
+            by GELU. It makes small networks learn far faster; the published ones do without.
         dropout: Share of the MLPs' hidden channels left out in training.
         drop_path: Probability of leaving out the last block's branches for a picture in training;
             it rises evenly from 0 at the first.
@@ -125,6 +137,8 @@ class CoC(nn.Module):
         fold: Sequence[int],
         centers: Sequence[int] | int = 2,
         patch: int = 4,
+        strides: Sequence[int] | None = None,
+        norm: bool = False,
         dropout: float = 0.0,
         drop_path: float = 0.0,
         layer_scale: float | None = 1e-5,
@@ -136,12 +150,15 @@ class CoC(nn.Module):
         check_positive("in_channels", in_channels)
         check_positive("patch", patch)
         centers = [centers] * len(channels) if isinstance(centers, int) else list(centers)
-        lengths = [len(each) for each in (channels, depths, heads, mlp_ratios, fold, centers)]
-        if len(set(lengths)) > 1:
+        strides = [patch] + [2] * (len(channels) - 1) if strides is None else list(strides)
+        lists = (channels, depths, heads, mlp_ratios, fold, centers, strides)
+        if len({len(each) for each in lists}) > 1:
             raise ValueError(
-                "channels, depths, heads, mlp_ratios, fold and centers must be equally many, found "
-                f"{', '.join(map(str, lengths))}"
+                "channels, depths, heads, mlp_ratios, fold, centers and strides must be equally "
+                f"many, found {', '.join(str(len(each)) for each in lists)}"
             )
+        for stride in strides:
+            check_positive("each entry of strides", stride)
         if out_indices is not None and not features_only:
             raise ValueError("out_indices say which features to give: set features_only=True")
         self.config: dict[str, Any] = {}  # what create_model() builds it from
@@ -160,8 +177,8 @@ class CoC(nn.Module):
                 f"of 0 to {len(stages) - 1}"
             )
         self.plans = [
-            LatticePlan(patch, patch, 0, f, c) if not s else LatticePlan(3, 2, 1, f, c)
-            for s, (f, c) in enumerate(zip(fold, centers, strict=True))
+            LatticePlan(*((3, step, 1) if s else (patch, step, 0)), f, c)
+            for s, (step, f, c) in enumerate(zip(strides, fold, centers, strict=True))
         ]
         drop = [drop_path * i / max(1, sum(depths) - 1) for i in range(sum(depths))]
         self.reducers: Any = nn.ModuleList()
@@ -170,7 +187,9 @@ class CoC(nn.Module):
         for s, plan in enumerate(self.plans):
             wide = channels[s]
             self.reducers.append(
-                PointReducer(width, wide, k=plan.kernel**2, num=1 / plan.stride**2, dim=0)
+                PointReducer(
+                    width, wide, k=plan.kernel**2, num=1 / plan.stride**2, dim=0, norm=norm
+                )
             )
             blocks = (
                 ContextClusterBlock(
@@ -189,7 +208,8 @@ class CoC(nn.Module):
             self.stages.append(nn.ModuleList(blocks))
             width = wide
         self.feature_info = [
-            {"num_chs": channels[s], "reduction": patch * 2**s, "module": f"stages.{s}"}
+            {"num_chs": channels[s], "reduction": math.prod(strides[: s + 1])}
+            | {"module": f"stages.{s}"}
             for s in stages
         ]
         if features_only:
@@ -197,12 +217,13 @@ class CoC(nn.Module):
                 {str(s): CloudNorm(channels[s]) for s in self.out_indices}
             )
         else:
-            self.norm = CloudNorm(width)
+            self.norm: Any = CloudNorm(width)
             self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
             _initialise(self.head)
-        for module in self.modules():
-            if isinstance(module, ContextClusterBlock):
-                _initialise(module.mlp)
+        if layer_scale is not None:  # without the scales, so small a start takes long to leave
+            for module in self.modules():
+                if isinstance(module, ContextClusterBlock):
+                    _initialise(module.mlp)
 
     def forward(
         self, data: Tensor | Data, hierarchy: Hierarchy | None = None

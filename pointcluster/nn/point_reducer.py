@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pointcluster.geometry import AnchorGeometry, LatticeStage, anchor_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
+from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.plain import is_plain
 
 CHUNK = 1 << 22
@@ -46,6 +47,7 @@ class PointReducer(nn.Module):
         dim: Number of axes of the positions; 0 leaves relative positions out.
         mode: `"concat"` or `"max"`.
         hidden: Channels inside the MLP of `"max"`; 0 for a linear map.
+        norm: Normalise the output over the batch, channel by channel, and bend it by GELU.
         scaled: Divide relative positions by their cloud's mean reach, so that the layer sees the
             same at any density and scale.
 
@@ -67,6 +69,7 @@ class PointReducer(nn.Module):
         dim: int = 3,
         mode: str = "concat",
         hidden: int = 16,
+        norm: bool = False,
         scaled: bool = True,
     ) -> None:
         super().__init__()
@@ -90,6 +93,7 @@ class PointReducer(nn.Module):
             if dim and hidden:
                 self.encode = nn.Sequential(nn.Linear(dim, hidden), nn.GELU())
             self.place = nn.Linear(hidden or dim, out_channels, bias=False) if dim else None
+        self.norm = nn.Sequential(BatchNorm(out_channels), nn.GELU()) if norm else None
 
     def forward(
         self,
@@ -143,7 +147,9 @@ class PointReducer(nn.Module):
             raise ValueError(
                 f"the geometry gathers {geometry.grouping.size(1)} points, the layer {self.k}"
             )
-        return self._gather(x, geometry), geometry.pos, geometry.batch
+        y = self._gather(x, geometry)
+        y = y if self.norm is None else self.norm(y)
+        return y, geometry.pos, geometry.batch
 
     def convolve(self, image: Tensor, stage: LatticeStage) -> Tensor:
         r"""Reduce the points of a lattice: the concatenation of a square's points, row by row, and
@@ -177,7 +183,8 @@ class PointReducer(nn.Module):
             squares = F.unfold(image, kernel, stride=stride, padding=padding).mT  # [B, n, C * k]
             squares = squares.unflatten(2, (self.in_channels, self.k)).mT.flatten(2)
             y = self.linear(squares).unflatten(1, stage.clusters.grid)
-        return stage.clusters.from_rows(y)
+        y = stage.clusters.from_rows(y)
+        return y if self.norm is None else self.norm(y)
 
     def _gather(self, x: Tensor | None, geometry: AnchorGeometry) -> Tensor:
         axes = geometry.relative.size(2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Sequence
+from types import EllipsisType
 from typing import Any
 
 from torch import Tensor, nn
@@ -35,7 +36,8 @@ class TimmCoC(CoC):
         global_pool: How a picture's points become one: `"avg"` is the only way.
         drop_rate: Share of the MLPs' hidden channels left out in training.
         drop_path_rate: Probability of leaving out the last block's branches for a picture.
-        layer_scale: Start of the scales of the blocks' branches; `None` leaves them out.
+        layer_scale: Start of the scales of the blocks' branches; `None` leaves them out; the
+            network's own, if not said.
         features_only: Answer with the stages' features, each with a norm of its own.
         out_indices: Which stages to answer with, in this order, or how many of the last; all, if
             not said.
@@ -58,7 +60,7 @@ class TimmCoC(CoC):
         global_pool: str = "avg",
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
-        layer_scale: float | None = 1e-5,
+        layer_scale: float | EllipsisType | None = ...,
         features_only: bool = False,
         out_indices: Sequence[int] | int | None = None,
     ) -> None:
@@ -67,9 +69,10 @@ class TimmCoC(CoC):
         options: dict[str, Any] = {
             "dropout": drop_rate,
             "drop_path": drop_path_rate,
-            "layer_scale": layer_scale,
             "features_only": features_only,
         }
+        if layer_scale is not ...:
+            options["layer_scale"] = layer_scale
         if out_indices is not None:
             options["out_indices"] = _chosen(out_indices, len(SIZES[name].depths))
         super().__init__(num_classes, in_chans, **(SIZES[name]._asdict() | options))

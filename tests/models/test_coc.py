@@ -17,7 +17,12 @@ SMALL = {
     "heads": (2, 2, 4),
     "mlp_ratios": (2, 2, 2),
     "head_channels": 4,
+    "fold": (2, 1, 1),
+    "centers": 2,
+    "strides": (2, 2, 2),
+    "norm": False,
 }
+EVERY_POINT = {"strides": (2, 1, 2), "norm": True}
 
 
 def small(dtype=torch.float64, **options):
@@ -138,9 +143,9 @@ def test_checkpoints_that_do_not_fit_change_nothing():
 
 
 @pytest.mark.parametrize("size", [(32, 32), (28, 28), (30, 17), (1, 1), (3, 2), (21, 64)])
-@pytest.mark.parametrize("fold", [(2, 1, 1), (3, 2, 2)])
-def test_loose_pixels_give_the_lattice_answer(size, fold):
-    model = small(fold=fold)
+@pytest.mark.parametrize("options", [{}, {"fold": (3, 2, 2)}, EVERY_POINT], ids=str)
+def test_loose_pixels_give_the_lattice_answer(size, options):
+    model = small(**options)
     images = pictures(*size)
     with torch.no_grad():
         expected = model(images)
@@ -220,11 +225,11 @@ def test_pyramids(centers):
         first, last = model(torch.randn(2, 3, 28, 20))
     assert first.shape == (2, 32, 14, 10)
     assert last.shape == (2, 128, 4, 3)
-    assert [info["reduction"] for info in model.feature_info] == [2, 4, 8]
+    assert [info["reduction"] for info in model.feature_info] == [2, 2, 4, 4, 8]
     with pytest.raises(ValueError, match="features_only"):
         create_model("coc_micro", out_indices=(0,))
-    with pytest.raises(IndexError, match="choose 0 to 2"):
-        create_model("coc_micro", features_only=True, out_indices=(3,))
+    with pytest.raises(IndexError, match="choose 0 to 4"):
+        create_model("coc_micro", features_only=True, out_indices=(5,))
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -249,7 +254,7 @@ def test_a_pyramid_comes_in_the_order_it_is_asked_for(dtype):
             assert torch.equal(one, other)
 
 
-@pytest.mark.parametrize("chosen", [(0, 0), (2, -1), ()])
+@pytest.mark.parametrize("chosen", [(0, 0), (4, -1), ()])
 def test_every_stage_of_a_pyramid_comes_once(chosen):
     with pytest.raises(ValueError, match=r"out_indices must name stages, each once, found \("):
         create_model("coc_micro", features_only=True, out_indices=chosen)

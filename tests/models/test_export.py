@@ -14,12 +14,15 @@ TWO_STAGES = {
     "heads": (2, 2),
     "mlp_ratios": (2, 2),
     "centers": 2,
+    "strides": (2, 2),
 }
 
 
 def tiny(fold=(2, 1), **options):
-    """The regions of the default are of one shape; those of (3, 2) of four, in their own order."""
-    return small(torch.float32, fold=fold, **(TWO_STAGES | options))
+    """The regions of the default are of one shape; those of (3, 2) of four, in their own order, and
+    the anchors are normalised."""
+    options = {"fold": fold, "norm": fold == (3, 2)} | options
+    return small(torch.float32, **(TWO_STAGES | options))
 
 
 @pytest.fixture(params=[(2, 1), (3, 2)], ids=str)

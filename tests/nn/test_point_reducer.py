@@ -208,3 +208,22 @@ def test_clouds_without_points_gather_nothing(monkeypatch):
     with torch.no_grad():
         y = make()(torch.zeros(0, 4).double(), torch.zeros(0, 3).double())[0]
     assert y.shape == (0, 7)
+
+
+@pytest.mark.parametrize("mode", ["concat", "max"])
+def test_normalises_the_anchors_over_the_batch(mode):
+    x, pos, batch = points()
+    layer = make(mode, norm=True)
+    geometry = anchor_geometry(pos, 0.5, 5, batch)
+    plain = loop(layer, x, geometry)
+    mean, variance = plain.mean(dim=0), plain.var(dim=0, unbiased=False)
+    expected = torch.nn.functional.gelu((plain - mean) / (variance + 1e-5).sqrt())
+    torch.testing.assert_close(layer(x, geometry)[0], expected, rtol=0, atol=1e-12)
+    layer.eval()
+    kept = layer.norm[0]
+    expected = torch.nn.functional.gelu(
+        (plain - kept.running_mean) / (kept.running_var + 1e-5).sqrt()
+    )
+    torch.testing.assert_close(layer(x, geometry)[0], expected, rtol=0, atol=1e-12)
+    assert "norm.0.running_mean" in layer.state_dict()
+    assert not any(key.startswith("norm") for key in make(mode).state_dict())
