@@ -2,9 +2,10 @@
 
 Networks trained on whole pictures of the bundled part of Fashion-MNIST (`python
 examples/imagenet.py --seeds 3` leaves them in `runs/imagenet/`) are tested on its test pictures
-with pixels missing at random, or in one block. Ours: the pixels that are there, as loose points.
-Beside it the same network on the whole lattice, with zeros (of the network's normalised input, the
-mean grey) or with black for the missing pixels. Missing pixels are drawn by a seed.
+with pixels missing at random, or in one block, or with the centroids of superpixels alone. Ours:
+the points that are there, as loose points. Beside it the same network on the whole lattice, with
+the pixels where they lie and zeros (of the network's normalised input, the mean grey) or black for
+the others. Missing pixels are drawn by a seed.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from torch_geometric.data import Batch
 
 from pointcluster.datasets import FashionMNIST
 from pointcluster.models import load_model
-from pointcluster.transforms import ImageToPoints, MaskedBlock, RandomPixels
+from pointcluster.transforms import ImageToPoints, MaskedBlock, RandomPixels, Superpixels
 
 MEAN, STD = 0.286, 0.353
 SHARES = (1.0, 0.5, 0.25, 0.1)
@@ -33,8 +34,8 @@ def main() -> None:
     images = (test.images[:, None].float() / 255 - MEAN) / STD
     images, targets = images[:: args.step], test.targets[:: args.step]
     rows = []
-    for kind in ("random", "block"):
-        for share in SHARES[kind == "block" :]:
+    for kind in ("random", "block", "superpixels"):
+        for share in SHARES[kind != "random" :]:
             models = (load_model(path)[0] for path in args.weights)
             found = [accuracies(model, images, targets, kind, share) for model in models]
             cells = [spread([each[column] for each in found]) for column in range(len(COLUMNS))]
@@ -60,7 +61,11 @@ def accuracies(
     model: nn.Module, images: Tensor, targets: Tensor, kind: str, share: float
 ) -> list[float]:
     """Per cent right of each column."""
-    drop = RandomPixels(share, seed=0) if kind == "random" else MaskedBlock(share, seed=0)
+    drop = {
+        "random": RandomPixels(share, seed=0),
+        "block": MaskedBlock(share, seed=0),
+        "superpixels": Superpixels(share * images[0].numel()),
+    }[kind]
     right = [0] * len(COLUMNS)
     black = -MEAN / STD
     for part, truth in zip(images.split(100), targets.split(100), strict=True):
@@ -78,7 +83,7 @@ def accuracies(
 
 
 def present(data: object) -> Tensor:
-    """Where a picture has kept its pixels [1, H, W]."""
+    """Where a picture's points lie [1, H, W]."""
     height, width = data.get("extent") or data.grid
     size = torch.tensor([height - 1, width - 1])
     cell = ((data.pos + 0.5) * size).round().long()

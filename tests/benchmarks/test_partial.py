@@ -18,7 +18,9 @@ def test_runs_and_writes_a_page(run, weights):
     page, printed = run("partial", "--weights", str(weights), str(weights), "--step", "500")
     assert page in printed
     rows = [line.split("|")[1:-1] for line in page.splitlines() if "% kept |" in line]
-    assert [row[0].split(",")[0].strip() for row in rows] == ["random"] * 4 + ["block"] * 3
+    assert [row[0].split(",")[0].strip() for row in rows] == (
+        ["random"] * 4 + ["block"] * 3 + ["superpixels"] * 3
+    )
     whole = [cell.strip() for cell in rows[0][1:]]
     assert len(set(whole)) == 1  # nothing is missing: three times the same picture
     assert whole[0].endswith("± 0.0")  # twice the same network
