@@ -2,13 +2,15 @@
 
 Data, recipe and results are those of benchmarks/peers.py; each variant is a network of its own
 name. As there, runs that are written already are not trained again, and several processes may share
-the work.
+the work. The page, ablation.md, is written beside this program.
 """
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import peers
@@ -20,6 +22,7 @@ from pointcluster.models import create_model
 from pointcluster.nn import Clusters, ContextCluster, ContextClusterBlock
 
 BASE = "point_coc_tiny"
+HERE = Path(os.path.relpath(Path(__file__).resolve().parent))
 
 
 class SoftCluster(ContextCluster):
@@ -97,7 +100,7 @@ peers.PEERS.update(VARIANTS)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = peers.parse_arguments(argv, models=[BASE, *VARIANTS], description=__doc__)
+    args = peers.parse_arguments(argv, models=[BASE, *VARIANTS], description=__doc__, out=HERE)
     return peers.compare(args, "ablation", f"What the parts of {BASE} are worth")
 
 

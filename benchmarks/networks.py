@@ -12,7 +12,7 @@ from collections.abc import Callable
 from typing import Any
 
 import peers
-import torch
+from cloud_calls import calls_of, clouds
 from measure import (
     COLORS,
     PEAK_SIZE,
@@ -26,7 +26,7 @@ from measure import (
     tidy,
 )
 from torch import nn
-from torch_geometric.data import Batch, Data
+from torch_geometric.data import Batch
 
 from pointcluster.datasets import HomeObjects
 from pointcluster.models import list_models
@@ -70,40 +70,6 @@ def parse_arguments() -> argparse.Namespace:
         help="rows of the square matrices whose product is the peak",
     )
     return args.parse_args()
-
-
-def clouds(count: int, points: int) -> Batch:
-    """A batch of real objects with their labels."""
-    items = HomeObjects(split="train")
-    step = max(1, len(items) // count)
-    chosen = [items[(i * step) % len(items)] for i in range(count)]
-    return Batch.from_data_list([Data(pos=item.pos[:points], y=item.y) for item in chosen])
-
-
-def calls_of(model: nn.Module, batch: Batch) -> dict[str, Callable[[], Any]]:
-    """What is timed for one network; a peer's geometry is part of its forward pass."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
-    given = (model.hierarchy(batch),) if hasattr(model, "hierarchy") else ()
-
-    def infer(*geometry: Any) -> None:
-        model.eval()
-        with torch.no_grad():
-            model(batch, *geometry)
-
-    def train(*geometry: Any) -> None:
-        model.train()
-        optimizer.zero_grad()
-        loss = nn.functional.cross_entropy(model(batch, *geometry), batch.y)
-        loss = loss + getattr(model, "penalty", 0.0)
-        loss.backward()
-        optimizer.step()
-
-    calls: dict[str, Callable[[], Any]] = {"inference": infer, "training": train}
-    if given:
-        calls["inference, geometry given"] = lambda: infer(*given)
-        calls["training, geometry given"] = lambda: train(*given)
-        calls["geometry"] = lambda: model.hierarchy(batch)
-    return calls
 
 
 def work_of(model: nn.Module, batch: Batch) -> dict[str, float]:

@@ -1,10 +1,11 @@
-"""The networks of others and of this library on HomeObjects: accuracy, size and training time.
+"""The networks of others and of this library on HomeObjects: accuracy, size, speed and memory.
 
 All get the same clouds, epochs, augmentations, optimiser, schedule and number of points: those of
 examples/modelnet40.py. Accuracy is that of the last epoch, over several seeds. Each run is written
 to the results as it ends, and a run that is there already is not trained again; one that was cut
 short goes on from its last whole epoch. Several processes may share the work: give each its own
---models, and run once more with all of them for the table.
+--models, and run once more with all of them for the page. At its end the networks are timed, one
+after the other in turn: inference and a training step, searches included.
 """
 
 from __future__ import annotations
@@ -13,15 +14,24 @@ import argparse
 import csv
 import hashlib
 import json
-import statistics
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import RESULTS, flops, machine, table, write
+from cloud_calls import calls_of, clouds, step_memory
+from measure import (
+    RESULTS,
+    flops,
+    in_child,
+    machine,
+    medians,
+    picture,
+    write,
+)
 from peer_networks import DGCNN, PointMLP, PointNet, PointNet2
+from peer_page import draw, page
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
@@ -35,7 +45,6 @@ sys.path.append(str(ROOT / "examples"))
 
 import modelnet40  # noqa: E402  (the example, for its recipe)
 
-METRICS = ("test_accuracy", "test_mean_class_accuracy")
 PEERS: dict[str, Callable[[int], nn.Module]] = {
     "pointnet": PointNet,
     "pointnet2": PointNet2,
@@ -86,8 +95,17 @@ def recipe() -> argparse.Namespace:
 def parse_arguments(
     argv: Sequence[str] | None = None,
     *,
-    models: Sequence[str] = ("point_coc_tiny", "pointnet", "dgcnn"),
+    models: Sequence[str] = (
+        "point_coc_small",
+        "point_coc_tiny",
+        "pointnet",
+        "pointnet2",
+        "dgcnn",
+        "pointmlp",
+        "pointmlp_coc",
+    ),
     description: str | None = __doc__,
+    out: Path = RESULTS,
 ) -> argparse.Namespace:
     usual = recipe()
     names = [*list_models("point*"), *PEERS]
@@ -125,11 +143,26 @@ def parse_arguments(
         metavar="NAME=X",
         help=f"highest learning rate of a network instead of {usual.lr:g}",
     )
+    parser.add_argument(
+        "--untrained",
+        nargs="+",
+        choices=names,
+        metavar="NAME",
+        default=[],
+        help="which of the networks to time only, where training would take too long",
+    )
+    parser.add_argument(
+        "--budget",
+        type=training.number(float, 0),
+        default=10.0,
+        metavar="S",
+        help="seconds for timing each call; 0: time nothing",
+    )
     parser.add_argument("--accelerator", default="auto", help="auto, cpu, gpu, ...")
     parser.add_argument(
         "--out",
         type=Path,
-        default=RESULTS,
+        default=out,
         metavar="FOLDER",
         help="where the figures and the page are written",
     )
@@ -144,6 +177,8 @@ def parse_arguments(
     args.lr = dict(args.lr)
     if unknown := set(args.lr) - set(args.models):
         parser.error(f"argument --lr: {', '.join(sorted(unknown))} not among --models")
+    if not set(args.models) - set(args.untrained):
+        parser.error("argument --untrained: no network is left to train")
     return args
 
 
@@ -227,13 +262,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def compare(args: argparse.Namespace, stem: str, title: str) -> int:
-    """Train what has not been trained yet, and write a page of all runs."""
+    """Train what has not been trained yet, time the networks, and write a page of all."""
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
     path = args.out / f"{stem}.json"
     runs = []
     try:
         for seed in range(args.seeds):
             for name in args.models:
+                if name in args.untrained:
+                    continue
                 settings = settings_of(name, seed, args, len(train.classes))
                 found = [run for run in read(path) if settings.items() <= run.items()]
                 if not found:
@@ -248,7 +285,11 @@ def compare(args: argparse.Namespace, stem: str, title: str) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on after the last whole epoch", file=sys.stderr)
         return 130
-    text = page(title, runs, args.models, len(test))
+    rows = figures(args, runs, len(train.classes))
+    image = f"{stem}.png" if args.budget else ""
+    if image:
+        picture(args.out / image, lambda figure: draw(figure, rows, list_models()), size=(7, 4.2))
+    text = page(title, runs, rows, len(test), recipe().lr, image)
     write(args.out / f"{stem}.md", text)
     print(text)
     return 0
@@ -259,65 +300,26 @@ def read(path: Path) -> list[dict[str, Any]]:
     return json.loads(path.read_text())["runs"] if path.exists() else []
 
 
-def page(
-    title: str, runs: Sequence[dict[str, Any]], models: Sequence[str], test_clouds: int
-) -> str:
-    """The table of all runs, and by how much the first network is ahead of the others."""
-    rows, means = [], {}
-    for name in models:
+def figures(
+    args: argparse.Namespace, runs: Sequence[dict[str, Any]], classes: int
+) -> dict[str, dict[str, Any]]:
+    """Of each network its size, the spread of its accuracies, its speeds and its memory."""
+    rows: dict[str, dict[str, Any]] = {}
+    for name in args.models:
         own = [run for run in runs if run["model"] == name]
-        summary = training.summarise(own)
-        overall, classes = (summary[key] for key in METRICS)
-        means[name] = (overall["mean"], classes["mean"])
-        rows.append(
-            [
-                name,
-                f"{own[0]['parameters'] / 1e6:.2f}M",
-                f"{own[0]['gflop']:.3f}",
-                spread(overall),
-                spread(classes),
-                f"{statistics.fmean(run['train_seconds'] for run in own):,.0f}",
-                f"{own[0]['lr']:g}",
-            ]
-        )
-    first, *others = models
-    ahead = [
-        f"- {first} is {describe(means[first][0] - means[name][0])} {name} overall and "
-        f"{describe(means[first][1] - means[name][1])} it in the mean over classes."
-        for name in others
-    ]
-    one, seeds = runs[0], len({run["seed"] for run in runs})
-    header = [
-        "network",
-        "parameters",
-        "GFLOP",
-        "overall, %",
-        "mean over classes, %",
-        "training, s",
-        "highest learning rate",
-    ]
-    parts = [
-        f"# {title}",
-        f"{one['epochs']} epochs, {one['num_points']:,} points a cloud, batches of "
-        f"{one['batch_size']}, AdamW with weight decay {one['weight_decay']:g} and a cosine "
-        f"schedule, label smoothing {one['label_smoothing']:g}, augmentation "
-        f"{one['augmentation']}, the same for all. Test accuracy of the last epoch, mean ± "
-        f"standard deviation over {seeds} seed{'s' * (seeds > 1)}; one of the {test_clouds} test "
-        f"clouds is {100 / test_clouds:.1f} percentage points. GFLOP: one cloud, inference.",
-        "Trained on " + "; ".join(sorted({run["machine"] for run in runs})) + ".",
-        table(header, rows),
-        "\n".join(ahead),
-    ]
-    return "\n\n".join(part for part in parts if part) + "\n"
-
-
-def spread(values: dict[str, float | None]) -> str:
-    text = f"{100 * values['mean']:.1f}"
-    return text if values["std"] is None else f"{text} ± {100 * values['std']:.1f}"
-
-
-def describe(difference: float) -> str:
-    return f"{abs(100 * difference):.1f} points {'ahead of' if difference >= 0 else 'behind'}"
+        rows[name] = settings_of(name, 0, args, classes) | (training.summarise(own) if own else {})
+    if not args.budget:
+        return rows
+    batch = clouds(args.batch_size, args.num_points)
+    calls = {}
+    for name in args.models:
+        of_one = calls_of(create(name, classes), batch)
+        calls |= {(name, what): of_one[what] for what in ("inference", "training")}
+    for (name, what), seconds in medians(calls, repeats=30, budget=args.budget).items():
+        rows[name][what] = args.batch_size / seconds
+    for name in args.models:
+        rows[name]["memory"] = in_child(step_memory, create, name, args.batch_size, args.num_points)
+    return rows
 
 
 if __name__ == "__main__":

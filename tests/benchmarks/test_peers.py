@@ -145,17 +145,33 @@ def test_runs_are_written_compared_and_not_repeated(script, monkeypatch, tmp_pat
 
     monkeypatch.setattr(peers, "train_and_test", train_and_test)
     common = ["--num-points", "64", "--out", str(tmp_path), "--models", *accuracy]
+    common += ["--budget", "0"]
     assert peers.main([*common, "--seeds", "1"]) == 0
     assert peers.main([*common, "--seeds", "3", "--lr", "pointnet=0.002"]) == 0
     assert trained == [(name, seed) for seed in range(3) for name in accuracy]
     assert len(json.loads((tmp_path / "peers.json").read_text())["runs"]) == 6
     page = (tmp_path / "peers.md").read_text(encoding="utf-8")
     assert page in capsys.readouterr().out
-    assert "| 91.0 ± 1.0 | 80.0 ± 0.0 | 12 | 0.002 |" in page
+    assert "| 91.0 ± 1.0 | 80.0 ± 0.0 | – | – | – |" in page
     assert "point_coc_tiny is 5.0 points ahead of pointnet overall" in page
 
     assert peers.main([*common, "--seeds", "1", "--lr", "pointnet=0.001"]) == 0
     assert trained[6:] == [("pointnet", 0)]
+    assert "a highest learning rate of 0.002 (pointnet 0.001)" in (tmp_path / "peers.md").read_text(
+        encoding="utf-8"
+    )
+
+    timed = [*common, "--seeds", "2", "--budget", "1e-9", "--models", "pointnet", "pointmlp"]
+    assert peers.main([*timed, "--untrained", "pointmlp"]) == 0
+    page = (tmp_path / "peers.md").read_text(encoding="utf-8")
+    rows = {line.split(" | ")[0][2:]: line[:-2].split(" | ") for line in page.splitlines()[8:]}
+    assert rows["pointmlp"][3:5] == ["–", "–"] and rows["pointnet"][3].startswith("85.5 ±")
+    for name in ("pointnet", "pointmlp"):
+        assert all(float(cell.removesuffix(" MiB")) > 0 for cell in rows[name][5:])
+    assert (tmp_path / "peers.png").stat().st_size > 5000
+    assert "![Accuracy against speed](peers.png)" in page
+    with pytest.raises(SystemExit):
+        peers.parse_arguments(["--models", "pointnet", "--untrained", "pointnet"])
 
 
 @pytest.mark.parametrize("text", ["pointnet", "pointnet=fast", "dgcnn=0.1"])
