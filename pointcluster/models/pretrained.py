@@ -7,6 +7,9 @@ from typing import Any
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 PRETRAINED = {
+    ("coc_micro", "fashion_mnist"): (
+        "7f722f2d8ae0381ad98e0606b780a7a350c0068210f2ecd916172e1230204c5a"
+    ),
     ("point_coc_tiny", "home_objects"): (
         "c49cb2969ad53635e5645067023a54b9f3da745596a233263b9f8f14a45112fe"
     ),

@@ -6,7 +6,7 @@ import shutil
 import pytest
 import torch
 
-from pointcluster.datasets import HomeObjects
+from pointcluster.datasets import FashionMNIST, HomeObjects
 from pointcluster.models import create_model, list_pretrained, load_model, pretrained, save_model
 from pointcluster.transforms import FirstPoints
 
@@ -14,13 +14,22 @@ from pointcluster.transforms import FirstPoints
 @pytest.mark.parametrize(("name", "data"), list_pretrained())
 def test_answers_as_it_did_when_it_was_trained(name, data):
     _, metadata = load_model(pretrained.FOLDER / f"{name}-{data}")
-    result, test = metadata["result"], HomeObjects(split="test")
-    assert metadata["classes"] == test.classes
-    model, points = create_model(name, pretrained=data), FirstPoints(result["num_points"])
+    result, model = metadata["result"], create_model(name, pretrained=data)
     assert not model.training
     with torch.inference_mode():
-        right = sum(int(model(points(cloud)).argmax()) == int(cloud.y) for cloud in test)
-    # Rounding differs between machines: two clouds may fall on the other side.
+        if data == "home_objects":
+            test = HomeObjects(split="test")
+            points = FirstPoints(result["num_points"])
+            found = torch.cat([model(points(cloud)) for cloud in test])
+            expected = torch.tensor([int(cloud.y) for cloud in test])
+        else:
+            test = FashionMNIST(split="test")
+            (mean,), (std,) = (metadata["data_config"][key] for key in ("mean", "std"))
+            found = model((test.images[:, None].float() / 255 - mean) / std)
+            expected = test.targets
+    assert metadata["classes"] == list(test.classes)
+    right = int((found.argmax(dim=1) == expected).sum())
+    # Rounding differs between machines: two inputs may fall on the other side.
     assert abs(right - result["test_accuracy"] * len(test)) <= 2
 
 
