@@ -19,7 +19,7 @@ from pointcluster.training.seeding import mix, seeded
 
 
 class ImageClassifier(Classifier):
-    r"""Trains a network of pictures by a recipe: timm's mixup, average of weights and schedule.
+    r"""Trains a network of pictures by a recipe: with timm's mixup, average of weights, schedule.
 
     The learning rate grows with the images an update sees, over all processes and added-up steps:
 
@@ -31,8 +31,9 @@ class ImageClassifier(Classifier):
         classes: Names of the classes.
         recipe: How to train.
         data_config: What the network takes, from :func:`data_config`; it is kept with the weights.
-        seed: Of stochastic depth, mixup and CutMix. They are drawn from the seed, the epoch, the
-            step and the process, so that a resumed run draws what the uninterrupted one would.
+        seed: Of stochastic depth, mixup, CutMix and random erasing. They are drawn from the seed,
+            the epoch, the step and the process, so that a resumed run draws what the uninterrupted
+            one would.
         say: Is told the learning rate, in the first process.
 
     Raises:
@@ -60,6 +61,7 @@ class ImageClassifier(Classifier):
         self.recipe, self.data_config, self.say = recipe, data_config, say
         with installed_by("image"):
             from timm.data import Mixup
+            from timm.data.random_erasing import RandomErasing
             from timm.utils import ModelEmaV3
         self.mixup = (
             Mixup(
@@ -70,6 +72,9 @@ class ImageClassifier(Classifier):
             )
             if recipe.mixup or recipe.cutmix
             else None
+        )
+        self.erasing = (
+            RandomErasing(recipe.random_erasing, mode="pixel") if recipe.random_erasing else None
         )
         self.average = None
         if recipe.ema:
@@ -105,11 +110,16 @@ class ImageClassifier(Classifier):
         torch.manual_seed(mix(*self._keys(batch_idx)))
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
-        if self.mixup is None:
-            return super().training_step(batch, batch_idx)
         images, y = self.unpack(batch)
+        target = y
         with seeded(*self._keys(batch_idx)):
-            images, target = self.mixup(images, y)
+            if self.mixup is not None:
+                images, target = self.mixup(images, y)
+            if self.erasing is not None:  # of mixed pictures, as timm's own loader has it
+                self.erasing.device = images.device
+                images = self.erasing(images.clone())
+        if self.mixup is None:
+            return super().training_step((images, y), batch_idx)
         loss = F.cross_entropy(self.model(images).float(), target)  # smoothed by mixup
         self._log_loss("train", loss, len(y))
         return loss

@@ -41,7 +41,7 @@ def train_transform(recipe: ImageRecipe, config: dict[str, Any]) -> Callable[[An
     """Augmentation: timm's for ImageNet, or a flip and a small shift for small pictures.
 
     Args:
-        recipe: Gives ``crop``, ``auto_augment`` and ``random_erasing``.
+        recipe: Gives ``crop`` and ``auto_augment``.
         config: From :func:`data_config`.
 
     Raises:
@@ -52,7 +52,6 @@ def train_transform(recipe: ImageRecipe, config: dict[str, Any]) -> Callable[[An
     with installed_by("image"):
         from timm.data import create_transform
         from timm.data.auto_augment import posterize
-        from timm.data.random_erasing import RandomErasing
         from torchvision import transforms
     if recipe.crop == "resized":
         try:
@@ -63,8 +62,6 @@ def train_transform(recipe: ImageRecipe, config: dict[str, Any]) -> Callable[[An
                 interpolation="random",
                 mean=tuple(config["mean"]),
                 std=tuple(config["std"]),
-                re_prob=recipe.random_erasing,
-                re_mode="pixel",
             )
         except (AssertionError, KeyError) as error:
             raise ValueError(f"timm has no policy --auto-augment {policy!r}: {error}") from error
@@ -84,8 +81,6 @@ def train_transform(recipe: ImageRecipe, config: dict[str, Any]) -> Callable[[An
         transforms.ToTensor(),
         transforms.Normalize(config["mean"], config["std"]),
     ]
-    if recipe.random_erasing:
-        steps.append(RandomErasing(recipe.random_erasing, mode="pixel", device="cpu"))
     return transforms.Compose(steps)
 
 

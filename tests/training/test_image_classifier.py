@@ -169,37 +169,66 @@ def test_biases_and_scales_do_not_decay(tiny_image_network):
     assert not decay  # the average is not trained
 
 
-def test_mixup_mixes_pictures_and_smoothed_targets(tiny_image_network):
-    classifier = ImageClassifier(
-        tiny_image_network(), CLASSES, recipe=RECIPE, data_config={}, seed=0
-    )
-    seen = {}
+@pytest.fixture
+def step(tiny_image_network):
+    """A training step by itself: what the network gets to see, and the loss."""
 
-    def network(images):
-        seen["images"] = images.clone()
-        return torch.zeros(len(images), 3).log_softmax(1)
+    def step(recipe, images, number):
+        classifier = ImageClassifier(
+            tiny_image_network(), CLASSES, recipe=recipe, data_config={}, seed=0
+        )
+        seen = []
 
-    classifier.model = torch.nn.Module()
-    classifier.model.forward = network
-    classifier.log = lambda *arguments, **options: None
-    classifier.__class__ = type(
-        "At", (ImageClassifier,), {"current_epoch": 0, "global_rank": 0, "global_step": 0}
-    )
+        def network(images):
+            seen.append(images.clone())
+            return torch.zeros(len(images), 3).log_softmax(1)
+
+        classifier.model = torch.nn.Module()
+        classifier.model.forward = network
+        classifier.log = classifier.log_dict = lambda *arguments, **options: None
+        classifier.__class__ = type(
+            "At", (ImageClassifier,), {"current_epoch": 0, "global_rank": 0, "global_step": 0}
+        )
+        y = torch.tensor([0, 1, 2, 0])
+        loss = classifier.training_step((images.clone(), y), number)
+        return seen[0], loss
+
+    return step
+
+
+def test_mixup_mixes_pictures_and_smoothed_targets(step):
+    recipe = dataclasses.replace(RECIPE, random_erasing=0.0)
     images = torch.eye(4).reshape(4, 4, 1, 1).expand(4, 4, 8, 8).clone()
-    loss = classifier.training_step((images.clone(), torch.tensor([0, 1, 2, 0])), 3)
+    seen, loss = step(recipe, images, 3)
     torch.testing.assert_close(loss, torch.tensor(3.0).log())  # of any target that adds up to 1
-    mixed = seen["images"].mean((2, 3))
-    assert not torch.equal(seen["images"], images)
+    mixed = seen.mean((2, 3))
+    assert not torch.equal(seen, images)
     torch.testing.assert_close(mixed.sum(1), torch.ones(4))
     torch.testing.assert_close(mixed, mixed.flip(0, 1))  # each with its mirror in the batch
-    again = classifier.training_step((images.clone(), torch.tensor([0, 1, 2, 0])), 3)
-    assert torch.equal(again, loss) and torch.equal(seen["images"].mean((2, 3)), mixed)
-    classifier.training_step((images.clone(), torch.tensor([0, 1, 2, 0])), 4)
-    assert not torch.equal(seen["images"].mean((2, 3)), mixed)
+    again, same = step(recipe, images, 3)
+    assert torch.equal(same, loss) and torch.equal(again, seen)
+    assert not torch.equal(step(recipe, images, 4)[0].mean((2, 3)), mixed)
+
+
+@pytest.mark.parametrize("mixup", [0.8, 0.0])
+def test_a_part_of_each_picture_is_erased_after_mixup(step, mixup):
+    recipe = dataclasses.replace(RECIPE, random_erasing=1.0, mixup=mixup, cutmix=0.0)
+    images = torch.full((4, 3, 16, 16), 9.0)  # mixed, they stay as they are
+    seen, _ = step(recipe, images, 3)
+    erased = (seen - 9).abs() > 1e-3
+    share = erased.float().mean((1, 2, 3))
+    assert (share > 0.01).all() and (share < 0.5).all()
+    for one in erased:  # noise in a rectangle
+        rows, columns = one.any(0).any(1), one.any(0).any(0)
+        assert torch.equal(one.all(0), rows[:, None] & columns)
+    assert torch.equal(step(recipe, images, 3)[0], seen)
+    assert not torch.equal(step(recipe, images, 4)[0], seen)
+    kept = dataclasses.replace(recipe, random_erasing=0.0)
+    torch.testing.assert_close(step(kept, images, 3)[0], images)
 
 
 def test_without_mixup_the_target_is_smoothed(tiny_image_network, pictures):
-    recipe = dataclasses.replace(RECIPE, mixup=0.0, cutmix=0.0)
+    recipe = dataclasses.replace(RECIPE, mixup=0.0, cutmix=0.0, random_erasing=0.0)
     classifier = ImageClassifier(
         tiny_image_network(), CLASSES, recipe=recipe, data_config={}, seed=0
     ).eval()
