@@ -42,7 +42,7 @@ from pointcluster.geometry import (
     knn,
     voxel_anchors,
 )
-from pointcluster.geometry.hierarchy import FPS_LIMIT
+from pointcluster.geometry.anchors import FPS_LIMIT
 
 SIZES = [1024, 10_000, 100_000]
 FULL_SIZES = [1024, 4096, 10_000, 30_000, 100_000, 300_000, 1_000_000]

@@ -1,16 +1,20 @@
 """Who is near whom: functions of positions, without parameters or gradients."""
 
+from pointcluster.geometry.anchors import (
+    AnchorGeometry,
+    AnchorHierarchy,
+    AnchorPlan,
+    anchor_geometry,
+    anchor_hierarchy,
+    planned_anchors,
+)
 from pointcluster.geometry.backend import backends
 from pointcluster.geometry.distance import squared_distance
 from pointcluster.geometry.fps import fps, voxel_anchors
 from pointcluster.geometry.hierarchy import (
-    AnchorGeometry,
-    AnchorHierarchy,
     Hierarchy,
     StageGeometry,
     StagePlan,
-    anchor_geometry,
-    anchor_hierarchy,
     build_hierarchy,
 )
 from pointcluster.geometry.join import join_hierarchies
@@ -29,6 +33,7 @@ from pointcluster.geometry.region import ClusterGeometry, cluster_geometry
 __all__ = [
     "AnchorGeometry",
     "AnchorHierarchy",
+    "AnchorPlan",
     "ClusterGeometry",
     "Hierarchy",
     "LatticeGeometry",
@@ -48,6 +53,7 @@ __all__ = [
     "lattice_geometry",
     "lattice_hierarchy",
     "lattice_positions",
+    "planned_anchors",
     "squared_distance",
     "voxel_anchors",
 ]

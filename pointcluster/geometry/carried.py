@@ -7,14 +7,15 @@ from typing import Any
 
 from torch_geometric.data import Data
 
-from pointcluster.geometry.hierarchy import Hierarchy, StagePlan
+from pointcluster.geometry.anchors import AnchorHierarchy, AnchorPlan
+from pointcluster.geometry.hierarchy import Hierarchy, StagePlan, anchors_of
 from pointcluster.geometry.lattice import LatticePlan
 from pointcluster.geometry.packed import pack_hierarchy, unpack_hierarchy
 
-Plans = Sequence[StagePlan] | Sequence[LatticePlan]
+Plans = Sequence[StagePlan] | Sequence[LatticePlan] | Sequence[AnchorPlan]
 
 
-def carry_hierarchy(data: Data, hierarchy: Hierarchy, plans: Plans) -> None:
+def carry_hierarchy(data: Data, hierarchy: Hierarchy | AnchorHierarchy, plans: Plans) -> None:
     """Put the hierarchy of a point set into `data.hierarchy`, in a form that a PyG `Batch` joins.
 
     Args:
@@ -29,12 +30,15 @@ def carry_hierarchy(data: Data, hierarchy: Hierarchy, plans: Plans) -> None:
     data.hierarchy = tables
 
 
-def carried_hierarchy(data: Data, plans: Plans) -> Hierarchy | None:
+def carried_hierarchy(data: Data, plans: Plans) -> Any:
     """The hierarchy that a point set carries, or `None`: it carries none.
 
     Args:
         data: The points.
         plans: What the hierarchy must have been built by.
+
+    Returns:
+        A :class:`Hierarchy`, or an :class:`AnchorHierarchy` where plans are of anchors alone.
 
     Raises:
         TypeError: `data.hierarchy` is something else.
@@ -72,8 +76,10 @@ def _check_plans(found: Sequence[Any], plans: Plans) -> None:
         )
 
 
-def _check_points(data: Data, hierarchy: Hierarchy, tables: Mapping[str, Any]) -> None:
-    pos, seen, first = data.pos, tables["seen"], hierarchy.stages[0].anchors
+def _check_points(
+    data: Data, hierarchy: Hierarchy | AnchorHierarchy, tables: Mapping[str, Any]
+) -> None:
+    pos, seen, first = data.pos, tables["seen"], anchors_of(hierarchy.stages[0])
     since = "since PrecomputeHierarchy, which comes after all that changes points"
     found, expected = [len(pos), *pos.shape[1:]], [first.num_points, *seen.shape[1:]]
     if found != expected:

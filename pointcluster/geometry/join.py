@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-from pointcluster.geometry.hierarchy import Hierarchy
+from pointcluster.geometry.anchors import AnchorHierarchy
+from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry, anchors_of
 from pointcluster.geometry.packed import pack_hierarchy, unpack_hierarchy
 
+AnyHierarchy = TypeVar("AnyHierarchy", Hierarchy, AnchorHierarchy)
 
-def join_hierarchies(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
+
+def join_hierarchies(hierarchies: Sequence[AnyHierarchy]) -> AnyHierarchy:
     """The hierarchy of all clouds of several hierarchies, in their order.
 
     It equals, to the last bit, the one that is built for the joined clouds: a cloud's geometry does
@@ -20,7 +23,7 @@ def join_hierarchies(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
     `cloud_size`) the joined hierarchy has where all these clouds are equal.
 
     Args:
-        hierarchies: Built by the same plans, on one device.
+        hierarchies: Built by the same plans, on one device; of anchors alone, or with regions.
 
     Raises:
         ValueError: There are none, or their plans differ.
@@ -39,9 +42,14 @@ def join_hierarchies(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
     for name, values in joined.items():
         if isinstance(values[0], Tensor):
             joined[name] = torch.cat(values)
-    return unpack_hierarchy(joined)
+    whole: Any = unpack_hierarchy(joined)
+    return whole
 
 
-def _form(hierarchy: Hierarchy) -> list[tuple[int, ...]]:
-    """What the stages of one plan have in common."""
-    return [(*a.relative.shape[1:], c.num_centers) for a, c in hierarchy.stages]
+def _form(hierarchy: Hierarchy | AnchorHierarchy) -> list[tuple[int, ...]]:
+    """What the stages of one plan have in common; without regions no centres."""
+    form = []
+    for stage in hierarchy.stages:
+        centers = (stage.clusters.num_centers,) if isinstance(stage, StageGeometry) else ()
+        form.append((*anchors_of(stage).relative.shape[1:], *centers))
+    return form

@@ -8,21 +8,27 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pointcluster.geometry.anchors import AnchorGeometry, AnchorHierarchy
 from pointcluster.geometry.distance import starts_of
-from pointcluster.geometry.hierarchy import AnchorGeometry, Hierarchy, StageGeometry
+from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry, anchors_of
 from pointcluster.geometry.region import ClusterGeometry
 
 
-class _Stage(NamedTuple):
-    """What the tables of a stage do not tell; a size that is not common to all is 0."""
+class _Anchors(NamedTuple):
+    """What the tables of anchors do not tell; a size that is not common to all is 0."""
 
-    anchors: int
+    size: int
+    cloud_size: int
+    outside: bool
+
+
+class _Clusters(NamedTuple):
+    """What the tables of regions and centres do not tell; likewise."""
+
     regions: int
     num_centers: int
     center_k: int
     region_size: int
-    cloud_size: int
-    outside: bool
     repeated: bool
     ordered: bool
 
@@ -32,10 +38,12 @@ class _Part(NamedTuple):
 
     batch_size: int
     num_points: int
-    stages: list[_Stage]
+    anchors: list[_Anchors]
+    clusters: list[_Clusters]
+    regions: bool  # whether there are any; without, points are anchors alone
 
 
-def pack_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
+def pack_hierarchy(hierarchy: Hierarchy | AnchorHierarchy) -> dict[str, Any]:
     """Lay a hierarchy out as named tables.
 
     Tables of the same name can be concatenated along their first axis, and their layouts listed, as
@@ -47,47 +55,66 @@ def pack_hierarchy(hierarchy: Hierarchy) -> dict[str, Any]:
         are when a batch moves to another device.
     """
     tables: dict[str, Any] = {}
-    stages = []
-    for number, (anchors, clusters) in enumerate(hierarchy.stages):
-        center, m = clusters.center, clusters.num_centers
-        repeats, pool, order = clusters.repeats, clusters.pool, clusters.order
-        stage = {
-            "anchor": anchors.anchor,
-            "grouping": anchors.grouping,
-            "relative": anchors.relative,
-            "radius": anchors.radius,
-            "pos": anchors.pos,
-            "cloud": anchors.batch,
-            "region": clusters.region,
-            "center": center,
-            # Flat: another part's may have more columns.
-            "members": clusters.grouping.reshape(-1),
-            "weight": clusters.weight.reshape(-1),
-            "pool": clusters.weight.new_empty(0) if pool is None else pool.reshape(-1),
-            # Dense: another part may have some.
-            "repeats": center.new_zeros(len(center), 2, dtype=torch.bool)
-            if repeats is None
-            else repeats.t().contiguous(),
-            "order": center.new_empty(0) if order is None else order,
-        }
-        tables |= {f"{number}.{name}": table for name, table in stage.items()}
-        row = _Stage(
-            anchors=len(anchors.anchor),
-            regions=len(center) // m,
-            num_centers=m,
-            center_k=clusters.grouping.size(1),
-            region_size=0 if pool is None else pool.size(2),
-            cloud_size=anchors.cloud_size or 0,
-            outside=anchors.outside,
-            repeated=repeats is not None,
-            ordered=order is not None,
-        )
-        stages.append(tuple(row))
-    num_points = hierarchy.stages[0].anchors.num_points if hierarchy.stages else 0
-    return {**tables, "layout": (hierarchy.batch_size, num_points, tuple(stages))}
+    rows: list[_Anchors] = []
+    more: list[_Clusters] = []
+    stages: Sequence[StageGeometry | AnchorGeometry] = hierarchy.stages
+    for number, stage in enumerate(stages):
+        anchors = anchors_of(stage)
+        packed = _pack_anchors(anchors)
+        rows.append(_Anchors(len(anchors.anchor), anchors.cloud_size or 0, anchors.outside))
+        if isinstance(stage, StageGeometry):
+            tables_of_clusters, row = _pack_clusters(stage.clusters)
+            packed |= tables_of_clusters
+            more.append(row)
+        tables |= {f"{number}.{name}": table for name, table in packed.items()}
+    num_points = anchors_of(stages[0]).num_points if rows else 0
+    regions = isinstance(hierarchy, Hierarchy)
+    layout = (hierarchy.batch_size, num_points, _plain(rows), _plain(more), regions)
+    return {**tables, "layout": layout}
 
 
-def unpack_hierarchy(tables: Mapping[str, Any]) -> Hierarchy:
+def _plain(rows: Sequence[tuple]) -> tuple[tuple, ...]:
+    return tuple(tuple(row) for row in rows)
+
+
+def _pack_anchors(anchors: AnchorGeometry) -> dict[str, Tensor]:
+    return {
+        "anchor": anchors.anchor,
+        "grouping": anchors.grouping,
+        "relative": anchors.relative,
+        "radius": anchors.radius,
+        "pos": anchors.pos,
+        "cloud": anchors.batch,
+    }
+
+
+def _pack_clusters(clusters: ClusterGeometry) -> tuple[dict[str, Tensor], _Clusters]:
+    center, m = clusters.center, clusters.num_centers
+    repeats, pool, order = clusters.repeats, clusters.pool, clusters.order
+    tables = {
+        "region": clusters.region,
+        "center": center,
+        # Flat: another part's may have more columns.
+        "members": clusters.grouping.reshape(-1),
+        "weight": clusters.weight.reshape(-1),
+        "pool": clusters.weight.new_empty(0) if pool is None else pool.reshape(-1),
+        # Dense: another part may have some.
+        "repeats": center.new_zeros(len(center), 2, dtype=torch.bool)
+        if repeats is None
+        else repeats.t().contiguous(),
+        "order": center.new_empty(0) if order is None else order,
+    }
+    return tables, _Clusters(
+        regions=len(center) // m,
+        num_centers=m,
+        center_k=clusters.grouping.size(1),
+        region_size=0 if pool is None else pool.size(2),
+        repeated=repeats is not None,
+        ordered=order is not None,
+    )
+
+
+def unpack_hierarchy(tables: Mapping[str, Any]) -> Hierarchy | AnchorHierarchy:
     """The hierarchy that tables hold: of one part, or of several laid end to end.
 
     All that is done is to add offsets: nothing is searched, nothing waits for a device, and with
@@ -96,67 +123,89 @@ def unpack_hierarchy(tables: Mapping[str, Any]) -> Hierarchy:
     parts = list(_parts(tables["layout"]))
     clouds = [part.batch_size for part in parts]
     before = [part.num_points for part in parts]
-    stages = []
-    for number in range(len(parts[0].stages)):
+    stages: list[Any] = []
+    for number in range(len(parts[0].anchors)):
         start = f"{number}."
         stage = {name[len(start) :]: t for name, t in tables.items() if name.startswith(start)}
-        rows = [part.stages[number] for part in parts]
-        stages.append(_unpacked(stage, rows, before, clouds))
-        before = [row.anchors for row in rows]
-    return Hierarchy(tuple(stages), sum(clouds))
+        rows = [part.anchors[number] for part in parts]
+        points = [row.size for row in rows]
+        of_point = _part_of_rows(points, stage["anchor"].device)
+        anchors = _unpack_anchors(stage, rows, of_point, before, clouds)
+        if parts[0].regions:
+            more = [part.clusters[number] for part in parts]
+            clusters = _unpack_clusters(stage, more, of_point, points, anchors)
+            stages.append(StageGeometry(anchors, clusters))
+        else:
+            stages.append(anchors)
+        before = points
+    kind = Hierarchy if parts[0].regions else AnchorHierarchy
+    return kind(tuple(stages), sum(clouds))
 
 
 def _parts(layout: Sequence[Any]) -> Iterator[_Part]:
     """From one layout, or from lists of them: a batch has a list, a batch of batches lists."""
-    if isinstance(layout[0], int):
-        batch_size, num_points, stages = layout
-        yield _Part(batch_size, num_points, [_Stage(*stage) for stage in stages])
+    if not isinstance(layout[0], int):
+        for each in layout:
+            yield from _parts(each)
         return
-    for each in layout:
-        yield from _parts(each)
+    batch_size, num_points, anchors, clusters, regions = layout
+    rows, more = [_Anchors(*row) for row in anchors], [_Clusters(*row) for row in clusters]
+    yield _Part(batch_size, num_points, rows, more, regions)
 
 
-def _unpacked(
-    tables: Mapping[str, Tensor], rows: Sequence[_Stage], before: list[int], clouds: list[int]
-) -> StageGeometry:
-    """One stage of all parts, which had so many points before it and have so many clouds."""
-    m, device = rows[0].num_centers, tables["anchor"].device
-    points, regions = [row.anchors for row in rows], [row.regions for row in rows]
-    of_point = _part_of_rows(points, device)
-    of_center = _part_of_rows([count * m for count in regions], device)
+def _unpack_anchors(
+    tables: Mapping[str, Tensor],
+    rows: Sequence[_Anchors],
+    of_point: Tensor | None,
+    before: list[int],
+    clouds: list[int],
+) -> AnchorGeometry:
+    """The anchors of all parts, which had so many points before and have so many clouds."""
     outside = any(row.outside for row in rows)
-    batch = _counted_on(tables["cloud"], of_point, clouds)
-    # A part without clouds has no say in their size, nor one without regions in theirs.
-    cloud_size = _common(row.cloud_size for row, count in zip(rows, clouds, strict=True) if count)
-    region_size = _common(row.region_size for row in rows if row.regions)
-    anchors = AnchorGeometry(
+    return AnchorGeometry(
         anchor=_counted_on(tables["anchor"], of_point, before, border=outside),
         grouping=_counted_on(tables["grouping"], of_point, before, border=outside),
         relative=tables["relative"],
         radius=tables["radius"],
         pos=tables["pos"],
-        batch=batch,
+        batch=_counted_on(tables["cloud"], of_point, clouds),
         num_points=sum(before),
         batch_size=sum(clouds),
-        cloud_size=cloud_size,
+        # A part without clouds has no say in their size.
+        cloud_size=_common(
+            row.cloud_size for row, count in zip(rows, clouds, strict=True) if count
+        ),
         outside=outside,
     )
+
+
+def _unpack_clusters(
+    tables: Mapping[str, Tensor],
+    rows: Sequence[_Clusters],
+    of_point: Tensor | None,
+    points: list[int],
+    anchors: AnchorGeometry,
+) -> ClusterGeometry:
+    """The regions and centres of all parts, whose stages have so many points."""
+    m, regions = rows[0].num_centers, [row.regions for row in rows]
+    of_center = _part_of_rows([count * m for count in regions], anchors.anchor.device)
+    # Nor has one without regions in theirs.
+    region_size = _common(row.region_size for row in rows if row.regions)
     members, weight = _as_wide(tables["members"], tables["weight"], rows)
-    clusters = ClusterGeometry(
-        order=_order(tables["order"], rows, of_point),
+    return ClusterGeometry(
+        order=_order(tables["order"], rows, points, of_point),
         region=_counted_on(tables["region"], of_point, regions),
         center=_counted_on(tables["center"], of_center, points),
         grouping=_counted_on(members, of_center, points),
         weight=weight,
         repeats=tables["repeats"].t().contiguous() if any(r.repeated for r in rows) else None,
         pool=None if region_size is None else tables["pool"].view(-1, m, region_size),
-        batch=batch,
-        batch_size=sum(clouds),
+        batch=anchors.batch,
+        batch_size=anchors.batch_size,
         num_centers=m,
         region_size=region_size,
-        cloud_size=cloud_size,
+        cloud_size=anchors.cloud_size,
     )
-    return StageGeometry(anchors, clusters)
 
 
 def _common(sizes: Iterable[int]) -> int | None:
@@ -191,7 +240,7 @@ def _counted_on(
     return joined
 
 
-def _as_wide(members: Tensor, weight: Tensor, rows: Sequence[_Stage]) -> tuple[Tensor, Tensor]:
+def _as_wide(members: Tensor, weight: Tensor, rows: Sequence[_Clusters]) -> tuple[Tensor, Tensor]:
     """The groupings of centres, flat, as rows that are as wide as the widest part's.
 
     A grouping is filled up with its first point, which counts for nothing there.
@@ -210,14 +259,15 @@ def _as_wide(members: Tensor, weight: Tensor, rows: Sequence[_Stage]) -> tuple[T
     return torch.cat([m for m, _ in wide]), torch.cat([w for _, w in wide])
 
 
-def _order(order: Tensor, rows: Sequence[_Stage], part: Tensor | None) -> Tensor | None:
+def _order(
+    order: Tensor, rows: Sequence[_Clusters], points: list[int], part: Tensor | None
+) -> Tensor | None:
     """The order of the parts' points; parts that are stored as given count up."""
     if not any(row.ordered for row in rows):
         return None
-    points = [row.anchors for row in rows]
-    given = order.split([row.anchors * row.ordered for row in rows])
+    given = order.split([count * row.ordered for count, row in zip(points, rows, strict=True)])
     each = [
-        part if row.ordered else torch.arange(row.anchors, device=order.device)
-        for part, row in zip(given, rows, strict=True)
+        part if row.ordered else torch.arange(count, device=order.device)
+        for part, row, count in zip(given, rows, points, strict=True)
     ]
     return _counted_on(torch.cat(each), part, points)

@@ -8,9 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointcluster.geometry.anchors import AnchorGeometry
 from pointcluster.geometry.check import cloud_sizes
 from pointcluster.geometry.distance import cloud_index, geometry_dtype
-from pointcluster.geometry.hierarchy import AnchorGeometry, Hierarchy, StageGeometry
+from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.lattice import LatticePlan, reduced
 from pointcluster.geometry.region import ClusterGeometry, canonical_order, repeated_centers

@@ -5,7 +5,8 @@ from __future__ import annotations
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.geometry import Hierarchy
+from pointcluster.geometry import AnchorHierarchy, Hierarchy
+from pointcluster.geometry.hierarchy import anchors_of
 
 
 def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -> None:
@@ -41,25 +42,32 @@ def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -
         raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
 
 
-def check_hierarchy(data: Data, hierarchy: Hierarchy, stages: int) -> None:
+def check_hierarchy(
+    data: Data,
+    hierarchy: Hierarchy | AnchorHierarchy,
+    stages: int,
+    kind: type[Hierarchy] | type[AnchorHierarchy] = Hierarchy,
+) -> None:
     """Check that a hierarchy worked out before can be that of these clouds.
 
     Args:
         data: The clouds.
         hierarchy: Their geometry.
         stages: How many stages the network has.
+        kind: What it takes.
 
     Raises:
         TypeError: It is no hierarchy.
         ValueError: It is of other clouds, or of a network with another number of stages.
     """
-    if not isinstance(hierarchy, Hierarchy):
-        raise TypeError(f"hierarchy must be a Hierarchy, found {type(hierarchy).__name__}")
+    if not isinstance(hierarchy, kind):
+        wanted = "a Hierarchy" if kind is Hierarchy else "an AnchorHierarchy"
+        raise TypeError(f"hierarchy must be {wanted}, found {type(hierarchy).__name__}")
     if len(hierarchy.stages) != stages:
         raise ValueError(
             f"the hierarchy has {len(hierarchy.stages)} stages, the network has {stages}"
         )
-    first, pos = hierarchy.stages[0].anchors, data.pos
+    first, pos = anchors_of(hierarchy.stages[0]), data.pos
     clouds = 1
     if data.batch is not None:
         given = getattr(data, "num_graphs", None)

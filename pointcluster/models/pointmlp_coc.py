@@ -10,9 +10,10 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from pointcluster.geometry import AnchorHierarchy, anchor_hierarchy, knn
+from pointcluster.geometry import AnchorHierarchy, AnchorPlan, knn, planned_anchors
+from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
-from pointcluster.models.clouds import check_clouds
+from pointcluster.models.clouds import check_clouds, check_hierarchy
 from pointcluster.models.published import published_cloud_entries
 from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import BatchNorm, GroupEncoder, ResidualMLP
@@ -109,7 +110,8 @@ class PointMLPCoC(nn.Module):
             raise ValueError(f"start must be 'first' or 'far', found {start!r}")
         self.config: dict[str, Any] = {}  # what create_model() builds it from
         self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
-        self.ratios, self.k, self.start = tuple(ratios), k, start
+        # The anchors of a stage are the first ones of the stage before.
+        self.plans = [AnchorPlan(r, k, "first" if s else start) for s, r in enumerate(ratios)]
         self.embedding = nn.Sequential(
             nn.Linear(dim + in_channels, embedding, bias=False), BatchNorm(embedding), nn.ReLU()
         )
@@ -139,12 +141,20 @@ class PointMLPCoC(nn.Module):
         return self.forward_head(self.forward_features(data, hierarchy))
 
     def hierarchy(self, data: Data) -> AnchorHierarchy:
-        """The geometry of all stages for these clouds."""
+        """The geometry of all stages for these clouds.
+
+        It is what :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
+
+        Raises:
+            TypeError, ValueError: The data carry one that does not fit, or the clouds are
+                malformed.
+        """
         self._check(data)
+        carried = carried_hierarchy(data, self.plans)
+        if carried is not None:
+            return carried
         size = data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None
-        return anchor_hierarchy(
-            data.pos, self.ratios, self.k, data.batch, batch_size=size, start=self.start
-        )
+        return planned_anchors(data.pos, self.plans, data.batch, batch_size=size)
 
     def forward_features(self, data: Data, hierarchy: AnchorHierarchy | None = None) -> Features:
         """The points of the last stage with their features."""
@@ -255,16 +265,8 @@ class PointMLPCoC(nn.Module):
         self._check(data)
         if hierarchy is None:
             hierarchy = self.hierarchy(data)
-        elif len(hierarchy.stages) != len(self.encoders):
-            raise ValueError(
-                f"the hierarchy has {len(hierarchy.stages)} stages, the network "
-                f"{len(self.encoders)}"
-            )
-        elif hierarchy.stages[0].num_points != len(data.pos):
-            raise ValueError(
-                f"the hierarchy is of {hierarchy.stages[0].num_points} points, found "
-                f"{len(data.pos)}"
-            )
+        else:
+            check_hierarchy(data, hierarchy, len(self.plans), AnchorHierarchy)
         dtype = self.embedding[0].weight.dtype
         x = data.pos.to(dtype)
         return self.embedding(

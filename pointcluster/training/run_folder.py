@@ -19,7 +19,8 @@ class RunFolder:
     """Prepares, and reads back, the one folder of a run.
 
     A fresh run never overwrites an earlier one: that is moved to ``<folder>.1``, ``.2`` and so on.
-    A resumed run must have the settings it began with.
+    A resumed run must have the settings it began with, and loses what was half written when it was
+    killed.
 
     Args:
         path: The folder; it is made where it is missing.
@@ -64,6 +65,7 @@ class RunFolder:
         if resume:
             self._check_settings(settings)
             self.check_writable()
+            self._remove_halves()
             with open(self.command, "a") as file:
                 file.write(shlex.join(command) + "\n")
             return None
@@ -95,6 +97,13 @@ class RunFolder:
         ]
         if differ:
             raise RunError(f"--resume: {self.path} began with other settings: {'; '.join(differ)}")
+
+    def _remove_halves(self) -> None:
+        """Remove what a run that was killed had begun to write under temporary names."""
+        own = ("*.ckpt.*.tmp", "*.csv.tmp", "*.json.tmp", "*.png.tmp", ".model.*")
+        for pattern in own:
+            for path in self.path.rglob(pattern):
+                path.unlink(missing_ok=True)
 
     def say(self, text: str) -> None:
         """Print a line, and keep it in ``log.txt``."""

@@ -8,7 +8,14 @@ from typing import Any
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import BaseTransform
 
-from pointcluster.geometry import LatticePlan, StagePlan, build_hierarchy, image_hierarchy
+from pointcluster.geometry import (
+    AnchorPlan,
+    LatticePlan,
+    StagePlan,
+    build_hierarchy,
+    image_hierarchy,
+    planned_anchors,
+)
 from pointcluster.geometry.carried import carry_hierarchy
 from pointcluster.geometry.pixels import picture_sizes
 
@@ -46,22 +53,25 @@ class PrecomputeHierarchy(BaseTransform):
     def __init__(self, plans: Any) -> None:
         plans = getattr(plans, "plans", plans)
         if not isinstance(plans, Sequence) or not (
-            all(isinstance(plan, StagePlan) for plan in plans)
-            or all(isinstance(plan, LatticePlan) for plan in plans)
+            any(
+                all(isinstance(plan, kind) for plan in plans)
+                for kind in (StagePlan, AnchorPlan, LatticePlan)
+            )
         ):
             raise TypeError(f"plans must be model.plans or a model that has them, found {plans!r}")
         if not plans:
             raise ValueError("there are no plans: a network without stages needs no hierarchy")
-        self.plans = list(plans)
-        self.of_pictures = isinstance(self.plans[0], LatticePlan)
+        self.plans: list[Any] = list(plans)
 
     def forward(self, data: Data) -> Data:
         if data.get("pos") is None:
             raise ValueError("PrecomputeHierarchy needs points with 'pos'")
-        batch = data.get("batch")
-        if not self.of_pictures:
+        batch, kind = data.get("batch"), type(self.plans[0])
+        hierarchy: Any
+        if kind is not LatticePlan:
             size = data.num_graphs if isinstance(data, Batch) else None
-            hierarchy = build_hierarchy(data.pos, self.plans, batch, batch_size=size)
+            build: Any = planned_anchors if kind is AnchorPlan else build_hierarchy
+            hierarchy = build(data.pos, self.plans, batch, batch_size=size)
         elif "grid" in data:
             return data
         elif "extent" in data:

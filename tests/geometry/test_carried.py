@@ -4,7 +4,13 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from pointcluster.geometry import LatticePlan, StagePlan, build_hierarchy
+from pointcluster.geometry import (
+    AnchorPlan,
+    LatticePlan,
+    StagePlan,
+    build_hierarchy,
+    planned_anchors,
+)
 from pointcluster.geometry.carried import carried_hierarchy, carry_hierarchy
 from tests.geometry.same import assert_same
 
@@ -32,6 +38,23 @@ def test_points_carry_their_hierarchy():
     built = build_hierarchy(batch.pos, PLANS, batch.batch, batch_size=3)
     assert_same(carried_hierarchy(batch, PLANS), built)
     assert_same(carried_hierarchy(batch, tuple(PLANS)), built)
+
+
+def test_points_carry_anchors_alone():
+    plans = [AnchorPlan(0.5, 4, "first"), AnchorPlan(0.5, 4, "first")]
+    items = [cloud(n, n) for n in (30, 0, 12)]
+    for data in items:
+        carry_hierarchy(data, planned_anchors(data.pos, plans), plans)
+    batch = Batch.from_data_list(items)
+    built = planned_anchors(batch.pos, plans, batch.batch, batch_size=3)
+    assert_same(carried_hierarchy(batch, plans), built)
+    with pytest.raises(ValueError, match="by other plans, AnchorPlan .* StagePlan"):
+        carried_hierarchy(batch, PLANS)
+    with pytest.raises(ValueError, match="by other plans"):
+        carried_hierarchy(batch, [plans[0], plans[1]._replace(start="far")])
+    batch.pos = batch.pos + 1
+    with pytest.raises(ValueError, match="are not where they were"):
+        carried_hierarchy(batch, plans)
 
 
 def test_most_points_carry_none():

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from pointcluster.geometry import (
     StagePlan,
-    anchor_geometry,
-    anchor_hierarchy,
     build_hierarchy,
     fps,
     knn,
@@ -133,15 +131,6 @@ def test_no_clouds_and_no_points():
     for batch_size in (None, 0, 2):
         stages = build_hierarchy(torch.zeros(0, 3), PLANS, empty, batch_size=batch_size).stages
         assert all(len(stage.anchors.anchor) == 0 for stage in stages)
-        assert len(anchor_geometry(torch.zeros(0, 3), 3, 2, empty, batch_size=batch_size).pos) == 0
-
-
-def test_anchor_geometry_mixes_samplings_by_size():
-    pos, batch = packed([17_000, 40, 0, 9])
-    g = anchor_geometry(pos, [500, 10, 3, 20], 4, batch)
-    count = torch.bincount(g.batch, minlength=4).tolist()
-    assert abs(count[0] - 500) < 60 and count[1:] == [10, 0, 9]
-    assert torch.equal(g.batch, batch[g.anchor]) and (g.batch.diff() >= 0).all()
 
 
 @pytest.mark.parametrize(
@@ -157,21 +146,3 @@ def test_anchor_geometry_mixes_samplings_by_size():
 def test_bad_input(change, message):
     with pytest.raises(ValueError, match=message):
         build_hierarchy(**({"pos": torch.zeros(4, 3), "plans": PLANS} | change))
-
-
-@pytest.mark.parametrize("start", ["far", "first"])
-def test_anchors_of_anchors(backend, start):
-    sizes = [60, 0, 17, 1]
-    pos, batch = packed(sizes)
-    found = anchor_hierarchy(pos, [0.5, 8], 6, batch, batch_size=4, start=start, backend=backend)
-    assert found.batch_size == 4
-    first, second = found.stages
-    expected = fps(pos, 0.5, batch, batch_size=4, start=start)
-    assert torch.equal(first.anchor, expected)
-    assert torch.equal(second.pos, pos[first.anchor[second.anchor]])
-    starts = [0, 30, 39]  # the anchors of a stage are the first of the stage before
-    kept = [range(s, s + n) for s, n in zip(starts, [8, 8, 1], strict=True)]
-    assert second.anchor.tolist() == [i for part in kept for i in part]
-    near = knn(first.pos, second.pos, 6, first.batch, second.batch, batch_size=4)
-    assert torch.equal(second.grouping, near)
-    assert anchor_hierarchy(pos, [], 6, batch, batch_size=4).batch_size == 4

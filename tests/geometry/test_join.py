@@ -11,6 +11,7 @@ from pointcluster.geometry import (
     StageGeometry,
     StagePlan,
     anchor_geometry,
+    anchor_hierarchy,
     build_hierarchy,
     cluster_geometry,
     image_hierarchy,
@@ -54,6 +55,22 @@ def alone(clouds):
 def test_joining_clouds_then_building_is_building_then_joining(sizes, equal, kind, dtype, seed):
     clouds = clouds_of([sizes[0]] * len(sizes) if equal else sizes, kind, dtype, seed)
     assert_same(join_hierarchies(alone(clouds)), whole(clouds))
+
+
+@settings(max_examples=40)
+@given(
+    sizes=st.lists(st.integers(0, 60), min_size=1, max_size=5),
+    equal=st.booleans(),
+    kind=st.sampled_from(KINDS),
+    dtype=st.sampled_from([torch.float32, torch.float64]),
+    start=st.sampled_from(["far", "first"]),
+)
+def test_anchors_alone(sizes, equal, kind, dtype, start):
+    clouds = clouds_of([sizes[0]] * len(sizes) if equal else sizes, kind, dtype)
+    pos, batch = packed(clouds)
+    whole = anchor_hierarchy(pos, [0.5, 0.5], 5, batch, batch_size=len(clouds), start=start)
+    parts = [anchor_hierarchy(each, [0.5, 0.5], 5, start=start) for each in clouds]
+    assert_same(join_hierarchies(parts), whole)
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -179,5 +196,7 @@ def test_bad_input():
     for plans in (other, PLANS[:2], [PLANS[0]._replace(num_centers=2), *PLANS[1:]]):
         with pytest.raises(ValueError, match=r"different plans cannot be joined: .* number 1"):
             join_hierarchies([build_hierarchy(pos, PLANS), build_hierarchy(pos, plans)])
+    with pytest.raises(ValueError, match="different plans"):
+        join_hierarchies([build_hierarchy(pos, PLANS), anchor_hierarchy(pos, [0.5, 0.25, 1.0], 8)])
     with pytest.raises(ValueError, match="axes"):
         join_hierarchies([build_hierarchy(pos, PLANS), build_hierarchy(pos[:, :2], PLANS)])

@@ -3,7 +3,13 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
+from pointcluster.geometry import (
+    AnchorHierarchy,
+    Hierarchy,
+    StagePlan,
+    anchor_hierarchy,
+    build_hierarchy,
+)
 from pointcluster.geometry.packed import pack_hierarchy, unpack_hierarchy
 from tests.geometry.same import assert_same
 
@@ -34,9 +40,22 @@ def test_all_that_is_no_tensor_is_in_the_layout():
     assert names == {"layout"}
     assert tables["layout"][:2] == (2, 67) and len(tables["layout"][2]) == len(PLANS)
     # Lists instead of tuples, as after batch.to(device), and lists of lists.
-    again = [[tables["layout"][0], tables["layout"][1], [list(s) for s in tables["layout"][2]]]]
+    size, points, *stages, regions = tables["layout"]
+    again = [[size, points, *([list(row) for row in rows] for rows in stages), regions]]
     assert_same(unpack_hierarchy(tables | {"layout": [again]}), hierarchy_of([64, 3]))
 
 
-def test_no_stages():
-    assert unpack_hierarchy(pack_hierarchy(Hierarchy((), 3))) == Hierarchy((), 3)
+@pytest.mark.parametrize("sizes", [[100], [64, 64], [64, 0, 3], [0]], ids=str)
+def test_anchors_alone(sizes):
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+    pos = torch.randn(sum(sizes), 3, generator=torch.Generator().manual_seed(0))
+    hierarchy = anchor_hierarchy(pos, [0.5, 0.25], 6, batch, batch_size=len(sizes))
+    back = unpack_hierarchy(pack_hierarchy(hierarchy))
+    assert_same(back, hierarchy)
+    assert back.stages[0].grouping.data_ptr() == hierarchy.stages[0].grouping.data_ptr()
+
+
+@pytest.mark.parametrize("kind", [Hierarchy, AnchorHierarchy])
+def test_no_stages(kind):
+    back = unpack_hierarchy(pack_hierarchy(kind((), 3)))
+    assert back == kind((), 3) and type(back) is kind

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch_geometric.data import Batch, Data
 
-from pointcluster.geometry import knn
+from pointcluster.geometry import Hierarchy, knn
 from pointcluster.models import create_model, list_models, load_model, save_model
 from tests.models.published import DATA, ENTRIES, checkpoint, clouds
 
@@ -240,11 +240,18 @@ def test_other_bad_arguments():
     model, (one, other) = small(), several([20, 30])
     with pytest.raises(TypeError, match="found Tensor"):
         model(torch.zeros(4, 3))
-    with pytest.raises(ValueError, match="hierarchy is of 20 points, found 30"):
+    with pytest.raises(ValueError, match="hierarchy is of 20 points in 1 clouds, found 30 in 1"):
         model(other, model.hierarchy(one))
-    with pytest.raises(ValueError, match="hierarchy has 1 stages, the network 2"):
+    with pytest.raises(ValueError, match="hierarchy has 1 stages, the network has 2"):
         first = model.hierarchy(one)
         model(one, first._replace(stages=first.stages[:1]))
+    with pytest.raises(TypeError, match="must be an AnchorHierarchy, found Hierarchy"):
+        model(one, Hierarchy((), 1))
+    with pytest.raises(ValueError, match="for points at other places"):
+        model(Data(pos=one.pos.flip(0)), model.hierarchy(one))
+    with pytest.raises(ValueError, match="of 20 points in 1 clouds, found 20 in 2"):
+        halves = [Data(pos=half) for half in one.pos.split(10)]
+        model(Batch.from_data_list(halves), model.hierarchy(one))
     with pytest.raises(IndexError, match="no stage number 2: choose 0 to 1"):
         model.clusters(one, stage=2)
     with pytest.raises(IndexError, match="no block of stage 0 number 1"):

@@ -47,6 +47,18 @@ def test_resume_needs_the_same_settings(tmp_path):
         resume(tmp_path / "run", lr=0.1)
 
 
+def test_what_a_killed_run_half_wrote_is_removed(tmp_path):
+    start(tmp_path / "run")
+    names = ["checkpoints/last.ckpt.17.tmp", "metrics.csv.tmp", "seed-1/result.json.tmp",
+             "confusion.png.tmp", "seed-1/.model.safetensors.ab12", "notes.tmp"]  # fmt: skip
+    for name in [*names, "checkpoints/last.ckpt", "metrics.csv"]:
+        (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
+        (tmp_path / "run" / name).write_text("half")
+    resume(tmp_path / "run")
+    left = {path.name for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    assert left == {"config.json", "command.txt", "last.ckpt", "metrics.csv", "notes.tmp"}
+
+
 def test_resume_needs_a_run(tmp_path):
     with pytest.raises(RunError, match="holds no run"):
         resume(tmp_path)

@@ -14,10 +14,14 @@ from pointcluster.geometry import LatticePlan, StagePlan
 from pointcluster.models import coc as coc_module
 from pointcluster.models import create_model
 from pointcluster.models import point_coc as point_coc_module
+from pointcluster.models import pointmlp_coc as pointmlp_coc_module
 from pointcluster.transforms import ImageToPoints, PrecomputeHierarchy, RandomPixels
 from tests.geometry.same import assert_same
 
 SIZES = [60, 90, 0, 60, 7]
+# Of the paper's network, which is large.
+SMALL = {"embedding": 8, "channels": (16, 32), "blocks": (1, 1), "depths": (1, 1),
+         "ratios": (0.5, 0.5), "k": 8, "head_hidden": (16,)}  # fmt: skip
 
 
 def clouds(sizes=SIZES, dtype=torch.float32):
@@ -43,6 +47,7 @@ def no_search(monkeypatch):
 
     for module, names in [
         (point_coc_module, ["build_hierarchy", "knn"]),
+        (pointmlp_coc_module, ["planned_anchors", "knn"]),
         (coc_module, ["image_hierarchy", "knn"]),
     ]:
         for name in names:
@@ -63,11 +68,12 @@ class Clouds(torch.utils.data.Dataset):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("name", ["point_coc_tiny", "point_coc_small"])
+@pytest.mark.parametrize("name", ["point_coc_tiny", "point_coc_small", "pointmlp_coc"])
 @pytest.mark.parametrize("whole", [False, True], ids=["clouds", "batch"])
 def test_a_network_takes_it_and_answers_the_same(name, dtype, whole, request):
     torch.manual_seed(0)
-    model = create_model(name, num_classes=3).to(dtype).eval()
+    smaller = SMALL if name == "pointmlp_coc" else {}
+    model = create_model(name, num_classes=3, **smaller).to(dtype).eval()
     plain = Batch.from_data_list(clouds(dtype=dtype))
     expected, hierarchy = model(plain), model.hierarchy(plain)
     transform = PrecomputeHierarchy(model)
@@ -180,9 +186,14 @@ def test_kept_on_disk_by_a_data_set(model, no_search, tmp_path):
         assert torch.equal(model(batch), model(Batch.from_data_list([given[i] for i in order])))
 
 
-def test_gradients_are_the_same():
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("point_coc_tiny", {"dropout": 0.0, "drop_path": 0.0}),
+     ("pointmlp_coc", {**SMALL, "dropout": 0.0})],
+)  # fmt: skip
+def test_gradients_are_the_same(name, options):
     torch.manual_seed(0)
-    model = create_model("point_coc_tiny", num_classes=3, dropout=0.0, drop_path=0.0).train()
+    model = create_model(name, num_classes=3, **options).train()
     transform = PrecomputeHierarchy(model.plans)
     found = []
     for batch in (
