@@ -10,13 +10,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch_geometric.utils import scatter
 
-from pointcluster.geometry import AnchorGeometry, LatticeGeometry, anchor_geometry, lattice_geometry
+from pointcluster.geometry import AnchorGeometry, LatticeGeometry, lattice_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.context_cluster import ContextCluster, check_features
+from pointcluster.nn.given import check_gathered, given_anchors
+from pointcluster.nn.group_block import Block
+from pointcluster.nn.group_norm import Affine
 from pointcluster.nn.group_spread import GroupSpread
-from pointcluster.nn.lean_groups import Affine, Block, LeanGroups, infer_groups
+from pointcluster.nn.infer_groups import infer_groups
+from pointcluster.nn.lean_groups import LeanGroups
 from pointcluster.nn.residual_mlp import ResidualMLP
 
 
@@ -115,7 +119,7 @@ class GroupEncoder(nn.Module):
         Raises:
             TypeError, ValueError: The point set is malformed or does not fit the layer.
         """
-        geometry = self._geometry(pos, batch, batch_size, num)
+        geometry = given_anchors(pos, batch, batch_size, num, own=self.num, k=self.k)
         self._check(x, geometry)
         u, a = self._points(x, geometry)
         if not len(geometry.anchor):
@@ -146,27 +150,10 @@ class GroupEncoder(nn.Module):
             u, a, geometry.grouping, first, self._blocks(), affines, similarity_of=block
         )
 
-    def _geometry(
-        self,
-        pos: Tensor | AnchorGeometry,
-        batch: Tensor | None,
-        batch_size: int | None,
-        num: int | float | Sequence[int] | None,
-    ) -> AnchorGeometry:
-        if isinstance(pos, AnchorGeometry):
-            if any(each is not None for each in (batch, batch_size, num)):
-                raise ValueError(
-                    "batch, batch_size and num go with positions: a geometry that is given has "
-                    "been worked out already"
-                )
-            return pos
-        num = self.num if num is None else num
-        return anchor_geometry(pos, num, self.k, batch, batch_size=batch_size)
-
     def _check(self, x: Tensor, geometry: AnchorGeometry) -> None:
-        if geometry.grouping.size(1) != self.k or geometry.outside:
-            kind = "zeros at a border, too" if geometry.outside else geometry.grouping.size(1)
-            raise ValueError(f"the geometry gathers {kind} points, the layer {self.k}")
+        check_gathered(geometry, self.k)
+        if geometry.outside:
+            raise ValueError("the geometry gathers zeros at a border, too: the layer takes points")
         check_features(x, geometry.num_points, self.alpha[None], geometry.anchor.device)
 
     def _points(self, x: Tensor, geometry: AnchorGeometry) -> tuple[Tensor, Tensor]:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointcluster.nn.lean_groups import sum_by
+from pointcluster.nn.group_rows import sum_by
 
 
 class GroupSpread(torch.autograd.Function):

@@ -1,133 +1,16 @@
-"""Context clusters and MLPs over groups of points, some groups at a time."""
+"""What each anchor learns from its group of points, in training, some groups at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from pointcluster.nn.lifted import norm
-
-ELEMENTS, ELEMENTS_OF_DEVICE = 1 << 20, 1 << 26
-"""Features at a time: on a CPU so few that they stay in its cache, elsewhere many."""
-
-
-class Block(NamedTuple):
-    """The parameters of a context cluster of one head and one centre, and of the MLP after it."""
-
-    to_f: Tensor
-    f_bias: Tensor
-    to_v: Tensor
-    v_bias: Tensor
-    to_out: Tensor
-    out_bias: Tensor
-    alpha: Tensor
-    beta: Tensor
-    w1: Tensor
-    gamma1: Tensor
-    shift1: Tensor
-    w2: Tensor
-    gamma2: Tensor
-    shift2: Tensor
-
-
-def one_center(x: Tensor, block: Block) -> tuple[Tensor, Tensor]:
-    r"""The context cluster with one centre over each group, and one head.
-
-    All points are the centre's own, so with weights that sum to one
-
-    $$ h = W_v \frac{\sum_n (1 / k + s_n) x_n}{1 + \sum_n s_n} + b_v, \qquad
-       \operatorname{out}_n = s_n W h + b: $$
-
-    a linear map of a mean, for which no point needs its own $v$.
-
-    Shapes:
-        - **x:** $(R, k, C)$
-        - **output:** the similarities $s$ $(R, k)$, and $W h$ $(R, C)$
-    """
-    f = F.linear(x, block.to_f, block.f_bias)
-    c = f.mean(dim=1)  # [R, c]
-    cos = torch.bmm(f, c[:, :, None]).squeeze(2) / (norm(f) * norm(c)[:, None])
-    s = torch.sigmoid(block.beta + block.alpha * cos)  # [R, k]
-    mean = torch.bmm((s + 1 / x.size(1))[:, None], x).squeeze(1) / (1 + s.sum(dim=1, keepdim=True))
-    return s, F.linear(F.linear(mean, block.to_v, block.v_bias), block.to_out)
-
-
-class Affine(NamedTuple):
-    """A batch normalisation as a scale and a shift of every channel."""
-
-    scale: Tensor
-    shift: Tensor
-    mean: Tensor
-    rstd: Tensor
-
-    @classmethod
-    def of(cls, mean: Tensor, var: Tensor, gamma: Tensor, shift: Tensor, eps: float) -> Affine:
-        """From the statistics and the parameters."""
-        rstd = (var + eps).rsqrt()
-        return cls(gamma * rstd, shift - mean * gamma * rstd, mean, rstd)
-
-
-def chunks(groups: int, width: int, device: torch.device) -> Iterator[slice]:
-    """Groups some at a time, for groups of `width` features."""
-    most = ELEMENTS if device.type == "cpu" else ELEMENTS_OF_DEVICE
-    parts = max(1, -(-groups * width // most))
-    step = max(1, -(-groups // parts))
-    for start in range(0, groups, step):
-        yield slice(start, min(groups, start + step))
-
-
-def infer_groups(
-    u: Tensor,
-    a: Tensor,
-    index: Tensor,
-    first: Affine,
-    blocks: Sequence[Block],
-    affines: Sequence[tuple[Affine, Affine]],
-    *,
-    similarity_of: int | None = None,
-) -> Tensor:
-    r"""All of :class:`LeanGroups` for known statistics and without gradients.
-
-    The statistics go into the linear maps.
-
-    Returns:
-        The maximum over each group $(R, C)$; or a block's similarities $(R, k)$, if asked for.
-    """
-    u, a = u * first.scale, torch.addcmul(first.shift, a, first.scale)
-    groups, k = index.shape
-    out = u.new_empty(groups, u.size(1) if similarity_of is None else k)
-    folded = []
-    for block, (norm1, norm2) in zip(blocks, affines, strict=True):
-        w1 = block.w1 * norm1.scale[:, None]
-        b1 = norm1.shift + w1 @ block.out_bias
-        folded.append(
-            (block, w1, b1, block.w2 * norm2.scale[:, None], block.out_bias + norm2.shift)
-        )
-    for g in chunks(groups, k * u.size(1), u.device):
-        x = _gathered(u, a, index, g).relu_()
-        for number, (block, w1, b1, w2, bias) in enumerate(folded):
-            s, p = one_center(x, block)
-            if number == similarity_of:
-                out[g] = s
-                break
-            x.addcmul_(s[:, :, None], p[:, None])
-            rows = x.flatten(0, 1)
-            hidden = torch.addmm(b1, rows, w1.t()).relu_()
-            rows.addmm_(hidden, w2.t()).add_(bias).relu_()
-        else:
-            torch.amax(x, dim=1, out=out[g])
-    return out
-
-
-def _gathered(u: Tensor, a: Tensor, index: Tensor, g: slice) -> Tensor:
-    """What the points of some groups begin with, $u_n + a_m$. [R, k, C]"""
-    part = index[g]
-    rows = u.index_select(0, part.reshape(-1)).view(*part.shape, u.size(1))
-    return rows.add_(a[g, None])
+from pointcluster.nn.group_block import Block, one_center
+from pointcluster.nn.group_norm import Affine, Moments, NormBack
+from pointcluster.nn.group_rows import chunks, gathered, sum_by
 
 
 class LeanGroups(torch.autograd.Function):
@@ -164,9 +47,9 @@ class LeanGroups(torch.autograd.Function):
         own = known is None
         stats: list[tuple[Tensor, Tensor]] = [] if known is None else list(known)
         if own:
-            moments = _Moments(u.size(1), u)
+            moments = Moments(u.size(1), u)
             for g in state.chunks():
-                moments.add(_gathered(u, a, index, g).flatten(0, 1))
+                moments.add(gathered(u, a, index, g).flatten(0, 1))
             stats.append(moments.result())
         state.start(Affine.of(*stats[0], gamma, shift, eps))
         for number, block in enumerate(blocks):
@@ -174,7 +57,7 @@ class LeanGroups(torch.autograd.Function):
             state.p.append(u.new_empty(a.shape))
             hidden = [u.new_empty(*index.shape, len(w)) for w in (block.w1, block.w2)]
             state.z.append((hidden[0], hidden[1]))
-            moments = _Moments(len(block.w1), u)
+            moments = Moments(len(block.w1), u)
             for g in state.chunks():
                 x = state.input(number, g)
                 state.s[-1][g], state.p[-1][g] = one_center(x, block)
@@ -185,7 +68,7 @@ class LeanGroups(torch.autograd.Function):
             if own:
                 stats.append(moments.result())
             norm1 = Affine.of(*stats[2 * number + 1], block.gamma1, block.shift1, eps)
-            moments = _Moments(len(block.w2), u)
+            moments = Moments(len(block.w2), u)
             for g in state.chunks():
                 z = hidden[0][g].flatten(0, 1)
                 h = torch.addcmul(norm1.shift, z, norm1.scale).relu_()
@@ -232,7 +115,7 @@ class LeanGroups(torch.autograd.Function):
             state.norms.append((norm1, norm2))
         top = _Top(grad * (out > 0), which.long(), index.size(1))
         slope: Any = top
-        back = _NormBack(state.norms[-1][1], ctx.own, index.numel())
+        back = NormBack(state.norms[-1][1], ctx.own, index.numel())
         back.add(top.grad, top.chosen(state.z[-1][1]))
         found: list[tuple[Tensor, ...]] = []
         for i in reversed(range(count)):
@@ -241,29 +124,12 @@ class LeanGroups(torch.autograd.Function):
         to_gamma, to_shift = back.parameters()
         to_a = torch.empty_like(a)
         for g in state.chunks():
-            rows = _gathered(u, a, index, g)
+            rows = gathered(u, a, index, g)
             slope[g] = back.input(slope[g], rows)
             torch.sum(slope[g], dim=1, out=to_a[g])
         to_u = sum_by(index.reshape(-1), slope.flatten(0, 1), len(u))
         flat = [each for block in found for each in block]
         return (to_u, to_a, None, None, None, to_gamma, to_shift, *flat)
-
-
-def sum_by(index: Tensor, rows: Tensor, size: int, row: Tensor | None = None) -> Tensor:
-    """Sum rows of the same index: what a gather is going back.
-
-    As sums over sorted bags; adding row by row takes many times as long on a CPU.
-
-    Args:
-        index: Where each row goes.
-        rows: The rows.
-        size: Number of sums.
-        row: Which row goes there, if not one after another.
-    """
-    order = index.argsort(stable=True)
-    offsets = F.pad(torch.bincount(index, minlength=size).cumsum(0), (1, 0))[:-1]
-    order = order if row is None else row[order]
-    return F.embedding_bag(order, rows, offsets, mode="sum")
 
 
 class _State:
@@ -289,7 +155,7 @@ class _State:
     def input(self, number: int, g: slice) -> Tensor:
         """What goes into a block; after the last, what comes out. [R, k, C]"""
         if number == 0:
-            return _gathered(*self.normed, self.index, g).relu_()
+            return gathered(*self.normed, self.index, g).relu_()
         before, norm2 = number - 1, self.norms[number - 1][1]
         y = self.input(before, g)
         self.clustered(y, before, g, self.blocks[before].out_bias + norm2.shift)
@@ -316,14 +182,14 @@ class _Top:
 
 
 def _block_back(
-    state: _State, number: int, slope: Any, back: _NormBack, first: Affine, own: bool
-) -> tuple[Tensor, _NormBack, tuple[Tensor, ...]]:
+    state: _State, number: int, slope: Any, back: NormBack, first: Affine, own: bool
+) -> tuple[Tensor, NormBack, tuple[Tensor, ...]]:
     """Take the gradient of a block's sum before its last relu to that of the block before."""
     block, (norm1, _) = state.blocks[number], state.norms[number]
     z1, z2 = state.z[number]
     to_w1, to_w2 = torch.zeros_like(block.w1), torch.zeros_like(block.w2)
     gamma2, shift2 = back.parameters()
-    hidden, back1 = torch.empty_like(z1), _NormBack(norm1, own, state.index.numel())
+    hidden, back1 = torch.empty_like(z1), NormBack(norm1, own, state.index.numel())
     for g in state.chunks():
         d = back.input(slope[g], z2[g]).flatten(0, 1)
         z, out = z1[g].flatten(0, 1), hidden[g].flatten(0, 1)
@@ -334,7 +200,7 @@ def _block_back(
         back1.add(out, z)
     gamma1, shift1 = back1.parameters()
     affine = state.norms[number - 1][1] if number else first
-    below = _NormBack(affine, own, state.index.numel())
+    below = NormBack(affine, own, state.index.numel())
     result = torch.empty_like(z2) if isinstance(slope, _Top) else slope
     leaves = [each.detach().requires_grad_() for each in block[:8]]
     sums = [torch.zeros_like(each) for each in leaves]
@@ -356,64 +222,7 @@ def _block_back(
             total += each
         d += to_x
         torch.ops.aten.threshold_backward.grad_input(d, x, 0, grad_input=d)
-        before = (
-            state.z[number - 1][1][g] if number else _gathered(state.u, state.a, state.index, g)
-        )
+        before = state.z[number - 1][1][g] if number else gathered(state.u, state.a, state.index, g)
         below.add(d.flatten(0, 1), before.flatten(0, 1))
         result[g] = d
     return result, below, (*sums, to_w1, gamma1, shift1, to_w2, gamma2, shift2)
-
-
-class _Moments:
-    """Mean and variance of rows that come some at a time, about where the first ones lie."""
-
-    def __init__(self, channels: int, like: Tensor) -> None:
-        self.pivot: Tensor | None = None
-        self.count = 0
-        self.first, self.second = torch.zeros(2, channels, dtype=torch.float64, device=like.device)
-        self.dtype = like.dtype
-
-    def add(self, rows: Tensor) -> None:
-        ones = rows.new_ones(1, len(rows))  # a product with ones: far faster than a sum of rows
-        if self.pivot is None:
-            self.pivot = (ones @ rows).squeeze(0) / len(rows)
-        rows = rows - self.pivot
-        self.count += len(rows)
-        self.first += (ones @ rows).squeeze(0)
-        self.second += (ones @ rows.square_()).squeeze(0)
-
-    def result(self) -> tuple[Tensor, Tensor]:
-        pivot = 0 if self.pivot is None else self.pivot
-        mean = self.first / self.count
-        var = (self.second / self.count - mean.square()).clamp_min(0)
-        return (pivot + mean).to(self.dtype), var.to(self.dtype)
-
-
-class _NormBack:
-    """A batch normalisation going back: sums over all rows first, then row by row."""
-
-    def __init__(self, affine: Affine, own: bool, count: int) -> None:
-        self.affine, self.own, self.count = affine, own, count
-        size = affine.scale.shape
-        device = affine.scale.device
-        self.first, self.second = torch.zeros(2, *size, dtype=torch.float64, device=device)
-
-    def add(self, grad: Tensor, z: Tensor) -> None:
-        """Gradients of some of what came out, and what had gone in."""
-        ones = grad.new_ones(1, len(grad))
-        self.first += (ones @ grad).squeeze(0)
-        self.second += (ones @ (z - self.affine.mean).mul_(grad)).squeeze(0)
-
-    def parameters(self) -> tuple[Tensor, Tensor]:
-        """The gradients of scale and shift."""
-        scale, _, _, rstd = self.affine
-        return (self.second * rstd).to(scale.dtype), self.first.to(scale.dtype)
-
-    def input(self, grad: Tensor, z: Tensor) -> Tensor:
-        """The gradient of what had gone in."""
-        scale, _, mean, rstd = self.affine
-        if not self.own:
-            return grad * scale
-        slope = -(scale * rstd.square() * self.second / self.count)
-        constant = -(scale * self.first / self.count) - slope * mean
-        return torch.addcmul(constant.to(grad.dtype), grad, scale).addcmul_(z, slope.to(grad.dtype))

@@ -9,10 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointcluster.geometry import AnchorGeometry, LatticeStage, anchor_geometry
+from pointcluster.geometry import AnchorGeometry, LatticeStage
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
 from pointcluster.nn.batch_norm import BatchNorm
+from pointcluster.nn.given import check_gathered, given_anchors
 from pointcluster.nn.plain import is_plain
 
 CHUNK = 1 << 22
@@ -116,17 +117,7 @@ class PointReducer(nn.Module):
         Raises:
             TypeError, ValueError: The point set is malformed or does not fit the layer.
         """
-        if isinstance(pos, AnchorGeometry):
-            if any(each is not None for each in (batch, batch_size, num)):
-                raise ValueError(
-                    "batch, batch_size and num go with positions: a geometry that is given has "
-                    "been worked out already"
-                )
-            geometry = pos
-        else:
-            geometry = anchor_geometry(
-                pos, self.num if num is None else num, self.k, batch, batch_size=batch_size
-            )
+        geometry = given_anchors(pos, batch, batch_size, num, own=self.num, k=self.k)
         if x is not None and (x.dim() != 2 or len(x) != geometry.num_points):
             raise ValueError(
                 f"x must have shape [{geometry.num_points}, {self.in_channels}] (points, "
@@ -143,10 +134,7 @@ class PointReducer(nn.Module):
         found = 0 if x is None else x.size(1)
         if found != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels, found {found}")
-        if geometry.grouping.size(1) != self.k:
-            raise ValueError(
-                f"the geometry gathers {geometry.grouping.size(1)} points, the layer {self.k}"
-            )
+        check_gathered(geometry, self.k)
         y = self._gather(x, geometry)
         y = y if self.norm is None else self.norm(y)
         return y, geometry.pos, geometry.batch

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from pointcluster.geometry import anchor_geometry
-from pointcluster.nn import BatchNorm, GroupEncoder, lean_groups
+from pointcluster.nn import BatchNorm, GroupEncoder, group_rows
 from pointcluster.nn.group_encoder import one_region
 
 SIZES = [40, 9, 1, 25]
@@ -63,7 +63,7 @@ def naive(layer, x, geometry):
 @pytest.mark.parametrize("blocks", [1, 3])
 @pytest.mark.parametrize("elements", [100, 1 << 20])
 def test_a_plain_loop(training, blocks, elements, monkeypatch):
-    monkeypatch.setattr(lean_groups, "ELEMENTS", elements)  # few groups at a time, or all
+    monkeypatch.setattr(group_rows, "ELEMENTS", elements)  # few groups at a time, or all
     layer = make(blocks=blocks).train(training)
     twin = copy.deepcopy(layer)
     x, pos, batch = points()
