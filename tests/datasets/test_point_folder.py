@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import sys
 import warnings
 
 import numpy as np
@@ -252,6 +253,44 @@ def test_raise_and_skip(root):
     data.path(3).unlink()
     with pytest.raises(FileNotFoundError):
         data[3]
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+@pytest.mark.parametrize(
+    ("suffix", "package", "command"),
+    [(".ply", "trimesh", "trimesh"), (".obj", "trimesh", "trimesh"), (".pcd", "pypcd4", "pypcd4"),
+     (".las", "laspy", "'laspy[lazrs]'")],
+)  # fmt: skip
+def test_a_missing_package_is_no_bad_file(
+    tmp_path, monkeypatch, on_error, suffix, package, command
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    for name in ("cup", "jar"):
+        write(tmp_path / name / "0.npy")
+        (tmp_path / name / f"1{suffix}").write_text("anything")
+    data = PointFolder(tmp_path, on_error=on_error)
+    assert data[0].name == "cup/0.npy"
+    with pytest.raises(ImportError, match=f"needs .*{package}.*pip install") as caught:
+        list(data)
+    assert f"pip install {command}" in str(caught.value)
+    for name in ("cup", "jar"):
+        (tmp_path / name / "0.npy").unlink()
+    with pytest.raises(ImportError, match=f"needs .*{package}"):
+        PointFolder(tmp_path, on_error=on_error)
+
+
+@pytest.mark.parametrize("on_error", ["raise", "skip"])
+def test_three_points_and_bad_ones(root, on_error):
+    write(root / "cup" / "00.npy", size=3)
+    (root / "cup" / "01.npy").write_bytes((root / "cup" / "02.npy").read_bytes()[:-7])
+    data = PointFolder(root, on_error=on_error)
+    assert data[0].num_nodes == 3 and data[0].pos.isfinite().all()
+    if on_error == "raise":
+        with pytest.raises(ValueError, match=r"01\.npy is truncated"):
+            data[1]
+    else:
+        with pytest.warns(UserWarning, match=r"skipped: .*01\.npy is truncated"):
+            assert data[1].name == "cup/02.npy"
 
 
 def test_nothing_can_be_read(root):

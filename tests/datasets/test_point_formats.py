@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import sys
-
 import numpy as np
 import pytest
 import torch
@@ -270,21 +268,3 @@ def test_no_las_and_no_points(las, tmp_path):
     (tmp_path / "b.laz").write_text("hello\n" * 99)
     with pytest.raises(ValueError, match=r"b\.laz is damaged"):
         read_points(tmp_path / "b.laz")
-
-
-@pytest.mark.parametrize(
-    ("suffix", "package", "command"),
-    [
-        (".ply", "trimesh", "pip install trimesh"),
-        (".pcd", "pypcd4", "pip install pypcd4"),
-        (".las", "laspy", r"pip install 'laspy\[lazrs\]'"),
-        (".laz", "lazrs", r"pip install 'laspy\[lazrs\]'"),
-    ],
-)
-def test_a_missing_package_is_named(tmp_path, monkeypatch, suffix, package, command):
-    if package == "lazrs":
-        pytest.importorskip("laspy")
-    monkeypatch.setitem(sys.modules, package, None)
-    (tmp_path / f"a{suffix}").write_text("anything")
-    with pytest.raises(ImportError, match=rf"reading \{suffix} files needs .*{package}.*{command}"):
-        read_points(tmp_path / f"a{suffix}")

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import zipfile
+
 import numpy as np
 import pytest
 import torch
@@ -80,3 +83,157 @@ def test_other_paths(tmp_path):
         read_points(tmp_path / "folder.xyz")
     with pytest.raises(ValueError, match="mesh_points is 0"):
         read_points(tmp_path / "a.xyz", mesh_points=0)
+
+
+# --- each kind of file, and what may be wrong with it --------------------------------------------
+
+KINDS = (".ply", ".pcd", ".xyz", ".npy", ".obj", ".off", ".stl", ".las", ".laz")
+PACKAGES = {".pcd": "pypcd4", ".las": "laspy", ".laz": "lazrs", ".xyz": None, ".npy": None}
+COMMANDS = {"trimesh": "trimesh", "pypcd4": "pypcd4", "laspy": "'laspy[lazrs]'",
+            "lazrs": "'laspy[lazrs]'"}  # fmt: skip
+THREE = np.array([[0.0, 0, 0], [1, 0, 0], [0, 2, 0]])
+
+
+def package_of(suffix):
+    return PACKAGES.get(suffix, "trimesh")
+
+
+def write_scan(path, points):
+    """Points, or for .stl, which has faces alone, a mesh of triangles of each three of them."""
+    suffix, points = path.suffix, np.asarray(points, np.float64)
+    if package_of(suffix):
+        pytest.importorskip(package_of(suffix))
+    rows = "\n".join(" ".join(f"{value:.9g}" for value in row) for row in points)
+    head = f"ply\nformat ascii 1.0\nelement vertex {len(points)}\n"
+    head += "".join(f"property double {axis}\n" for axis in "xyz") + "end_header\n"
+    if suffix == ".npy":
+        np.save(path, points)
+    elif suffix in (".las", ".laz"):
+        import laspy
+
+        file = laspy.LasData(laspy.LasHeader(point_format=2, version="1.2"))
+        file.x, file.y, file.z = points.T
+        file.write(path)
+    elif suffix == ".pcd":
+        names = "FIELDS x y z\nSIZE 8 8 8\nTYPE F F F\nCOUNT 1 1 1\n"
+        size = f"WIDTH {len(points)}\nHEIGHT 1\nVIEWPOINT 0 0 0 1 0 0 0\nPOINTS {len(points)}\n"
+        path.write_text(f"VERSION 0.7\n{names}{size}DATA ascii\n{rows}\n")
+    elif suffix == ".stl":
+        corners = points.reshape(-1, 3, 3)
+        facet = "facet normal 0 0 0\nouter loop\n{}endloop\nendfacet\n"
+        lines = "".join(facet.format("".join(
+            f"vertex {a:.9g} {b:.9g} {c:.9g}\n" for a, b, c in corner
+        )) for corner in corners)  # fmt: skip
+        path.write_text(f"solid a\n{lines}endsolid a\n")
+    else:
+        obj = "".join(f"v {line}\n" for line in rows.split("\n"))
+        off = f"OFF\n{len(points)} 0 0\n{rows}\n"
+        path.write_text({".ply": head + rows + "\n", ".obj": obj, ".off": off}.get(suffix, rows))
+    return path
+
+
+def write_mesh(path, corners):
+    """One triangle."""
+    pytest.importorskip("trimesh")
+    if path.suffix == ".stl":
+        return write_scan(path, corners)
+    write_scan(path, corners)
+    text = path.read_text()
+    if path.suffix == ".obj":
+        text += "f 1 2 3\n"
+    elif path.suffix == ".off":
+        text = text.replace("3 0 0\n", "3 1 0\n", 1) + "3 0 1 2\n"
+    else:
+        face = "element face 1\nproperty list uchar int vertex_indices\nend_header\n"
+        text = text.replace("end_header\n", face) + "3 0 1 2\n"
+    path.write_text(text)
+    return path
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+def test_a_scan_of_three_points(tmp_path, suffix):
+    data = read_points(write_scan(tmp_path / f"a{suffix}", THREE), mesh_points=20)
+    world = data.pos.double().numpy() + np.array(data.origin)
+    if suffix == ".stl":  # it has faces alone
+        assert world.shape == (20, 3) and (world >= 0).all() and world[:, 0].max() <= 1
+    else:
+        np.testing.assert_allclose(world, THREE, atol=1e-6)
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.9])
+def test_truncated_files(tmp_path, suffix, share):
+    points = np.random.default_rng(0).uniform(1, 2, (60, 3))
+    path = write_scan(tmp_path / f"a{suffix}", points)
+    content = path.read_bytes()
+    kept = content[: int(share * len(content))]
+    if suffix in (".xyz", ".obj"):  # no count is in them: a row that is cut short shows it
+        kept = kept[: kept.rindex(b" ")]
+    path.write_bytes(kept)
+    with pytest.raises(ValueError, match=rf"a\{suffix}") as caught:
+        read_points(path)
+    assert "\n" not in str(caught.value).strip()
+
+
+@pytest.mark.parametrize("suffix", [kind for kind in KINDS if kind not in (".las", ".laz")])
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_nan_in_files(tmp_path, suffix, value):
+    points = np.vstack([THREE, THREE + 3, THREE - 3])
+    points[4, 1] = value
+    path = write_scan(tmp_path / f"a{suffix}", points)
+    message = r"NaN or infinite|is damaged, ends early or is no|nan|inf"
+    with pytest.raises(ValueError, match=message) as caught:
+        read_points(path)
+    assert f"a{suffix}" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_a_scale_that_is_nan(tmp_path, suffix):
+    """Coordinates of these are whole numbers; what they are scaled by can be NaN."""
+    path = write_scan(tmp_path / f"a{suffix}", THREE)
+    content = bytearray(path.read_bytes())
+    content[131:139] = np.float64(np.nan).tobytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=rf"a\{suffix}.*(NaN|nan)"):
+        read_points(path)
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".obj", ".off", ".stl"])
+@pytest.mark.parametrize("corners", [[[0, 0, 0], [1, 1, 1], [2, 2, 2]], [[1, 2, 3]] * 3])
+def test_meshes_without_area(tmp_path, suffix, corners):
+    path = write_mesh(tmp_path / f"a{suffix}", corners)
+    with pytest.raises(ValueError, match=rf"a\{suffix}: none of its 1 faces has an area"):
+        read_points(path)
+    assert len(read_points(write_mesh(path, THREE), mesh_points=9).pos) == 9
+
+
+@pytest.mark.parametrize("suffix", KINDS)
+@pytest.mark.parametrize("content", ["text", "zip"])
+def test_something_else_of_that_name(tmp_path, suffix, content):
+    if package_of(suffix):
+        pytest.importorskip(package_of(suffix))
+    folder, path = tmp_path / "in", tmp_path / "in" / f"a{suffix}"
+    folder.mkdir()
+    if content == "text":
+        path.write_text("Some notes about the scan,\nand no scan.\n")
+    else:  # one that would climb out of its folder, if anything unpacked it
+        with zipfile.ZipFile(path, "w") as file:
+            file.writestr(f"../b{suffix}", "1 2 3\n")
+            file.writestr("../pos.npy", "x")
+    with pytest.raises(ValueError, match=rf"a\{suffix}"):
+        read_points(path)
+    assert [each.name for each in tmp_path.rglob("*") if each.is_file()] == [path.name]
+
+
+@pytest.mark.parametrize("suffix", [kind for kind in (*KINDS, ".glb") if package_of(kind)])
+def test_missing_packages(tmp_path, monkeypatch, suffix):
+    package = package_of(suffix)
+    if package == "lazrs":
+        pytest.importorskip("laspy")
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / f"a{suffix}").write_text("anything")
+    with pytest.raises(ImportError) as caught:
+        read_points(tmp_path / f"a{suffix}")
+    text = str(caught.value)
+    assert f"reading {suffix} files needs" in text and package in text
+    assert f"pip install {COMMANDS[package]}" in text
