@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-import json
 import os
 import sys
 import time
 import warnings
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -23,6 +21,7 @@ try:
     from pointcluster import training
     from pointcluster.datasets import FashionMNIST, ImageFolder, read_image
     from pointcluster.models import create_model, list_models, save_model
+    from pointcluster.training import bad_input, log, say
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; training needs: pip install -e "
              "'.[train,image]'")  # fmt: skip
@@ -138,15 +137,6 @@ def parse_arguments() -> argparse.Namespace:
     return args
 
 
-@contextmanager
-def bad_input() -> Iterator[None]:
-    """Marks what is wrong with settings or files, which is told in one line."""
-    try:
-        yield
-    except ValueError as error:
-        raise training.RunError(error) from error
-
-
 def load_data(args: argparse.Namespace, *, train: bool = True) -> Pictures:
     """ImageNet where it was asked for, otherwise the sample of Fashion-MNIST."""
     if args.data is None:
@@ -194,28 +184,18 @@ def prepare(args: argparse.Namespace) -> tuple[Pictures, training.ImageRecipe]:
     if args.workers is None:
         here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
         args.workers = min(8, (os.cpu_count() or 1) // here) if args.data else 0
-    if training.is_first_process():
-        free = {key: value for key, value in vars(args).items() if key in FREE}
-        settings = {key: value for key, value in vars(args).items() if key not in FREE}
-        settings |= dataclasses.asdict(recipe) | {
-            "data": data.name,
-            "images": [len(data.train), len(data.test)],
-            "classes": list(data.test.classes),
-            "network": model.config,
-            "data_config": config,
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        }
-        moved = training.RunFolder(args.out).open(
-            settings,
-            command=["python", *sys.argv],
-            resume=args.resume,
-            notes={"versions": training.versions(DECISIVE), "arguments": free},
-        )
-        say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        log(args, f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, "
-            f"{len(data.test.classes):,} classes; {recipe.model}, {parameters / 1e6:.2f}M "
-            f"parameters, images of {' x '.join(map(str, config['input_size']))}")  # fmt: skip
+    settings = dataclasses.asdict(recipe) | {
+        "data": data.name,
+        "images": [len(data.train), len(data.test)],
+        "classes": list(data.test.classes),
+        "network": model.config,
+        "data_config": config,
+    }
+    training.begin(args, settings, free=FREE, packages=DECISIVE)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    log(args, f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, "
+        f"{len(data.test.classes):,} classes; {recipe.model}, {parameters / 1e6:.2f}M "
+        f"parameters, images of {' x '.join(map(str, config['input_size']))}")  # fmt: skip
     return data, recipe
 
 
@@ -262,14 +242,12 @@ def train_and_test(
     result = {"data": data.name, "model": recipe.model, "seed": seed, "epochs": recipe.all_epochs}
     counted = int(classifier.test_confusion.sum())
     result |= {**metrics, "test_images": counted, "seconds": round(time.perf_counter() - began, 1)}
-    if training.is_first_process():
-        if recipe.model in OURS:
-            save_model(
-                folder / "model",
-                classifier.evaluated().cpu().eval(),
-                {"classes": classifier.classes, "data_config": config, "result": result},
-            )
-        training.write_json(folder / "result.json", result)
+    if training.is_first_process() and recipe.model in OURS:
+        save_model(
+            folder / "model",
+            classifier.evaluated().cpu().eval(),
+            {"classes": classifier.classes, "data_config": config, "result": result},
+        )
     log(args, f"{data.name}, {recipe.model}, seed {seed}: {accuracies(metrics)} "
         f"{left_out(args, data, counted)}(last of {recipe.all_epochs} epochs), "
         f"{result['seconds']:.0f} s")  # fmt: skip
@@ -279,26 +257,17 @@ def train_and_test(
 def run(args: argparse.Namespace) -> None:
     """All seeds, and what they say together."""
     data, recipe = prepare(args)
-    out = Path(args.out)
-    results = []
-    for seed in range(args.seed, args.seed + args.seeds):
-        folder = out / f"seed-{seed}" if args.seeds > 1 else out
-        if args.resume and (folder / "result.json").exists():  # this seed is through
-            results.append(json.loads((folder / "result.json").read_text()))
-        else:
-            results.append(train_and_test(args, data, recipe, seed, folder))
+    results = training.each_seed(
+        args, lambda seed, folder: train_and_test(args, data, recipe, seed, folder)
+    )
     keys = [key for key in ("test_accuracy", "test_top5_accuracy") if key in results[0]]
     summary = training.summarise(results, keys)
     if args.seeds > 1:
         log(args, f"{data.name}, {recipe.model}, {args.seeds} seeds: top-1 "
-            + ", top-5 ".join(f"{row['mean']:.1%} ± {row['std']:.1%}" for row in summary.values())
+            + ", top-5 ".join(map(training.spread, summary.values()))
             + " (mean ± sample standard deviation)")  # fmt: skip
-    if training.is_first_process():
-        training.write_json(
-            out / "results.json", {"data": data.name, "summary": summary, "runs": results}
-        )
-        for path in [*sorted(out.rglob("model.*")), out / "results.json"]:
-            say(f"  {path}")
+    whole = {"data": data.name, "summary": summary, "runs": results}
+    training.finish(args, whole, files=("model.*",))
 
 
 def validate(args: argparse.Namespace) -> None:
@@ -378,16 +347,6 @@ def left_out(args: argparse.Namespace, data: Pictures, counted: int) -> str:
     """How many test pictures could not be read, if any."""
     number = 0 if args.limit_batches else len(data.test) - counted
     return f"({number:,} of {len(data.test):,} unreadable, left out) " if number else ""
-
-
-def say(text: str) -> None:
-    if training.is_first_process():
-        print(text, flush=True)
-
-
-def log(args: argparse.Namespace, text: str) -> None:
-    if training.is_first_process():
-        training.RunFolder(args.out).say(text)
 
 
 def main() -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import warnings
@@ -19,6 +18,7 @@ try:
     from pointcluster.datasets import HomeObjects, ModelNet40
     from pointcluster.datasets.modelnet40 import FORMS, find_modelnet40
     from pointcluster.models import create_model, list_models, save_model
+    from pointcluster.training import say
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; `make modelnet40` installs all that training "
              "needs, as does: pip install -e '.[train]'")  # fmt: skip
@@ -32,6 +32,8 @@ RECIPES = {
 }
 # Settings that may change when a run is resumed: they do not decide its result.
 FREE = ("resume", "out", "root", "download", "workers", "geometry", "accelerator")
+# Packages that decide a result.
+DECISIVE = ("pointcluster", "torch", "torch-geometric", "lightning", "torchmetrics", "numpy")
 
 EPILOG = f"""where --epochs, --batch-size and --label-smoothing are not given:
   HomeObjects   {RECIPES["HomeObjects"]}
@@ -103,12 +105,7 @@ def prepare(args: argparse.Namespace):
     for setting, value in recipe.items():
         if getattr(args, setting) is None:
             setattr(args, setting, value)
-    if training.is_first_process():
-        settings = {key: value for key, value in vars(args).items() if key not in FREE}
-        moved = training.RunFolder(args.out).open(
-            settings | {"data": name}, command=["python", *sys.argv], resume=args.resume
-        )
-        say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
+    training.begin(args, {"data": name}, free=FREE, packages=DECISIVE)
     say(f"{name}: {len(train):,} training and {len(test):,} test clouds, {len(train.classes)} "
         f"classes, {args.num_points:,} of {points:,} points each")  # fmt: skip
     return name, train, test
@@ -132,7 +129,6 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
     torch.manual_seed(seed)
     channels = 3 if args.normals else 0
     model = create_model(args.model, num_classes=len(train.classes), in_channels=channels)
-    in_loader = args.geometry == "loader" or (args.geometry == "auto" and args.workers > 0)
     data = training.PointDataModule(
         train,
         test,
@@ -141,7 +137,7 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         seed=seed,
         train_transform=Compose([*augmentation(args), *features]),
         test_transform=test_transform,
-        collate=transforms.PrecomputeHierarchy(model.plans).collate if in_loader else None,
+        collate=training.searching_collate(model, args.geometry, args.workers),
         val_fraction=args.val_fraction,
     )
     classifier = training.Classifier(
@@ -169,7 +165,8 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
              f"{metrics['test_accuracy']:.1%}")  # fmt: skip
     if training.is_first_process():
         model = model.cpu().eval()
-        preprocessing = {"num_points": args.num_points, "normalize": True, "up": "y",
+        preprocessing = {"num_points": args.num_points, "sampled": train[0].num_nodes,
+                         "normalize": True, "up": "y",
                          "features": ["normal"] if args.normals else []}  # fmt: skip
         save_model(folder / "model", model, {"classes": train.classes, "result": result,
                                              "preprocessing": preprocessing})  # fmt: skip
@@ -180,7 +177,6 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
             folder / "clusters.png", model, test, classes=train.classes, heading=title
         )
         test.transform = None
-        training.write_json(folder / "result.json", result)
     say(f"{title} overall, {metrics['test_mean_class_accuracy']:.1%} mean over classes "
         f"(last of {args.epochs} epochs)")  # fmt: skip
     return result
@@ -188,36 +184,19 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
 
 def run(args: argparse.Namespace) -> None:
     """All seeds, and what they say together."""
-    try:
+    with training.bad_input():
         name, train, test = prepare(args)
-    except ValueError as error:
-        raise training.RunError(error) from error
-    out = Path(args.out)
-    results = []
-    for seed in range(args.seed, args.seed + args.seeds):
-        folder = out / f"seed-{seed}" if args.seeds > 1 else out
-        if args.resume and (folder / "result.json").exists():  # this seed is through
-            results.append(json.loads((folder / "result.json").read_text()))
-        else:
-            results.append(train_and_test(args, name, train, test, seed, folder))
+    results = training.each_seed(
+        args, lambda seed, folder: train_and_test(args, name, train, test, seed, folder)
+    )
     summary = training.summarise(results)
     if args.seeds > 1:
-        overall, mean = summary["test_accuracy"], summary["test_mean_class_accuracy"]
+        overall, mean = map(training.spread, summary.values())
         say(f"{name}, {args.num_points:,} points, {args.model}, {args.seeds} seeds: test accuracy "
-            f"{overall['mean']:.1%} ± {overall['std']:.1%} overall, {mean['mean']:.1%} ± "
-            f"{mean['std']:.1%} mean over classes (mean ± standard deviation)")  # fmt: skip
-    if training.is_first_process():
-        training.write_json(
-            out / "results.json", {"data": name, "summary": summary, "runs": results}
-        )
-        for path in [*sorted(out.rglob("model.*")), *sorted(out.rglob("*.png"))]:
-            say(f"  {path}")
-        say(f"  {out / 'results.json'}")
-
-
-def say(text: str) -> None:
-    if training.is_first_process():
-        print(text, flush=True)
+            f"{overall} overall, {mean} mean over classes (mean ± standard deviation)"
+            )  # fmt: skip
+    whole = {"data": name, "summary": summary, "runs": results}
+    training.finish(args, whole, files=("model.*", "*.png"))
 
 
 def main() -> int:

@@ -6,14 +6,12 @@ import argparse
 import csv
 import dataclasses
 import io
-import json
 import os
 import shlex
 import sys
 import time
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +24,8 @@ try:
     from pointcluster.datasets import HomeObjects, ScanObjectNN
     from pointcluster.datasets.scanobjectnn import PARTS, VARIANTS, find_scanobjectnn
     from pointcluster.models import create_model, list_models, save_model
+    from pointcluster.training import log, say
+    from pointcluster.transforms.turn_up import AXES
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'")
 
@@ -33,7 +33,9 @@ ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "scano
 MODELS = [*list_models("point_*"), *list_models("pointmlp_*")]
 RECIPES = training.POINT_RECIPES
 # Settings that may change when a run is resumed: they do not decide its result.
-FREE = ("resume", "out", "root", "data", "workers", "accelerator")
+FREE = ("resume", "out", "root", "data", "workers", "geometry", "accelerator")
+# Packages that decide a result.
+DECISIVE = ("pointcluster", "torch", "torch-geometric", "lightning", "torchmetrics", "numpy")
 
 EPILOG = f"""recipes:
   published   what the program released with the paper on context clusters does; for pointmlp_coc
@@ -67,6 +69,8 @@ class Clouds(NamedTuple):
     train: Any
     test: Any
     points: int | None  # of each cloud; None: they differ
+    sampled: int  # most points of a cloud
+    normalize: bool  # whether they lie in the unit sphere around their mean
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -91,6 +95,8 @@ def parse_arguments() -> argparse.Namespace:
                       "OBJ_ONLY)")  # fmt: skip
     data.add_argument("--part", choices=tuple(PARTS), metavar="NAME",
                       help=f"of ScanObjectNN: {', '.join(PARTS)} (main_split)")  # fmt: skip
+    data.add_argument("--up", choices=AXES, metavar="AXIS", help="of --data: the axis that points "
+                      "up in your files, about which clouds are turned (y)")  # fmt: skip
     data.add_argument("--num-points", type=training.number(int, 1), default=1024, metavar="N",
                       help="points a cloud that the network gets (%(default)s)")  # fmt: skip
     data.add_argument("--val-fraction", type=training.number(float, 0, 0.9), default=0.0,
@@ -113,21 +119,15 @@ def parse_arguments() -> argparse.Namespace:
     more.add_argument("--best-test-epoch", action="store_true",
                       help="also test after each epoch and name the best: picked on the test "
                       "set, not a result")  # fmt: skip
-    training.add_machine_arguments(parser, out="runs/scanobjectnn")
+    training.add_machine_arguments(parser, out="runs/scanobjectnn", geometry=True)
     args = parser.parse_args()
     for name in ("variant", "background", "part"):
         if args.data and getattr(args, name) is not None:
             parser.error(f"--{name} is of ScanObjectNN, and --data is given")
+    if args.up and not args.data:
+        parser.error("--up is of --data, which is not given: elsewhere the second axis points up")
+    args.up = args.up or "y"
     return args
-
-
-@contextmanager
-def bad_input() -> Iterator[None]:
-    """Marks what is wrong with settings or files, which is told in one line."""
-    try:
-        yield
-    except ValueError as error:
-        raise training.RunError(error) from error
 
 
 def load_data(args: argparse.Namespace) -> Clouds:
@@ -139,7 +139,7 @@ def load_data(args: argparse.Namespace) -> Clouds:
                    "part": args.part or "main_split"}  # fmt: skip
         train, test = (ScanObjectNN(args.root or ROOT, part, **options)
                        for part in ("train", "test"))  # fmt: skip
-        return Clouds(train.name, train, test, train.num_points)
+        return Clouds(train.name, train, test, train.num_points, train.num_points, False)
     asked = [f"--{name}" for name in ("variant", "background", "part")
              if getattr(args, name) is not None]  # fmt: skip
     if asked:
@@ -147,7 +147,8 @@ def load_data(args: argparse.Namespace) -> Clouds:
     say(f"ScanObjectNN is not in {ROOT} (python datasets/fetch.py scanobjectnn tells how to get "
         "it): training on HomeObjects")  # fmt: skip
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
-    return Clouds("HomeObjects", train, test, train[0].num_nodes)
+    points = train[0].num_nodes
+    return Clouds("HomeObjects", train, test, points, points, True)
 
 
 def load_folder(root: Path, num_points: int) -> Clouds:
@@ -157,7 +158,9 @@ def load_folder(root: Path, num_points: int) -> Clouds:
     from pointcluster.datasets import PointFolder
 
     points = max(num_points, 2048)
-    train, test = (PointFolder(root, split=part, num_points=points) for part in ("train", "test"))
+    train, test = (
+        PointFolder(root, split=part, num_points=points, fields=()) for part in ("train", "test")
+    )
     for split in (train, test):
         for i in range(len(split)):  # a file that cannot be read shows here, not after an epoch
             if not split[i].num_nodes:
@@ -165,7 +168,7 @@ def load_folder(root: Path, num_points: int) -> Clouds:
     if list(train.classes) != list(test.classes):
         differ = sorted({*train.classes} ^ {*test.classes})
         raise ValueError(f"--data {root}: train and test have other classes: {differ[:3]}")
-    return Clouds(root.resolve().name, train, test, None)
+    return Clouds(root.resolve().name, train, test, None, points, True)
 
 
 def choose_recipe(args: argparse.Namespace, data: Clouds) -> training.PointRecipe:
@@ -179,7 +182,7 @@ def choose_recipe(args: argparse.Namespace, data: Clouds) -> training.PointRecip
 
 def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
     """Data, recipe and output folder: what is wrong with them shows here, before training."""
-    with bad_input():
+    with training.bad_input():
         data = load_data(args)
         if data.points is not None and args.num_points > data.points:
             raise ValueError(f"--num-points is {args.num_points}, {data.name} has {data.points} "
@@ -189,28 +192,17 @@ def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
         training.PointClassifier(model, data.test.classes, recipe=recipe)
     if args.workers is None:
         args.workers = 0
-    if training.is_first_process():
-        free = {key: value for key, value in vars(args).items() if key in FREE}
-        settings = {key: value for key, value in vars(args).items() if key not in FREE}
-        settings |= dataclasses.asdict(recipe) | {
-            "data": data.name,
-            "clouds": [len(data.train), len(data.test)],
-            "classes": list(data.test.classes),
-            "network": model.config,
-            "processes": int(os.environ.get("WORLD_SIZE", "1")),
-        }
-        names = ("pointcluster", "torch", "torch-geometric", "lightning", "torchmetrics", "numpy")
-        moved = training.RunFolder(args.out).open(
-            settings,
-            command=["python", *sys.argv],
-            resume=args.resume,
-            notes={"versions": training.versions(names), "arguments": free},
-        )
-        say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
-        parameters = sum(parameter.numel() for parameter in model.parameters())
-        log(args, f"{describe(args, data)}: {len(data.train):,} training and {len(data.test):,} "
-            f"test clouds, {len(data.test.classes)} classes; {args.model}, "
-            f"{parameters / 1e6:.2f}M parameters, recipe {args.recipe}")  # fmt: skip
+    settings = dataclasses.asdict(recipe) | {
+        "data": data.name,
+        "clouds": [len(data.train), len(data.test)],
+        "classes": list(data.test.classes),
+        "network": model.config,
+    }
+    training.begin(args, settings, free=FREE, packages=DECISIVE)
+    parameters = sum(parameter.numel() for parameter in model.parameters())
+    log(args, f"{describe(args, data)}: {len(data.train):,} training and {len(data.test):,} "
+        f"test clouds, {len(data.test.classes)} classes; {args.model}, "
+        f"{parameters / 1e6:.2f}M parameters, recipe {args.recipe}")  # fmt: skip
     return data, recipe
 
 
@@ -232,14 +224,16 @@ def train_and_test(
     torch.manual_seed(seed)
     model = build(args, data)
     classifier = training.PointClassifier(model, data.test.classes, recipe=recipe, seed=seed)
+    collate = training.searching_collate(model, args.geometry, args.workers)
     loaders = training.PointDataModule(
         data.train,
         data.test,
         batch_size=recipe.batch_size,
         num_workers=args.workers,
         seed=seed,
-        train_transform=recipe.train_transform(args.num_points),
+        train_transform=recipe.train_transform(args.num_points, args.up),
         test_transform=recipe.test_transform(args.num_points),
+        collate=collate,
         val_fraction=args.val_fraction,
     )
     each = training.TestEachEpoch(folder / "test_epochs.csv") if args.best_test_epoch else None
@@ -269,10 +263,11 @@ def train_and_test(
             classifier,
             data.test,
             args.vote,
-            transform=recipe.train_transform(args.num_points),
+            transform=recipe.train_transform(args.num_points, args.up),
             batch_size=recipe.batch_size,
             num_workers=args.workers,
             seed=seed,
+            collate=collate,
             **machine,
         )
         result["vote"] = {"votes": args.vote, **voted}
@@ -281,7 +276,13 @@ def train_and_test(
     if training.is_first_process():
         classes = data.test.classes
         save_model(
-            folder / "model", model.cpu().eval(), {"classes": list(classes), "result": result}
+            folder / "model",
+            model.cpu().eval(),
+            {
+                "classes": list(classes),
+                "result": result,
+                "preprocessing": preprocessing(args, data, recipe),
+            },
         )
         viz.confusion_picture(
             folder / "confusion.png",
@@ -290,12 +291,24 @@ def train_and_test(
             heading=heading + f"test accuracy {metrics['test_accuracy']:.1%}",
         )
         write_confusion(folder / "confusion.csv", confusion.tolist(), classes)
-        training.write_json(folder / "result.json", result)
     log(args, heading + accuracies(result) + f" (last of {recipe.epochs} epochs), "
         f"{result['seconds']:.0f} s")  # fmt: skip
     for line in beside(result):
         log(args, heading + line)
     return result
+
+
+def preprocessing(
+    args: argparse.Namespace, data: Clouds, recipe: training.PointRecipe
+) -> dict[str, Any]:
+    """What `python -m pointcluster.predict` is to do with a scan, as it was done here."""
+    return {
+        "num_points": args.num_points,
+        "sampled": data.sampled,
+        "normalize": "cube" if recipe.normalize else data.normalize,
+        "up": args.up,
+        "features": [],
+    }
 
 
 def accuracies(result: dict[str, Any]) -> str:
@@ -339,46 +352,24 @@ def summarise(results: list[dict[str, Any]]) -> dict[str, Any]:
 def run(args: argparse.Namespace) -> None:
     """All seeds, and what they say together."""
     data, recipe = prepare(args)
-    out = Path(args.out)
-    results = []
-    for seed in range(args.seed, args.seed + args.seeds):
-        folder = out / f"seed-{seed}" if args.seeds > 1 else out
-        if args.resume and (folder / "result.json").exists():  # this seed is through
-            results.append(json.loads((folder / "result.json").read_text()))
-        else:
-            results.append(train_and_test(args, data, recipe, seed, folder))
+    results = training.each_seed(
+        args, lambda seed, folder: train_and_test(args, data, recipe, seed, folder)
+    )
     summary = summarise(results)
     heading = f"{describe(args, data)}, {args.model}, {args.seeds} seeds: "
     if args.seeds > 1:
-        log(args, heading + f"test accuracy {spread(summary['test_accuracy'])} overall, "
-            f"{spread(summary['test_mean_class_accuracy'])} mean over classes (last of "
+        spread = {column: training.spread(row) for column, row in summary.items()}
+        log(args, heading + f"test accuracy {spread['test_accuracy']} overall, "
+            f"{spread['test_mean_class_accuracy']} mean over classes (last of "
             f"{recipe.epochs} epochs, mean ± sample standard deviation)")  # fmt: skip
         for column, label in (("vote", f"with {args.vote} votes"),
                               ("best_test_epoch", training.TestEachEpoch.LABEL)):  # fmt: skip
             if column in summary:
-                log(args, heading + f"{spread(summary[column])} overall ({label})")
-    if training.is_first_process():
-        whole = {"data": data.name, "num_points": args.num_points, "points": data.points,
-                 "model": args.model, "recipe": args.recipe}  # fmt: skip
-        whole |= {"command": shlex.join(["python", *sys.argv]), "summary": summary}
-        training.write_json(out / "results.json", whole | {"runs": results})
-        for path in [*sorted(out.rglob("model.*")), *sorted(out.rglob("confusion.*"))]:
-            say(f"  {path}")
-        say(f"  {out / 'results.json'}")
-
-
-def spread(row: dict[str, float]) -> str:
-    return f"{row['mean']:.1%} ± {row['std']:.1%}"
-
-
-def say(text: str) -> None:
-    if training.is_first_process():
-        print(text, flush=True)
-
-
-def log(args: argparse.Namespace, text: str) -> None:
-    if training.is_first_process():
-        training.RunFolder(args.out).say(text)
+                log(args, heading + f"{spread[column]} overall ({label})")
+    whole = {"data": data.name, "num_points": args.num_points, "points": data.points,
+             "model": args.model, "recipe": args.recipe}  # fmt: skip
+    whole |= {"command": shlex.join(["python", *sys.argv]), "summary": summary, "runs": results}
+    training.finish(args, whole, files=("model.*", "confusion.*"))
 
 
 def main() -> int:

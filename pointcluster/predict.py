@@ -18,8 +18,8 @@ from torch_geometric.data import Data
 
 from pointcluster.datasets.prepare_points import FIELDS, reduce_points, to_unit_sphere
 from pointcluster.datasets.read_points import SUFFIXES, read_points
-from pointcluster.models import PointCoC, load_model
-from pointcluster.transforms import TurnUp
+from pointcluster.models import CoC, load_model
+from pointcluster.transforms import FirstPoints, TurnUp, UnitCube
 from pointcluster.transforms.turn_up import AXES
 
 NUM_POINTS = 2048  # where neither the network's metadata nor the user says
@@ -30,12 +30,14 @@ class Preprocessing(NamedTuple):
 
     num_points: int = NUM_POINTS
     """Points a cloud."""
-    normalize: bool = True
-    """Whether they lie in the unit sphere around their mean."""
+    normalize: bool | str = True
+    """Whether they lie in the unit sphere around their mean; or "cube": in that from -1 to 1."""
     up: str = "y"
     """The axis that points up."""
     features: tuple[str, ...] = ()
     """What `x` holds, of `"normal"` and `"color"`."""
+    sampled: int | None = None
+    """Points that a scan is thinned to before that, of which the cloud is a part; `None`: none."""
 
 
 class Predictor:
@@ -68,7 +70,7 @@ class Predictor:
         device: str | torch.device = "cpu",
     ) -> None:
         model, metadata = load_model(path)
-        if not isinstance(model, PointCoC):
+        if isinstance(model, CoC):
             raise ValueError(f"{path} holds {model.config['name']}, a network of pictures")
         if not model.num_classes:
             raise ValueError(f"{path} holds a network without a classifier")
@@ -97,12 +99,16 @@ class Predictor:
                 file has no normals or colours, and the network needs them.
         """
         wanted = self.preprocessing
+        sampled = max(wanted.num_points, wanted.sampled or 0)
         data = read_points(
-            path, mesh_points=wanted.num_points, seed=self.seed, drop_invalid=self.drop_invalid
+            path, mesh_points=sampled, seed=self.seed, drop_invalid=self.drop_invalid
         )
-        data = self.turn(reduce_points(data, wanted.num_points, seed=self.seed))
-        if wanted.normalize:
+        data = self.turn(reduce_points(data, sampled, seed=self.seed))
+        if wanted.normalize == "cube":
+            data = UnitCube()(data)
+        elif wanted.normalize:
             data = to_unit_sphere(data)
+        data = FirstPoints(wanted.num_points)(data)
         cloud = Data(pos=data.pos)
         if wanted.features:
             for field in wanted.features:
@@ -256,12 +262,16 @@ def _preprocessing(path: str | os.PathLike[str], metadata: Any) -> Preprocessing
         )
     found = Preprocessing(**noted)
     features = found.features
-    if isinstance(found.num_points, bool) or not isinstance(found.num_points, int):
-        wrong: Any = ("num_points", found.num_points, "a number")
-    elif found.num_points < 1:
-        wrong = ("num_points", found.num_points, "at least 1")
-    elif not isinstance(found.normalize, bool):
-        wrong = ("normalize", found.normalize, "true or false")
+    counts = {"num_points": found.num_points}
+    counts |= {} if found.sampled is None else {"sampled": found.sampled}
+    odd = {name: n for name, n in counts.items() if isinstance(n, bool) or not isinstance(n, int)}
+    low = {name: n for name, n in counts.items() if name not in odd and n < 1}
+    if odd:
+        wrong: Any = (*odd.popitem(), "a number")
+    elif low:
+        wrong = (*low.popitem(), "at least 1")
+    elif not isinstance(found.normalize, bool) and found.normalize != "cube":
+        wrong = ("normalize", found.normalize, "true, false or 'cube'")
     elif found.up not in AXES:
         wrong = ("up", found.up, f"one of {' '.join(AXES)}")
     elif not isinstance(features, (list, tuple)) or any(f not in FIELDS for f in features):

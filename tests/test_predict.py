@@ -105,6 +105,49 @@ def test_a_bad_file_is_one_line_and_the_others_go_on(folder, tmp_path, run):
     assert run(tmp_path / "nan.npy", "--drop-invalid")[0] == 0
 
 
+@pytest.mark.parametrize(
+    ("suffix", "package", "command"),
+    [(".ply", "trimesh", "trimesh"), (".pcd", "pypcd4", "pypcd4"), (".las", "laspy", "laspy")],
+)
+def test_a_missing_package_is_named_once_a_file_and_the_others_go_on(
+    folder, tmp_path, monkeypatch, run, suffix, package, command
+):
+    monkeypatch.setitem(sys.modules, package, None)
+    (tmp_path / f"a{suffix}").write_text("anything")
+    status, out, err = run(tmp_path / f"a{suffix}", folder / "scans" / "a.npy", "--json")
+    assert status == 2 and len(json.loads(out)) == 1
+    assert err.startswith("error: ") and err.count("\n") == 1
+    assert f"needs {package}" in err and f"pip install {command}" in err.replace("'", "")
+
+
+@pytest.mark.parametrize("normalize", [True, "cube", False])
+def test_a_cloud_is_a_part_of_a_scan(folder, tmp_path, normalize):
+    noted = {"num_points": 50, "sampled": 200, "normalize": normalize}
+    save_model(tmp_path / "net", create_model("point_coc_tiny", num_classes=3),
+               {"preprocessing": noted})  # fmt: skip
+    predictor = Predictor(tmp_path / "net")
+    part = predictor.prepare(folder / "scans" / "a.npy").pos
+    whole = Predictor(tmp_path / "net", num_points=200).prepare(folder / "scans" / "a.npy").pos
+    assert len(part) == 50 and torch.equal(part, whole[:50])
+    if normalize == "cube":
+        assert abs(float(whole.abs().max()) - 1) < 1e-5
+    elif normalize:
+        assert abs(float(whole.norm(dim=1).max()) - 1) < 1e-6
+    else:
+        rows = torch.from_numpy(np.load(folder / "scans" / "a.npy")).float().tolist()
+        assert all(row in rows for row in part.tolist())
+
+
+def test_the_papers_network(folder, tmp_path):
+    torch.manual_seed(0)
+    small = {"embedding": 6, "channels": (8, 12), "blocks": (1, 1), "depths": (1, 1),
+             "ratios": (0.5, 0.5), "k": 7, "head_hidden": (9,)}  # fmt: skip
+    model = create_model("pointmlp_coc", num_classes=3, **small)
+    save_model(tmp_path / "net", model, {"classes": CLASSES})
+    found = Predictor(tmp_path / "net")(folder / "scans" / "a.npy")
+    assert sorted(name for name, _ in found) == CLASSES
+
+
 def test_nothing_there(folder, tmp_path, run):
     for arguments, message in [
         ((tmp_path / "no.ply",), "no.ply is not there"),
@@ -137,6 +180,9 @@ def test_arguments(folder, arguments, capsys):
         ({"preprocessing": {"num_points": "many"}}, "'num_points' is 'many', expected a number"),
         ({"preprocessing": {"num_points": 0}}, "'num_points' is 0"),
         ({"preprocessing": {"normalize": 1}}, "'normalize' is 1"),
+        ({"preprocessing": {"normalize": "sphere"}}, "'normalize' is 'sphere', expected true"),
+        ({"preprocessing": {"sampled": 0}}, "'sampled' is 0, expected at least 1"),
+        ({"preprocessing": {"sampled": True}}, "'sampled' is True, expected a number"),
         ({"preprocessing": {"up": "up"}}, "'up' is 'up'"),
         ({"preprocessing": {"features": ["age"]}}, "'features' is"),
         ({"preprocessing": {"features": ["normal"]}}, "takes 0 features a point, normal said"),

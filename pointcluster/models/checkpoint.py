@@ -30,8 +30,10 @@ def save_model(
         metadata: What else to keep, as plain JSON: data set, measured accuracy. What
             `python -m pointcluster.predict` goes by: `"classes"`, their names in order; and
             `"preprocessing"`, of what the network was trained on: `"num_points"` a cloud,
-            `"normalize"` (whether clouds lie in the unit sphere), `"up"` (`"y"`, `"z"`, `"-x"`,
-            ...), and `"features"`, what `x` holds in this order, of `"normal"` and `"color"`.
+            `"sampled"` (points of the scans that these are a part of), `"normalize"` (whether
+            scans lie in the unit sphere, or `"cube"`: in that from -1 to 1), `"up"` (`"y"`, `"z"`,
+            `"-x"`, ...), and `"features"`, what `x` holds in this order, of `"normal"` and
+            `"color"`.
 
     Returns:
         The path of the weights.

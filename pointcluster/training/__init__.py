@@ -23,10 +23,20 @@ from pointcluster.training.image_transforms import data_config, eval_transform, 
 from pointcluster.training.optional import installed_by
 from pointcluster.training.point_classifier import PointClassifier
 from pointcluster.training.point_recipe import POINT_RECIPES, PointRecipe
-from pointcluster.training.program import program, versions
+from pointcluster.training.program import (
+    bad_input,
+    begin,
+    each_seed,
+    finish,
+    log,
+    program,
+    say,
+    versions,
+)
 from pointcluster.training.recipe import add_settings, chosen
 from pointcluster.training.run_folder import RunError, RunFolder, write_json
-from pointcluster.training.summary import summarise
+from pointcluster.training.searches import searching_collate
+from pointcluster.training.summary import spread, summarise
 from pointcluster.training.voting import vote
 
 __all__ = [
@@ -47,17 +57,25 @@ __all__ = [
     "add_recipe_arguments",
     "add_settings",
     "add_training_arguments",
+    "bad_input",
+    "begin",
     "chosen",
     "chosen_recipe",
     "data_config",
+    "each_seed",
     "eval_transform",
     "evaluate",
+    "finish",
     "fit_and_test",
     "installed_by",
     "is_first_process",
+    "log",
     "number",
     "program",
     "read_network",
+    "say",
+    "searching_collate",
+    "spread",
     "summarise",
     "train_transform",
     "versions",

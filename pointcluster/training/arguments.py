@@ -65,13 +65,10 @@ def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -
 
     group = parser.add_argument_group("machine and output")
     _add_machine(group, out=out, workers=0)
-    _add(group, "--geometry", str, "auto",
-         "who searches neighbours, with the same result: the loader, in its workers; the step; "
-         "auto: the loader where there are workers",
-         choices=["auto", "loader", "step"], metavar="NAME")  # fmt: skip
+    _add_geometry(group)
 
 
-def add_machine_arguments(parser: Parser, *, out: str) -> None:
+def add_machine_arguments(parser: Parser, *, out: str, geometry: bool = False) -> None:
     """Add the seeds, on what machine to run, and where to write.
 
     ``--workers`` is ``None`` where it is not given.
@@ -79,10 +76,13 @@ def add_machine_arguments(parser: Parser, *, out: str) -> None:
     Args:
         parser: Gets a group of arguments.
         out: Default output folder.
+        geometry: Also add who searches neighbours, of clouds.
     """
     group = parser.add_argument_group("machine and output")
     _add_seeds(group)
     _add_machine(group, out=out, workers=None)
+    if geometry:
+        _add_geometry(group)
 
 
 def _add_seeds(group: Any) -> None:
@@ -105,6 +105,13 @@ def _add_machine(group: Any, *, out: str, workers: int | None) -> None:
     group.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in --out"
     )
+
+
+def _add_geometry(group: Any) -> None:
+    _add(group, "--geometry", str, "auto",
+         "who searches neighbours, with the same result: the loader, in its workers; the step; "
+         "auto: the loader where there are workers",
+         choices=["auto", "loader", "step"], metavar="NAME")  # fmt: skip
 
 
 def _add(group: Any, name: str, type: Any, default: Any, help: str, **options: Any) -> None:

@@ -12,6 +12,7 @@ from torch.utils.data import Sampler
 from torch_geometric.data import Batch, Data
 from torch_geometric.loader import DataLoader
 
+from pointcluster.training.run_folder import RunError
 from pointcluster.training.samplers import EpochSampler, ShardSampler
 from pointcluster.training.seeded_dataset import SeededDataset
 
@@ -60,10 +61,25 @@ class SeededDataModule(lightning.LightningDataModule):
         return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> torch.utils.data.DataLoader:
-        return self._loader(self.val, ShardSampler(len(self.val), *self._share()))
+        return self._loader(self.val, self._every_item_once("validation", self.val))
 
     def test_dataloader(self) -> torch.utils.data.DataLoader:
-        return self._loader(self.test, ShardSampler(len(self.test), *self._share()))
+        return self._loader(self.test, self._every_item_once("test", self.test))
+
+    def _every_item_once(self, name: str, items: SeededDataset) -> ShardSampler:
+        """This process's share of the items.
+
+        Raises:
+            RunError: There are fewer of them than processes: one without any would leave the others
+                waiting for its part of the measures.
+        """
+        rank, processes = self._share()
+        if 0 < len(items) < processes:
+            raise RunError(
+                f"there are {len(items)} {name} items for {processes} processes, expected one a "
+                "process at least: use fewer processes"
+            )
+        return ShardSampler(len(items), rank, processes)
 
     def _share(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""
@@ -138,10 +154,14 @@ class PointDataModule(SeededDataModule):
             batch_size=batch_size,
             num_workers=num_workers,
             seed=seed,
-            # PyG's class has a way of its own, and takes no other.
-            loader=DataLoader if collate is None else torch.utils.data.DataLoader,
+            loader=loader_of(collate),
             collate=collate,
         )
+
+
+def loader_of(collate: Callable[..., Any] | None) -> type[torch.utils.data.DataLoader]:
+    """A class of loaders of clouds; PyG's makes batches in a way of its own and takes no other."""
+    return DataLoader if collate is None else torch.utils.data.DataLoader
 
 
 def carve_out(

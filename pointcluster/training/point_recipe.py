@@ -10,7 +10,6 @@ from torch_geometric.transforms import (
     BaseTransform,
     Compose,
     FixedPoints,
-    NormalizeScale,
     RandomJitter,
 )
 
@@ -23,6 +22,7 @@ from pointcluster.transforms import (
     RandomMirror,
     RandomRotateUp,
     RandomTranslate,
+    UnitCube,
 )
 
 _count, _natural = number(int, 1), number(int, 0)
@@ -79,17 +79,19 @@ class PointRecipe:
         if self.min_lr > self.lr:
             raise RunError(f"--min-lr is {self.min_lr}, more than --lr, which is {self.lr}")
 
-    def train_transform(self, num_points: int) -> Callable[[Any], Any]:
+    def train_transform(self, num_points: int, up: str = "y") -> Callable[[Any], Any]:
         """What happens to a training cloud, anew in each epoch, and to a view that votes.
 
         Args:
             num_points: Points that the network gets.
+            up: The axis that points up: ``"y"``, ``"z"``, ``"-x"``, ...
         """
-        steps: list[BaseTransform] = [NormalizeScale()] if self.normalize else []
+        axis = "xyz".index(up[-1])
+        steps: list[BaseTransform] = [UnitCube()] if self.normalize else []
         steps += [] if self.resample else [FirstPoints(num_points)]
         steps += [FixedPoints(num_points, replace=False)]  # in random order
-        steps += [RandomMirror(0)] if self.mirror else []
-        steps += [RandomRotateUp()] if self.rotate else []
+        steps += [RandomMirror(1 if axis == 0 else 0)] if self.mirror else []
+        steps += [RandomRotateUp(axis=axis)] if self.rotate else []
         steps += [RandomAnisotropicScale(1 / self.scale, self.scale)] if self.scale > 1 else []
         steps += [RandomTranslate(self.translate)] if self.translate else []
         steps += [RandomJitter(self.jitter)] if self.jitter else []
@@ -101,7 +103,7 @@ class PointRecipe:
         Args:
             num_points: Points that the network gets.
         """
-        steps: list[BaseTransform] = [NormalizeScale()] if self.normalize else []
+        steps: list[BaseTransform] = [UnitCube()] if self.normalize else []
         return Compose([*steps, FirstPoints(num_points)])
 
 

@@ -1,16 +1,21 @@
-"""What a training program does around its run: errors in one line, Ctrl-C, versions."""
+"""What a training program does around its runs: settings, seeds, results, errors in one line."""
 
 from __future__ import annotations
 
+import argparse
 import importlib.metadata
+import json
+import os
 import platform
 import shlex
 import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from pointcluster.training.fit import is_first_process
-from pointcluster.training.run_folder import RunError
+from pointcluster.training.run_folder import RunError, RunFolder, write_json
 
 
 def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
@@ -39,6 +44,103 @@ def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
         _complain(f"error: {error}")
         return 2
     return 0
+
+
+@contextmanager
+def bad_input() -> Iterator[None]:
+    """Marks what is wrong with settings or files, which is told in one line."""
+    try:
+        yield
+    except ValueError as error:
+        raise RunError(error) from error
+
+
+def begin(
+    args: argparse.Namespace,
+    settings: dict[str, Any],
+    *,
+    free: Sequence[str],
+    packages: Sequence[str],
+) -> None:
+    """Open the run's folder, in the first process, and say where an earlier run went.
+
+    Args:
+        args: The command line's, with ``out`` and ``resume``.
+        settings: What else decides the result.
+        free: Arguments that do not decide it, and may change when a run is resumed.
+        packages: Whose versions are noted.
+
+    Raises:
+        RunError: There is no run to resume, or it began with other settings.
+        OSError: The folder cannot be written.
+    """
+    if not is_first_process():
+        return
+    given = vars(args)
+    decisive = {name: value for name, value in given.items() if name not in free} | settings
+    decisive["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
+    moved = RunFolder(args.out).open(
+        decisive,
+        command=["python", *sys.argv],
+        resume=args.resume,
+        notes={
+            "versions": versions(packages),
+            "arguments": {name: given[name] for name in free if name in given},
+        },
+    )
+    say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
+
+
+def each_seed(
+    args: argparse.Namespace, run: Callable[[int, Path], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Run once for every seed; of a resumed run, the seeds that were through are only read.
+
+    Args:
+        args: The command line's, with ``seed``, ``seeds``, ``out`` and ``resume``.
+        run: Called with a seed and its folder; what it returns is written to ``result.json``.
+
+    Returns:
+        The results, in the order of the seeds.
+    """
+    results = []
+    for seed in range(args.seed, args.seed + args.seeds):
+        folder = Path(args.out) / f"seed-{seed}" if args.seeds > 1 else Path(args.out)
+        if args.resume and (folder / "result.json").exists():
+            results.append(json.loads((folder / "result.json").read_text()))
+            continue
+        results.append(run(seed, folder))
+        if is_first_process():
+            write_json(folder / "result.json", results[-1])
+    return results
+
+
+def finish(args: argparse.Namespace, results: dict[str, Any], *, files: Sequence[str]) -> None:
+    """Write ``results.json``, in the first process, and name what the run has left.
+
+    Args:
+        args: The command line's, with ``out``.
+        results: Of all seeds.
+        files: Patterns of the files to name.
+    """
+    if is_first_process():
+        out = Path(args.out)
+        write_json(out / "results.json", results)
+        for path in [each for pattern in files for each in sorted(out.rglob(pattern))]:
+            say(f"  {path}")
+        say(f"  {out / 'results.json'}")
+
+
+def say(text: str) -> None:
+    """Print a line, in the first process."""
+    if is_first_process():
+        print(text, flush=True)
+
+
+def log(args: argparse.Namespace, text: str) -> None:
+    """Print a line, in the first process, and keep it in the run's ``log.txt``."""
+    if is_first_process():
+        RunFolder(args.out).say(text)
 
 
 def versions(names: Iterable[str]) -> dict[str, str]:

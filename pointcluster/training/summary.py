@@ -7,6 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 
+def spread(row: dict[str, float | None]) -> str:
+    """Mean and standard deviation of shares, in percent."""
+    return f"{row['mean']:.1%}" if row["std"] is None else f"{row['mean']:.1%} ± {row['std']:.1%}"
+
+
 def summarise(
     results: Sequence[dict[str, Any]],
     keys: Sequence[str] = ("test_accuracy", "test_mean_class_accuracy"),

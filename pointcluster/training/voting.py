@@ -9,13 +9,11 @@ import lightning
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.loader import DataLoader
 from torchmetrics import MetricCollection
 
 from pointcluster.training.classifier import Classifier
-from pointcluster.training.data_module import SeededDataModule
+from pointcluster.training.data_module import SeededDataModule, loader_of
 from pointcluster.training.fit import Precision, errors_of_workers, make_trainer, quiet_lightning
-from pointcluster.training.samplers import ShardSampler
 from pointcluster.training.seeded_dataset import SeededDataset
 from pointcluster.training.seeding import mix
 
@@ -29,6 +27,7 @@ def vote(
     batch_size: int = 32,
     num_workers: int = 0,
     seed: int = 0,
+    collate: Callable[[list[Data]], Any] | None = None,
     accelerator: str = "auto",
     devices: str | int = "auto",
     precision: Precision = "32-true",
@@ -49,6 +48,7 @@ def vote(
         batch_size: Clouds a batch and process.
         num_workers: Processes that read and transform.
         seed: Of the views, which depend on it, the number of the view and the cloud alone.
+        collate: Makes a batch of clouds, as in :class:`PointDataModule`.
         accelerator: Lightning's, as are ``devices`` and ``precision``.
         devices: Which or how many.
         precision: Of the network's arithmetic.
@@ -65,7 +65,7 @@ def vote(
     views = [
         SeededDataset(test, transform=transform, seed=mix(seed, view, 1)) for view in range(votes)
     ]
-    data = _Views(views, batch_size=batch_size, num_workers=num_workers, seed=seed)
+    data = _Views(views, batch_size=batch_size, num_workers=num_workers, seed=seed, collate=collate)
     with quiet_lightning():
         trainer = make_trainer(
             accelerator,
@@ -86,11 +86,11 @@ class _Views(SeededDataModule):
 
     def __init__(self, views: list[SeededDataset], **options: Any) -> None:
         none = SeededDataset(views[0].dataset, items=[])
-        super().__init__(none, none, views[0], loader=DataLoader, **options)
+        super().__init__(none, none, views[0], loader=loader_of(options["collate"]), **options)
         self.views = views
 
     def test_dataloader(self) -> Any:
-        sampler = ShardSampler(len(self.test), *self._share())
+        sampler = self._every_item_once("test", self.test)
         return [self._loader(view, sampler) for view in self.views]
 
 
@@ -115,7 +115,6 @@ class _Voter(lightning.LightningModule):
             self.sums[batch_idx] += share
 
     def on_test_epoch_end(self) -> None:
-        if self.sums:  # a process may have no cloud
-            self.voted.update(torch.cat(self.sums), torch.cat(self.labels))
+        self.voted.update(torch.cat(self.sums), torch.cat(self.labels))
         self.log_dict(self.voted)
         self.sums, self.labels = [], []

@@ -12,6 +12,7 @@ from pointcluster.transforms.random_rotate_up import RandomRotateUp
 from pointcluster.transforms.random_translate import RandomTranslate
 from pointcluster.transforms.superpixels import Superpixels
 from pointcluster.transforms.turn_up import TurnUp
+from pointcluster.transforms.unit_cube import UnitCube
 
 __all__ = [
     "FirstPoints",
@@ -26,5 +27,6 @@ __all__ = [
     "RandomTranslate",
     "Superpixels",
     "TurnUp",
+    "UnitCube",
     "images_to_points",
 ]

@@ -38,9 +38,8 @@ def main() -> None:
     for name in ("matplotlib.figure", "torch.utils.tensorboard", "lightning.pytorch"):
         importlib.import_module(name)
 
-    began = time.perf_counter()
-    assert finished(start(module, [*arguments, "--out", "whole"])) == 0, Path("printed").read_text()
-    seconds = time.perf_counter() - began
+    status, seconds = finished(start(module, [*arguments, "--out", "whole"]))
+    assert status == 0, Path("printed").read_text()
 
     draw = random.Random(seed)
     kinds, folders = [], []
@@ -54,9 +53,8 @@ def main() -> None:
             count = draw.randrange({"change": 12, "half": 2}.get(kind, 1))
             child = start(module, [*arguments, "--out", folder.name, *resume], kind, count, draw)
             if kind == "moment":
-                time.sleep(draw.uniform(0, 0.5 * seconds))
-                os.kill(child, signal.SIGKILL)
-            if (status := finished(child)) == 0:
+                kill_after(child, draw.uniform(0, 0.4 * seconds))
+            if (status := finished(child)[0]) == 0:
                 break
             assert status == -signal.SIGKILL, Path("printed").read_text()
             kinds.append(kind)
@@ -92,10 +90,26 @@ def start(module, arguments, kind=None, count=0, draw=None) -> int:
         os._exit(status)
 
 
-def finished(child: int) -> int:
-    """Wait for a run: its exit status, or the negative number of the signal that ended it."""
-    _, status = os.waitpid(child, 0)
-    return os.waitstatus_to_exitcode(status)
+def finished(child: int) -> tuple[int, float]:
+    """Wait for a run: its exit status, or the signal that ended it, negative; and CPU seconds."""
+    _, status, used = os.wait4(child, 0)
+    return os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime
+
+
+def kill_after(child: int, seconds: float) -> None:
+    """Kill a run when it has worked for so long: a busy machine must not shift the moment."""
+    tick, stat = os.sysconf("SC_CLK_TCK"), Path(f"/proc/{child}/stat")
+    began = time.perf_counter()
+    while True:
+        if stat.exists():
+            state, *fields = stat.read_text().rpartition(")")[2].split()
+            worked = (int(fields[10]) + int(fields[11])) / tick
+        else:  # no Linux
+            state, worked = "R", time.perf_counter() - began
+        if worked >= seconds or state == "Z":
+            break
+        time.sleep(0.002)
+    os.kill(child, signal.SIGKILL)
 
 
 def kill_before_change(count: int) -> None:

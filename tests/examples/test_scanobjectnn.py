@@ -1,12 +1,14 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
 import signal
 import subprocess
 import sys
+import textwrap
 from pathlib import Path
 
 import h5py
@@ -17,12 +19,16 @@ from torch_geometric.data import Data
 
 from pointcluster import datasets
 from pointcluster.datasets import HomeObjects, ScanObjectNN
-from pointcluster.models import load_model
-from pointcluster.training import TestEachEpoch
+from pointcluster.models import PointCoC, load_model
+from pointcluster.predict import Predictor
+from pointcluster.predict import main as predict
+from pointcluster.training import POINT_RECIPES, TestEachEpoch
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "scanobjectnn.py"
 SMALL = ["--num-points", "64", "--batch-size", "8", "--accelerator", "cpu", "--epochs", "1",
          "--warmup-epochs", "0"]  # fmt: skip
+TINY_MLP = {"embedding": 8, "channels": (16, 32), "blocks": (1, 1), "depths": (1, 1),
+            "ratios": (0.5, 0.5), "k": 8, "head_hidden": (16,)}  # fmt: skip
 SCANS = "ScanObjectNN PB_T50_RS with background, main split, 64 of 2,048 points"
 
 
@@ -103,6 +109,9 @@ def test_without_data_it_runs_on_home_objects(program, tmp_path, capsys):
     assert (out / "command.txt").read_text().startswith("python examples/scanobjectnn.py")
     _, metadata = load_model(out / "model", name="point_coc_tiny")
     assert metadata["result"] == run
+    assert metadata["preprocessing"] == {
+        "num_points": 64, "sampled": 2048, "normalize": True, "up": "y", "features": [],
+    }  # fmt: skip
 
 
 def test_variant_points_and_background_are_in_every_result(program, scans, tmp_path, capsys):
@@ -181,12 +190,17 @@ def test_published_recipe(program, scans, tmp_path, capsys):
     assert (config["optimizer"], config["lr"], config["weight_decay"]) == ("sgd", 0.01, 1e-4)
     assert (config["recipe"], config["epochs"], config["resample"]) == ("published", 1, False)
     assert "recipe published" in capsys.readouterr().out
+    noted = load_model(tmp_path / "runs" / "scanobjectnn" / "model")[1]["preprocessing"]
+    assert noted == {
+        "num_points": 128, "sampled": 2048, "normalize": False, "up": "y", "features": [],
+    }  # fmt: skip
 
 
 class Folder:
     """Stands for the reader of folders: its arguments and what it must have."""
 
-    def __init__(self, root, split, num_points):
+    def __init__(self, root, split, num_points, fields):
+        assert fields == ()  # the network gets positions alone
         self.root, self.split, self.num_points = root, split, num_points
         self.classes = ["cup", "hat", *(["shoe"] if (root / "odd" / split).exists() else [])]
 
@@ -246,6 +260,9 @@ def test_missing_scans_tell_the_steps(program, capsys):
         (["--variant", "PB_T75"], "--variant: invalid choice: 'PB_T75'"),
         (["--data", "a", "--root", "b"], "not allowed with argument"),
         (["--data", "a", "--part", "split1"], "--part is of ScanObjectNN, and --data is given"),
+        (["--up", "z"], "--up is of --data, which is not given"),
+        (["--data", "a", "--up", "w"], "--up: invalid choice: 'w'"),
+        (["--geometry", "both"], "--geometry: invalid choice: 'both'"),
         (["--model", "coc_tiny"], "--model: invalid choice: 'coc_tiny'"),
         (["--vote", "-1"], "--vote: is -1, expected at least 0"),
     ],
@@ -256,6 +273,96 @@ def test_arguments(program, capsys, arguments, message):
     assert stopped.value.code == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and message in error and error.count("\n") == 1
+
+
+def my_scans(folder, up=1):
+    """Cups and jars of one's own, standing on end; most have more points than are kept of them."""
+    rng = np.random.default_rng(0)
+    for split, count in (("train", 8), ("test", 3)):
+        for name, height in (("cup", 1.0), ("jar", 5.0)):
+            (folder / split / name).mkdir(parents=True)
+            for i in range(count):
+                points = 30 * rng.normal(size=(40 if i % 2 else 90, 3)) + 200
+                points[:, up] *= height
+                np.save(folder / split / name / f"{i}.npy", points)
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("more", "normalize"),
+    [([], "cube"), (["--no-normalize", "--up", "z"], True), (["--model", "pointmlp_coc"], False)],
+)
+def test_prediction_does_to_scans_what_training_did(program, tmp_path, capsys, more, normalize):
+    scans = my_scans(tmp_path / "scans", up=2 if "z" in more else 1)
+    if "pointmlp_coc" in more:  # of a size for a test
+        create = program.module.create_model
+        program.module.create_model = lambda name, **options: create(name, **options, **TINY_MLP)
+    assert program(*SMALL, "--data", scans, *more, "--num-points", 48, "--epochs", 4) == 0
+    out = tmp_path / "runs" / "scanobjectnn"
+    noted = load_model(out / "model")[1]["preprocessing"]
+    published = "pointmlp_coc" in more  # by its recipe, clouds stay as the reader gives them
+    assert noted["normalize"] == (True if published else normalize)
+    assert noted["up"] == ("z" if "z" in more else "y")
+    assert (noted["num_points"], noted["sampled"]) == (48, 2048)
+    capsys.readouterr()
+    assert predict([str(out / "model"), str(scans / "test"), "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    counts = np.zeros((2, 2), int)
+    classes = ["cup", "jar"]
+    for entry in found:
+        true, first = Path(entry["file"]).parent.name, entry["classes"][0]["class"]
+        counts[classes.index(true), classes.index(first)] += 1
+    _, *rows = read_table(out / "confusion.csv")
+    if not published:  # that begins at a cloud's first point, and prediction shuffles otherwise
+        assert counts.tolist() == [[int(value) for value in row[1:]] for row in rows]
+    # Point for point, but for the order, what the test saw.
+    reader = Predictor(out / "model")
+    test = datasets.PointFolder(scans, "test", num_points=2048, fields=())
+    recipe = POINT_RECIPES["published" if published else "modern"]
+    recipe = dataclasses.replace(recipe, normalize="--no-normalize" not in more and not published)
+    for i in range(len(test)):
+        seen = recipe.test_transform(2048)(test[i]).pos
+        reader.preprocessing = reader.preprocessing._replace(num_points=2048)
+        given = reader.prepare(test.path(i)).pos
+        assert given.shape == seen.shape
+        torch.testing.assert_close(*(p[p[:, 0].argsort()] for p in (given, seen)))
+
+
+def test_clouds_are_turned_about_the_axis_that_points_up(program, tmp_path, monkeypatch):
+    turned = []
+    original = POINT_RECIPES["modern"].train_transform
+    monkeypatch.setattr(
+        type(POINT_RECIPES["modern"]), "train_transform",
+        lambda self, num, up: turned.append(up) or original(num, up),
+    )  # fmt: skip
+    my_scans(tmp_path / "scans", up=2)
+    assert program(*SMALL, "--data", "scans", "--up", "z", "--vote", 2, "--num-points", 16) == 0
+    assert turned == ["z", "z"]
+    assert program(*SMALL, "--data", "scans", "--up", "x", "--num-points", 16, "--resume") == 2
+
+
+def test_whoever_searches_neighbours_the_network_is_the_same(program, tmp_path, monkeypatch):
+    searched = []
+    hierarchy = PointCoC.hierarchy
+
+    def hierarchy_of(self, data):
+        searched.append("hierarchy" not in data)
+        return hierarchy(self, data)
+
+    monkeypatch.setattr(PointCoC, "hierarchy", hierarchy_of)
+    found = []
+    for way in ("auto", "loader", "step"):
+        more = ["--geometry", way, "--vote", 2, "--best-test-epoch", "--out", way]
+        assert program(*SMALL, *more) == 0
+        assert set(searched) == {way != "loader"}
+        searched.clear()
+        run = json.loads((tmp_path / way / "result.json").read_text())
+        del run["seconds"]
+        found.append((run, load_model(tmp_path / way / "model")[0].state_dict()))
+        assert "geometry" not in json.loads((tmp_path / way / "config.json").read_text())
+    for run, weights in found[1:]:
+        assert run == found[0][0]
+        assert all(torch.equal(value, found[0][1][key]) for key, value in weights.items())
 
 
 @pytest.mark.slow
@@ -282,3 +389,56 @@ def test_ctrl_c_and_resume_equal_an_uninterrupted_run(tmp_path):
     assert all(torch.equal(first[key], second[key]) for key in second)
     tables = [read_table(tmp_path / name / "test_epochs.csv") for name in "ab"]
     assert tables[0] == tables[1] and len(tables[0]) == 4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["torchrun", "--devices"])
+def test_two_processes_report_what_one_does(tmp_path, launcher):
+    my_scans(tmp_path / "scans")
+    (tmp_path / "scans" / "test" / "cup" / "3.npy").write_bytes(
+        (tmp_path / "scans" / "test" / "cup" / "0.npy").read_bytes()
+    )  # 7 in all: the processes test 4 and 3
+    # A batch's own statistics, and what is drawn in each process, would tell one from two.
+    (tmp_path / "program.py").write_text(textwrap.dedent(f"""
+        import importlib.util, sys
+        spec = importlib.util.spec_from_file_location("scanobjectnn_example", {str(PROGRAM)!r})
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        create = module.create_model
+        module.create_model = lambda name, **options: create(
+            name, **options, norm=False, dropout=0.0, drop_path=0.0
+        )
+        sys.exit(module.main())
+    """))  # fmt: skip
+    environment = os.environ | {"PYTHONPATH": str(PROGRAM.parents[1]), "OMP_NUM_THREADS": "1"}
+    environment |= {"PYTHONWARNINGS": "ignore"}  # of libraries on import
+    options = ["--data", "scans", "--num-points", "32", "--epochs", "2", "--warmup-epochs", "0",
+               "--lr", "0.02", "--accelerator", "cpu", "--vote", "3", "--best-test-epoch",
+               "--val-fraction", "0.2", "--jitter", "0.02"]  # fmt: skip
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
+    for processes, batch in ((1, "8"), (2, "4")):
+        more = torchrun if processes == 2 and launcher == "torchrun" else []
+        devices = ["--devices", str(processes)] if launcher == "--devices" else []
+        done = subprocess.run(
+            [sys.executable, *more, "program.py", *options, *devices, "--batch-size", batch,
+             "--out", str(processes)],
+            cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500,
+        )  # fmt: skip
+        assert done.returncode == 0, done.stderr
+        assert done.stdout.count("scans epoch   2/2") == 1
+        assert done.stdout.count("with 3 votes: ") == 1
+    one, two = (json.loads((tmp_path / n / "result.json").read_text()) for n in "12")
+    assert one["test_accuracy"] == pytest.approx(round(7 * one["test_accuracy"]) / 7)
+    for column in ("test_accuracy", "test_mean_class_accuracy", "test_loss"):
+        assert two[column] == pytest.approx(one[column], rel=1e-3), column
+    assert two["vote"] == pytest.approx(one["vote"])
+    assert two["best_test_epoch"] == pytest.approx(one["best_test_epoch"])
+    confusion = [read_table(tmp_path / n / "confusion.csv") for n in "12"]
+    assert confusion[0] == confusion[1]
+    assert sum(int(value) for row in confusion[1][1:] for value in row[1:]) == 7
+    for name in ("metrics.csv", "test_epochs.csv"):
+        tables = [read_table(tmp_path / n / name) for n in "12"]
+        for first, second in zip(*tables, strict=True):
+            for key, a, b in zip(tables[0][0], first, second, strict=True):
+                if first is not tables[0][0] and key != "seconds":
+                    assert float(b) == pytest.approx(float(a), rel=2e-3), (name, key)

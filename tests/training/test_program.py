@@ -1,9 +1,21 @@
 from __future__ import annotations
 
+import argparse
+import json
+
 import pytest
 import torch
 
-from pointcluster.training import RunError, program, versions
+from pointcluster.training import (
+    RunError,
+    bad_input,
+    begin,
+    each_seed,
+    finish,
+    log,
+    program,
+    versions,
+)
 
 
 def fail(error):
@@ -45,3 +57,75 @@ def test_versions():
         torch.__version__.startswith(found["torch"]) and found["no-such-package"] == "not installed"
     )
     assert set(found) == {"python", "torch", "no-such-package"}
+
+
+def arguments(path, **more):
+    given = {"out": str(path), "resume": False, "seed": 0, "seeds": 1, "workers": 0, "epochs": 3}
+    return argparse.Namespace(**given | more)
+
+
+def start(args, **settings):
+    begin(args, settings, free=("out", "resume", "workers", "absent"), packages=["torch"])
+
+
+def test_begins_with_what_decides_and_notes_the_rest(tmp_path, capsys):
+    start(arguments(tmp_path / "a"), data="Shapes")
+    config = json.loads((tmp_path / "a" / "config.json").read_text())
+    notes = config.pop("notes")
+    assert config == {"seed": 0, "seeds": 1, "epochs": 3, "data": "Shapes", "processes": 1}
+    assert notes["arguments"] == {"out": str(tmp_path / "a"), "resume": False, "workers": 0}
+    assert "torch" in notes["versions"]
+    start(arguments(tmp_path / "a", resume=True, workers=4), data="Shapes")
+    assert capsys.readouterr().out == f"writing to {tmp_path / 'a'}\n" * 2
+    with pytest.raises(RunError, match="epochs was 3 and is now 4"):
+        start(arguments(tmp_path / "a", resume=True, epochs=4), data="Shapes")
+    (tmp_path / "a" / "last.ckpt").touch()
+    start(arguments(tmp_path / "a"), data="Shapes")
+    assert capsys.readouterr().out.endswith(f"is now {tmp_path / 'a'}.1\n")
+
+
+@pytest.mark.parametrize("seeds", [1, 3])
+def test_seeds_that_were_through_are_read(tmp_path, seeds):
+    def run(seed, folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        ran.append((seed, folder.relative_to(tmp_path).as_posix()))
+        if seed == stop:
+            raise KeyboardInterrupt
+        return {"seed": seed, "share": seed / 8}
+
+    ran, stop = [], 4 + seeds
+    args = arguments(tmp_path, seed=4, seeds=seeds)
+    expected = [{"seed": seed, "share": seed / 8} for seed in range(4, 4 + seeds)]
+    assert each_seed(args, run) == expected
+    folders = [".", "seed-4", "seed-5", "seed-6"]
+    assert [folder for _, folder in ran] == (folders[:1] if seeds == 1 else folders[1:])
+    ran.clear()
+    args.resume = True
+    assert each_seed(args, run) == expected and not ran
+    args.resume, stop = False, 3 + seeds
+    with pytest.raises(KeyboardInterrupt):
+        each_seed(args, run)
+    assert len(ran) == seeds
+
+
+def test_what_is_left_is_named(tmp_path, capsys):
+    for name in ("b/model.json", "a/model.json", "a/model.safetensors", "x.png", "notes"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    finish(arguments(tmp_path), {"runs": []}, files=("model.*", "*.png"))
+    assert json.loads((tmp_path / "results.json").read_text()) == {"runs": []}
+    named = [line.strip() for line in capsys.readouterr().out.splitlines()]
+    names = ["a/model.json", "a/model.safetensors", "b/model.json", "x.png", "results.json"]
+    assert named == [str(tmp_path / name) for name in names]
+
+
+def test_lines_are_kept(tmp_path, capsys):
+    log(arguments(tmp_path), "one")
+    assert capsys.readouterr().out == (tmp_path / "log.txt").read_text() == "one\n"
+
+
+def test_bad_input_is_an_error_of_the_run():
+    with pytest.raises(RunError, match="too few"), bad_input():
+        raise ValueError("too few")
+    with pytest.raises(ZeroDivisionError), bad_input():
+        raise ZeroDivisionError

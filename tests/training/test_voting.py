@@ -50,6 +50,20 @@ def test_same_views_for_any_batches_and_workers(classifier, clouds):
     assert vote(classifier, clouds, 3, batch_size=30, num_workers=1, **options) == first
 
 
+def test_batches_may_be_made_another_way(classifier, clouds):
+    made = []
+
+    def collate(items):
+        made.append(len(items))
+        return Batch.from_data_list(items)
+
+    options = {"transform": RandomJitter(1.0), "batch_size": 20, "accelerator": "cpu"}
+    assert vote(classifier, clouds, 2, collate=collate, **options) == vote(
+        classifier, clouds, 2, **options
+    )
+    assert made == [20, 10] * 2
+
+
 def test_number_of_votes_is_checked(classifier, clouds):
     with pytest.raises(ValueError, match="votes is 0, expected at least 1"):
         vote(classifier, clouds, 0, transform=lambda cloud: cloud)
