@@ -20,7 +20,7 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
     The meshes of a scene become one. The colours are those of vertices or faces.
 
     Raises:
-        ImportError: trimesh is not installed.
+        ImportError: trimesh is not installed, or too old.
         OSError: The file cannot be read.
         ValueError: It is damaged or empty, or its faces have no area.
     """
@@ -30,6 +30,11 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
         raise ImportError(
             f"reading {path.suffix} files needs trimesh: pip install trimesh"
         ) from error
+    if not hasattr(trimesh, "load_scene"):
+        raise ImportError(
+            f"reading {path.suffix} files needs trimesh 4.6 or newer, here is "
+            f"{trimesh.__version__}: pip install --upgrade trimesh"
+        )
     data, kind = path.read_bytes(), path.suffix.lower()[1:]
     try:
         with warnings.catch_warnings():

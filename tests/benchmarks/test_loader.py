@@ -23,6 +23,17 @@ def test_runs_and_writes_a_page(run, workers):
     assert re.search(r"largest difference of a loss .*: 0\.0e\+00\.", page)
 
 
+def test_the_papers_network_can_be_named(script, monkeypatch):
+    module = script("loader")
+    monkeypatch.setattr("sys.argv", ["loader.py", "--models", "pointmlp_coc", "point_coc_small"])
+    assert module.parse_arguments().models == ["pointmlp_coc", "point_coc_small"]
+    monkeypatch.setattr("sys.argv", ["loader.py"])
+    assert module.parse_arguments().models == ["point_coc_tiny"]
+    monkeypatch.setattr("sys.argv", ["loader.py", "--models", "coc_tiny"])
+    with pytest.raises(SystemExit):
+        module.parse_arguments()
+
+
 def test_what_a_loader_brings(script):
     module = script("loader")
     args = SimpleNamespace(num_points=64, batch_size=4)

@@ -157,6 +157,13 @@ def test_words_among_the_numbers_of_a_ply(trimesh, tmp_path):
         read_points(path)
 
 
+def test_an_old_trimesh_is_no_damaged_file(trimesh, tmp_path, monkeypatch):
+    trimesh.creation.icosphere(1).export(tmp_path / "a.off")
+    monkeypatch.delattr(trimesh, "load_scene")
+    with pytest.raises(ImportError, match="needs trimesh 4.6 or newer, here is .*--upgrade"):
+        read_points(tmp_path / "a.off")
+
+
 # --- .pcd ----------------------------------------------------------------------------------------
 
 

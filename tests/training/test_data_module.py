@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 from torch_geometric.data import Batch
 from torch_geometric.transforms import FixedPoints, RandomJitter
 
-from pointcluster.training import PointDataModule
+from pointcluster.training import PointDataModule, RunError
 from pointcluster.training.data_module import carve_out
 
 
@@ -35,6 +37,23 @@ def test_validation_is_carved_from_training(clouds):
     assert sorted(first.train.items + first.val.items) == list(range(30))
     labels = [int(clouds[i].y) for i in first.val.items]
     assert sorted(labels) == [0, 0, 1, 1, 2, 2]
+
+
+def test_every_process_has_a_cloud(clouds):
+    data = PointDataModule(clouds[:6], clouds[6:9], val_fraction=0.5)
+    shares = []
+    for rank in range(3):
+        data.trainer = SimpleNamespace(
+            global_rank=rank, world_size=3,
+            strategy=SimpleNamespace(root_device=torch.device("cpu")),
+        )  # fmt: skip
+        shares += [len(batch.y) for batch in data.test_dataloader()]
+    assert shares == [1, 1, 1]
+    data.trainer.world_size = 4
+    with pytest.raises(RunError, match="3 test items for 4 processes, .* use fewer processes"):
+        data.test_dataloader()
+    with pytest.raises(RunError, match="3 validation items for 4 processes"):
+        data.val_dataloader()
 
 
 def test_groups_stay_together():
