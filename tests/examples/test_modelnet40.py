@@ -72,7 +72,7 @@ def test_a_run_leaves_what_it_promises(program, tmp_path, capsys):
     assert model.in_channels == 3
     assert metadata["result"]["data"] == "HomeObjects"
     assert metadata["preprocessing"] == {
-        "num_points": 64, "normalize": True, "up": "y", "features": ["normal"],
+        "num_points": 64, "sampled": 2048, "normalize": True, "up": "y", "features": ["normal"],
     }  # fmt: skip
     assert "val_accuracy" in (out / "metrics.csv").read_text()
 
