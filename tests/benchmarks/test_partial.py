@@ -19,7 +19,7 @@ def test_runs_and_writes_a_page(run, weights):
     assert page in printed
     rows = [line.split("|")[1:-1] for line in page.splitlines() if "% kept |" in line]
     assert [row[0].split(",")[0].strip() for row in rows] == (
-        ["random"] * 4 + ["block"] * 3 + ["superpixels"] * 3
+        ["random"] * 4 + ["block"] * 3 + ["superpixels"] * 2
     )
     whole = [cell.strip() for cell in rows[0][1:]]
     assert len(set(whole)) == 1  # nothing is missing: three times the same picture
