@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from pointcluster.geometry import ClusterGeometry, LatticeGeometry
+from pointcluster.nn import fused
 from pointcluster.nn.context_cluster import Clusters, ContextCluster, check_features
 from pointcluster.nn.drop_path import DropPath
 from pointcluster.nn.norm import CloudNorm
@@ -187,6 +188,8 @@ class _LeanMLP(torch.autograd.Function):
         onto: Tensor | None = None,
     ) -> Tensor:
         ctx.save_for_backward(x, w1, b1, w2)
+        if fused.serves(x, w1, b1, w2, b2, *([] if onto is None else [onto])):
+            return fused.mlp(x, w1, b1, w2, b2, onto)
         step = _LeanMLP.rows(x, len(w1))
         y = x.new_empty(len(x), len(w2))
         hidden = x.new_empty(step, len(w1))
@@ -210,6 +213,9 @@ class _LeanMLP(torch.autograd.Function):
             d = torch.ops.aten.gelu_backward(grad @ w2, h)
             to_w2 = grad.t() @ torch.nn.functional.gelu(h)
             return d @ w1, d.t() @ x, d.sum(dim=0), to_w2, grad.sum(dim=0), onto
+        grad = grad.contiguous()
+        if fused.serves(x, w1, b1, w2, grad):
+            return *fused.mlp_backward(x, w1, b1, w2, grad), grad.sum(dim=0), onto
         step = _LeanMLP.rows(x, len(w1))
         h, a, d = x.new_empty(3, step, len(w1)).unbind()
         to_x, to_w1, to_b1 = torch.empty_like(x), torch.zeros_like(w1), torch.zeros_like(b1)

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pointcluster.nn import fused
+
 EPS = 1e-8
 
 
@@ -52,6 +54,13 @@ def lifted_cluster(
           **repeats:** $(R, M)$ or $(1, M)$
         - **output:** $(R, P, C)$, and index and similarity $(R, P, H)$
     """
+    given = [each for each in (x, *fv, *proj, *score, onto) if each is not None]
+    if (
+        not (torch.is_grad_enabled() and any(each.requires_grad for each in given))
+        and len(x) >= torch.get_num_threads()
+        and fused.serves(*given)
+    ):
+        return fused.cluster(x, fv, proj, score, pool, count, repeats, heads, onto, EPS)
     regions, size, channels = x.shape
     m = pool.size(1)
     weight, bias = fv
