@@ -136,45 +136,93 @@ def mlp_backward(
     return to_x, to_w1.sum(dim=0), to_b1.sum(dim=0), to_w2.sum(dim=0)
 
 
-def cluster(
-    x: Tensor,
-    fv: tuple[Tensor, Tensor],
-    proj: tuple[Tensor, Tensor],
-    score: tuple[Tensor, Tensor],
-    pool: Tensor,
-    count: Tensor | None,
-    repeats: Tensor | None,
-    heads: int,
-    onto: Tensor | None,
-    eps: float,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What :func:`~pointcluster.nn.lifted.lifted_cluster` gives, without gradients."""
+class Plan(NamedTuple):
+    """A context cluster's regions, and what its layers are."""
+
+    fv: tuple[Tensor, Tensor]
+    """Weight and bias of the map to f and v."""
+    proj: tuple[Tensor, Tensor]
+    """Weight and bias of the last map."""
+    numbers: Tensor
+    """Scale and shift of the score, and the least length. [3]"""
+    pool: Tensor
+    """What points count in the centres' groupings. [R or 1, M, P]"""
+    count: Tensor | None
+    """What to divide by to make it a mean. [M]"""
+    repeats: Tensor | None
+    """Not 0: the centre takes no point. [R or 1, M]"""
+    heads: int
+
+
+def _sizes(x: Tensor, plan: Plan, threads: int) -> tuple[int, ...]:
+    """The numbers that a kernel wants; the last is how many regions go together."""
+    regions, points, channels = x.shape
+    out, width = plan.proj[0].shape
+    # Few enough that every thread gets some.
+    group = max(1, min(2 * ROWS // points, regions // (2 * threads)))
+    return regions, points, channels, out, width, plan.heads, plan.pool.size(1), group
+
+
+def _scratch(x: Tensor, threads: int, *rooms: int) -> tuple[Tensor, int]:
+    """A place for each thread, and its size in bytes; each part of it begins a line of a cache."""
+    size = sum(-(-room // 16) * 16 for room in rooms)
+    return x.new_empty(threads, size), 4 * size
+
+
+def _step(each: Tensor | None) -> int:
+    """Numbers from one region's to the next's; 0: all have the same."""
+    return 0 if each is None or len(each) == 1 else each[0].numel()
+
+
+def cluster(x: Tensor, plan: Plan, onto: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
+    """What :func:`~pointcluster.nn.lifted.lifted_cluster` gives."""
     from pointcluster.nn.fused_loops import cluster as kernel
 
     threads = torch.get_num_threads()
-    (regions, points, channels), centers = x.shape, pool.size(1)
-    width, out = proj[0].size(1), proj[0].size(0)
+    sizes = regions, points, channels, out, width, heads, centers, group = _sizes(x, plan, threads)
     slots = centers * heads
-    # Few enough that every thread gets some.
-    group = max(1, min(2 * ROWS // points, regions // (2 * threads)))
-    rooms = (
-        2 * points * heads, points * heads, points * width, points * slots, centers * channels,
-        2 * centers * width, slots, slots, centers * width, slots * max(channels, out),
+    scratch, size = _scratch(
+        x, threads, 2 * group * points * heads, group * points * heads, group * points * width,
+        group * points * slots, group * centers * channels, group * centers * 2 * width,
+        group * slots, group * slots, group * centers * width,
+        group * slots * max(channels, out),
     )  # fmt: skip
-    size = sum(-(-group * room // 16) * 16 for room in rooms)
-    scratch = x.new_empty(threads, size)
     y = x.new_empty(regions, points, out)
     index = torch.empty(regions, points, heads, dtype=torch.long)
     similarity = x.new_empty(regions, points, heads)
-    numbers = torch.cat([*score, score[0].new_tensor([eps])])
-    pool = pool.to(x.dtype).contiguous()
-    count = None if count is None else count.to(x.dtype).contiguous()
-    repeats = None if repeats is None else repeats.to(x.dtype).contiguous()
-    steps = [0 if each is None or len(each) == 1 else each[0].numel() for each in (pool, repeats)]
     _run(
-        kernel, threads, scratch.data_ptr(), 4 * size, regions, points, channels, out, width,
-        heads, centers, group, *map(_address, (x, *fv, *proj, numbers)), _address(pool), steps[0],
-        _address(count), _address(repeats), steps[1],
+        kernel, threads, scratch.data_ptr(), size, *sizes,
+        *map(_address, (x, *plan.fv, *plan.proj, plan.numbers)), _address(plan.pool),
+        _step(plan.pool), _address(plan.count), _address(plan.repeats), _step(plan.repeats),
         *map(_address, (onto, y, index, similarity)),
     )  # fmt: skip
     return y, index, similarity
+
+
+def cluster_backward(
+    x: Tensor, plan: Plan, index: Tensor, similarity: Tensor, grad: Tensor
+) -> tuple[Tensor, ...]:
+    """The gradients of :func:`cluster`: for `x`, both maps' weights and biases, scale and shift."""
+    from pointcluster.nn.fused_loops import cluster_backward as kernel
+
+    threads = torch.get_num_threads()
+    sizes = regions, points, channels, out, width, heads, centers, group = _sizes(x, plan, threads)
+    parts, slots = max(1, min(PARTS * threads, -(-regions // group))), centers * heads
+    scratch, size = _scratch(
+        x, threads, group * points * width, group * points * slots, group * centers * channels,
+        group * centers * channels, group * centers * 2 * width, group * centers * 2 * width,
+        group * slots, group * slots, group * slots, group * centers * width,
+        group * centers * width, group * slots * channels, group * slots * channels,
+        group * slots * out, group * slots * out,
+    )  # fmt: skip
+    to_x = torch.empty_like(x)
+    shapes = (2 * width, channels), (2 * width,), (out, width), (out,), (2,)
+    own = [x.new_empty(parts, *shape) for shape in shapes]
+    _run(
+        kernel, threads, scratch.data_ptr(), size, *sizes,
+        *map(_address, (x, *plan.fv, plan.proj[0], plan.numbers)), _address(plan.pool),
+        _step(plan.pool), _address(plan.count), *map(_address, (index, similarity, grad)), parts,
+        *map(_address, (to_x, *own)),
+    )  # fmt: skip
+    *weights, numbers = (each.sum(dim=0) for each in own)
+    return to_x, *weights, numbers[:1], numbers[1:]

@@ -313,21 +313,28 @@ def _dot(a: np.ndarray, b: np.ndarray) -> float:
 
 
 @_inlined(_EXACT)
+def _spread_mean(mean: np.ndarray, count: np.ndarray) -> None:
+    for m in range(len(mean)):
+        for i in range(mean.shape[1]):
+            mean[m, i] /= count[m]
+
+
+@_inlined(_EXACT)
 def _centers(
-    center: np.ndarray, heads: int, width: int, bias: np.ndarray, eps: float, shift: np.ndarray
+    center: np.ndarray, heads: int, width: int, bias: np.ndarray, eps: float, length: np.ndarray
 ) -> None:
-    """Add the bias to the centres' f and v, and bring f to length 1; its product with the bias."""
+    """Add the bias to the centres' f and v, and bring f to length 1 from what it is."""
     size = width // heads
     for r in range(len(center)):
         row = center[r]
         for i in range(len(row)):
             row[i] += bias[i]
         for head in range(heads):
-            part, own = row[head * size : (head + 1) * size], bias[head * size : (head + 1) * size]
-            length = max(np.sqrt(_dot(part, part)), np.float32(eps))
+            part = row[head * size : (head + 1) * size]
+            length[r, head] = np.sqrt(_dot(part, part))
+            scale = ONE / max(length[r, head], eps)
             for i in range(size):
-                part[i] /= length
-            shift[r, head] = _dot(part, own)
+                part[i] *= scale
 
 
 @_inlined(_EXACT)
@@ -444,12 +451,14 @@ def cluster(data: Any) -> None:
                      points, here + 4 * r * points * channels, channels, 0.0,
                      mean_at + 4 * r * centers * channels, channels)  # fmt: skip
             if count_at:
-                for m in range(centers):
-                    for i in range(channels):
-                        mean[r, m, i] /= count[m]
+                _spread_mean(mean[r], count)
         _product(gemm, N, T, n * centers, 2 * width, channels, mean_at, channels, weight, channels,
                  0.0, center_at, 2 * width)  # fmt: skip
         _centers(center[: n * centers], heads, width, bias, eps, shift)
+        for r in range(n * centers):
+            for head in range(heads):
+                at, end = head * size, (head + 1) * size
+                shift[r, head] = _dot(center[r, at:end], bias[at:end])
         for head in range(heads):
             _product(gemm, N, N, n * centers, channels, size, center_at + 4 * head * size,
                      2 * width, weight + 4 * head * size * channels, channels, 0.0,
@@ -488,3 +497,234 @@ def cluster(data: Any) -> None:
             _product(gemm, N, N, points, out, slots, own_at + 4 * r * points * slots, slots,
                      back_at + 4 * r * slots * out, out, 1.0,
                      y + 4 * (first + r * points) * out, out)  # fmt: skip
+
+
+@_inlined(_EXACT)
+def _aggregate_backward(
+    h: np.ndarray, to_h: np.ndarray, mass: np.ndarray, heads: int, bias: np.ndarray,
+    to_center: np.ndarray, to_bias: np.ndarray, to_mass: np.ndarray,
+) -> None:  # fmt: skip
+    """From the gradient of `h` to that of its sums, `to_h`, of g and of v's bias."""
+    width = h.shape[1]
+    size = width // heads
+    for r in range(len(h)):
+        for head in range(heads):
+            at, end = head * size, (head + 1) * size
+            weight = mass[r * heads + head]
+            part, own = to_h[r, at:end], bias[width + at : width + end]
+            inverse = ONE / (ONE + weight)
+            for i in range(size):
+                part[i] *= inverse
+            to_mass[r * heads + head] = _dot(part, own) - _dot(part, h[r, at:end])
+            for i in range(size):
+                to_center[r, width + at + i] = part[i]
+                to_bias[width + at + i] += weight * part[i]
+
+
+@_inlined(_EXACT)
+def _assign_backward(
+    x: np.ndarray, grad: np.ndarray, f: np.ndarray, bias: np.ndarray, center: np.ndarray,
+    out: np.ndarray, to_total: np.ndarray, to_mass: np.ndarray, score: np.ndarray,
+    index: np.ndarray, alpha: float, eps: float, to_center: np.ndarray, to_numbers: np.ndarray,
+) -> None:  # fmt: skip
+    """From the gradients of the output and the sums to those of f, in its place, and centres."""
+    heads = score.shape[1]
+    size = f.shape[1] // heads
+    for n in range(len(x)):
+        for head in range(heads):
+            m = index[n, head]
+            slot, at, end = m * heads + head, head * size, (head + 1) * size
+            s = score[n, head]
+            to_s = _dot(grad[n], out[slot]) + _dot(x[n], to_total[slot]) + to_mass[slot]
+            to_z = to_s * s * (ONE - s)
+            part, own, middle, to_middle = (
+                f[n, at:end], bias[at:end], center[m, at:end], to_center[m, at:end],
+            )  # fmt: skip
+            for i in range(size):
+                part[i] += own[i]
+            length = np.sqrt(_dot(part, part))
+            inverse = ONE / max(length, eps)
+            cos = _dot(part, middle) * inverse
+            to_numbers[0] += to_z * cos
+            to_numbers[1] += to_z
+            slope = alpha * to_z * inverse
+            along = cos * inverse if length > eps else ZERO
+            for i in range(size):
+                value = part[i]
+                to_middle[i] += slope * value
+                part[i] = slope * (middle[i] - along * value)
+
+
+@_inlined(_EXACT)
+def _centers_backward(
+    center: np.ndarray, length: np.ndarray, heads: int, eps: float, to_center: np.ndarray
+) -> None:
+    """From the gradient of centres of length 1 to that of the centres."""
+    size = center.shape[1] // 2 // heads
+    for r in range(len(center)):
+        for head in range(heads):
+            part = center[r, head * size : (head + 1) * size]
+            to = to_center[r, head * size : (head + 1) * size]
+            along = _dot(part, to) if length[r, head] > eps else ZERO
+            inverse = ONE / max(length[r, head], eps)
+            for i in range(size):
+                to[i] = inverse * (to[i] - along * part[i])
+
+
+@_inlined(_EXACT)
+def _add_rows(rows: np.ndarray, total: np.ndarray) -> None:
+    for n in range(len(rows)):
+        for i in range(len(total)):
+            total[i] += rows[n, i]
+
+
+@_kernel
+def cluster_backward(data: Any) -> None:
+    """Its gradients, given index and similarity; those of weights as in `mlp_backward`."""
+    d = carray(data, (36,))
+    gemm, counter, places, scratch = d[0], d[1], d[2], d[3]
+    scratch_size, regions, points, channels, out = d[4], d[5], d[6], d[7], d[8]
+    width, heads, centers, group = d[9], d[10], d[11], d[12]
+    x, weight, bias_at, proj, numbers_at = d[13], d[14], d[15], d[16], d[17]
+    pool, pool_step, count_at = d[18], d[19], d[20]
+    index_at, score_at, grad, parts = d[21], d[22], d[23], d[24]
+    to_x, to_weight, to_bias_at, to_proj, to_last_at, to_numbers_at = (
+        d[25], d[26], d[27], d[28], d[29], d[30]
+    )  # fmt: skip
+    slots, size = centers * heads, width // heads
+    bias, numbers = carray(_floats(bias_at), (2 * width,)), carray(_floats(numbers_at), (3,))
+    alpha, eps = numbers[0], numbers[2]
+    count = carray(_floats(count_at), (centers,))
+    all_x = carray(_floats(x), (regions, points, channels))
+    all_grad = carray(_floats(grad), (regions, points, out))
+    all_index = carray(_longs(index_at), (regions, points, heads))
+    all_score = carray(_floats(score_at), (regions, points, heads))
+    f_at = scratch + _next(places) * scratch_size
+    own_at = f_at + _room(group * points * width)
+    mean_at = own_at + _room(group * points * slots)
+    to_mean_at = mean_at + _room(group * centers * channels)
+    center_at = to_mean_at + _room(group * centers * channels)
+    to_center_at = center_at + _room(group * centers * 2 * width)
+    length_at = to_center_at + _room(group * centers * 2 * width)
+    mass_at = length_at + _room(group * slots)
+    to_mass_at = mass_at + _room(group * slots)
+    h_at = to_mass_at + _room(group * slots)
+    to_h_at = h_at + _room(group * centers * width)
+    total_at = to_h_at + _room(group * centers * width)
+    to_total_at = total_at + _room(group * slots * channels)
+    out_at = to_total_at + _room(group * slots * channels)
+    to_out_at = out_at + _room(group * slots * out)
+    f = carray(_floats(f_at), (group, points, width))
+    own = carray(_floats(own_at), (group, points, slots))
+    mean = carray(_floats(mean_at), (group, centers, channels))
+    to_mean = carray(_floats(to_mean_at), (group, centers, channels))
+    center = carray(_floats(center_at), (group * centers, 2 * width))
+    to_center = carray(_floats(to_center_at), (group * centers, 2 * width))
+    length = carray(_floats(length_at), (group * centers, heads))
+    mass = carray(_floats(mass_at), (group, slots))
+    to_mass = carray(_floats(to_mass_at), (group, slots))
+    h = carray(_floats(h_at), (group * centers, width))
+    to_h = carray(_floats(to_h_at), (group * centers, width))
+    to_total = carray(_floats(to_total_at), (group, slots, channels))
+    dispatched = carray(_floats(out_at), (group, slots, out))
+    blocks = (regions + group - 1) // group
+    while True:
+        part = _next(counter)
+        if part >= parts:
+            break
+        own_weight = to_weight + 4 * part * 2 * width * channels
+        own_proj = to_proj + 4 * part * out * width
+        own_bias = carray(_floats(to_bias_at + 4 * part * 2 * width), (2 * width,))
+        own_last = carray(_floats(to_last_at + 4 * part * out), (out,))
+        own_numbers = carray(_floats(to_numbers_at + 4 * part * 2), (2,))
+        own_bias[:], own_last[:], own_numbers[:] = ZERO, ZERO, ZERO
+        fresh = 0.0
+        for block in range(blocks * part // parts, blocks * (part + 1) // parts):
+            begin = block * group
+            n = min(begin + group, regions) - begin
+            rows = n * centers
+            here = x + 4 * begin * points * channels
+            there = grad + 4 * begin * points * out
+            back = to_x + 4 * begin * points * channels
+            # Propose, once more.
+            for r in range(n):
+                _product(gemm, N, N, centers, channels, points, pool + 4 * (begin + r) * pool_step,
+                         points, here + 4 * r * points * channels, channels, 0.0,
+                         mean_at + 4 * r * centers * channels, channels)  # fmt: skip
+                if count_at:
+                    _spread_mean(mean[r], count)
+            _product(gemm, N, T, rows, 2 * width, channels, mean_at, channels, weight, channels,
+                     0.0, center_at, 2 * width)  # fmt: skip
+            _centers(center[:rows], heads, width, bias, eps, length)
+            # Aggregate.
+            for r in range(n):
+                _own(all_score[begin + r], all_index[begin + r], own[r], mass[r])
+                _product(gemm, T, N, slots, channels, points, own_at + 4 * r * points * slots,
+                         slots, here + 4 * r * points * channels, channels, 0.0,
+                         total_at + 4 * r * slots * channels, channels)  # fmt: skip
+                _product(gemm, T, N, slots, out, points, own_at + 4 * r * points * slots, slots,
+                         there + 4 * r * points * out, out, 0.0,
+                         to_out_at + 4 * r * slots * out, out)  # fmt: skip
+            for head in range(heads):
+                _product(gemm, N, T, rows, size, channels, total_at + 4 * head * channels,
+                         heads * channels, weight + 4 * (width + head * size) * channels, channels,
+                         0.0, h_at + 4 * head * size, width)  # fmt: skip
+            _aggregate(center, width, heads, bias, carray(_floats(mass_at), (n * slots,)), h[:rows])
+            for head in range(heads):
+                at = 4 * head * size
+                _product(gemm, N, T, rows, out, size, h_at + at, width, proj + at, width, 0.0,
+                         out_at + 4 * head * out, heads * out)  # fmt: skip
+                # Back from the last map.
+                _product(gemm, N, N, rows, size, out, to_out_at + 4 * head * out, heads * out,
+                         proj + at, width, 0.0, to_h_at + at, width)  # fmt: skip
+                _product(gemm, T, N, out, size, rows, to_out_at + 4 * head * out, heads * out,
+                         h_at + at, width, fresh, own_proj + at, width)  # fmt: skip
+            to_center[:rows] = ZERO
+            _aggregate_backward(h[:rows], to_h[:rows], carray(_floats(mass_at), (n * slots,)),
+                                heads, bias, to_center, own_bias,
+                                carray(_floats(to_mass_at), (n * slots,)))  # fmt: skip
+            for head in range(heads):
+                v_at = 4 * (width + head * size) * channels
+                _product(gemm, N, N, rows, channels, size, to_h_at + 4 * head * size, width,
+                         weight + v_at, channels, 0.0, to_total_at + 4 * head * channels,
+                         heads * channels)  # fmt: skip
+            # Back from the assignment: now f in turn.
+            _product(gemm, N, T, n * points, width, channels, here, channels, weight, channels, 0.0,
+                     f_at, width)  # fmt: skip
+            for r in range(n):
+                first, end = r * centers, (r + 1) * centers
+                _assign_backward(
+                    all_x[begin + r], all_grad[begin + r], f[r], bias, center[first:end],
+                    dispatched[r], to_total[r], to_mass[r], all_score[begin + r],
+                    all_index[begin + r], alpha, eps, to_center[first:end], own_numbers,
+                )  # fmt: skip
+                _add_rows(f[r], own_bias[:width])
+                _add_rows(all_grad[begin + r], own_last)
+            _centers_backward(center[:rows], length[:rows], heads, eps, to_center[:rows])
+            _add_rows(to_center[:rows], own_bias)
+            # To the weights: of centres, all of them; then of f, and of v by its sums.
+            _product(gemm, T, N, 2 * width, channels, rows, to_center_at, 2 * width, mean_at,
+                     channels, fresh, own_weight, channels)  # fmt: skip
+            _product(gemm, T, N, width, channels, n * points, f_at, width, here, channels, 1.0,
+                     own_weight, channels)  # fmt: skip
+            for head in range(heads):
+                _product(gemm, T, N, size, channels, rows, to_h_at + 4 * head * size, width,
+                         total_at + 4 * head * channels, heads * channels, 1.0,
+                         own_weight + 4 * (width + head * size) * channels, channels)  # fmt: skip
+            # To the points: through f, the sums, and the means.
+            _product(gemm, N, N, n * points, channels, width, f_at, width, weight, channels, 0.0,
+                     back, channels)  # fmt: skip
+            _product(gemm, N, N, rows, channels, 2 * width, to_center_at, 2 * width, weight,
+                     channels, 0.0, to_mean_at, channels)  # fmt: skip
+            for r in range(n):
+                if count_at:
+                    _spread_mean(to_mean[r], count)
+                to = back + 4 * r * points * channels
+                _product(gemm, N, N, points, channels, slots, own_at + 4 * r * points * slots,
+                         slots, to_total_at + 4 * r * slots * channels, channels, 1.0, to,
+                         channels)  # fmt: skip
+                _product(gemm, T, N, points, channels, centers,
+                         pool + 4 * (begin + r) * pool_step, points,
+                         to_mean_at + 4 * r * centers * channels, channels, 1.0, to,
+                         channels)  # fmt: skip
+            fresh = 1.0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -55,12 +57,23 @@ def lifted_cluster(
         - **output:** $(R, P, C)$, and index and similarity $(R, P, H)$
     """
     given = [each for each in (x, *fv, *proj, *score, onto) if each is not None]
-    if (
-        not (torch.is_grad_enabled() and any(each.requires_grad for each in given))
-        and len(x) >= torch.get_num_threads()
-        and fused.serves(*given)
-    ):
-        return fused.cluster(x, fv, proj, score, pool, count, repeats, heads, onto, EPS)
+    if len(x) >= torch.get_num_threads() and fused.serves(*given):
+        return _Fused.apply(x, *fv, *proj, *score, onto, pool, count, repeats, heads)
+    return _lifted(x, fv, proj, score, pool, count, repeats, heads, onto)
+
+
+def _lifted(
+    x: Tensor,
+    fv: tuple[Tensor, Tensor],
+    proj: tuple[Tensor, Tensor],
+    score: tuple[Tensor, Tensor],
+    pool: Tensor,
+    count: Tensor | None,
+    repeats: Tensor | None,
+    heads: int,
+    onto: Tensor | None,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The same by torch's operations."""
     regions, size, channels = x.shape
     m = pool.size(1)
     weight, bias = fv
@@ -106,6 +119,59 @@ def lifted_cluster(
     if torch.is_autocast_enabled(x.device.type):  # which would round what is added to, too
         return onto + torch.bmm(own, h), index, s
     return torch.baddbmm(onto, own, h), index, s
+
+
+class _Fused(torch.autograd.Function):
+    """The same where no intermediate result reaches memory; going back it is worked out again."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        proj: Tensor,
+        last: Tensor,
+        alpha: Tensor,
+        beta: Tensor,
+        onto: Tensor | None,
+        pool: Tensor,
+        count: Tensor | None,
+        repeats: Tensor | None,
+        heads: int,
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        ctx.plan = fused.Plan(
+            (weight, bias),
+            (proj, last),
+            torch.cat([alpha, beta, alpha.new_tensor([EPS])]),
+            pool.to(x.dtype).contiguous(),
+            None if count is None else count.to(x.dtype).flatten(),
+            None if repeats is None else repeats.to(x.dtype).contiguous(),
+            heads,
+        )
+        y, index, s = fused.cluster(x, ctx.plan, onto)
+        ctx.mark_non_differentiable(index, s)
+        ctx.save_for_backward(x, weight, bias, proj, last, alpha, beta, onto, index, s)
+        return y, index, s
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, bias, proj, last, alpha, beta, onto, index, s = ctx.saved_tensors
+        plan = ctx.plan._replace(fv=(weight, bias), proj=(proj, last))
+        none = None, None, None, None
+        if torch.is_grad_enabled():  # to be differentiated again: by what autograd knows
+            inputs = [x, weight, bias, proj, last, alpha, beta]
+            y, _, _ = _lifted(
+                x, plan.fv, plan.proj, (alpha, beta), plan.pool,
+                None if plan.count is None else plan.count[:, None],
+                None if plan.repeats is None else plan.repeats.bool(), plan.heads, None,
+            )  # fmt: skip
+            wanted = [each for each in inputs if each.requires_grad]
+            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            grads = [next(found) if each.requires_grad else None for each in inputs]
+            return *grads, grad, *none
+        found = fused.cluster_backward(x, plan, index, s, grad.contiguous())
+        return *found, None if onto is None else grad, *none
 
 
 def norm(x: Tensor) -> Tensor:
