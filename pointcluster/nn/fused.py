@@ -16,6 +16,10 @@ from pointcluster.geometry.backend import available
 
 ROWS = 128
 """Rows at a time: with their hidden features they stay in a core's own cache."""
+GATHERED = 1 << 15
+"""Numbers that anchors gather at a time; and channels whose gradients a thread adds up at a time,
+a cache's line of them."""
+CHANNELS = 16
 PARTS = 2
 """Parts a thread that gradients of weights are added up in."""
 
@@ -226,3 +230,56 @@ def cluster_backward(
     )  # fmt: skip
     *weights, numbers = (each.sum(dim=0) for each in own)
     return to_x, *weights, numbers[:1], numbers[1:]
+
+
+def gather_max(
+    x: Tensor | None, relative: Tensor | None, weight: Tensor | None, index: Tensor
+) -> tuple[Tensor, Tensor]:
+    r"""The maximum over each anchor's points $\max_j\, x_{n_j c} + (W r_{aj})_c$, and which it is.
+
+    Shapes:
+        - **x:** $(N, C)$, **relative:** $(M, k, h)$, **weight:** $(C, h)$, **index:** $(M, k)$
+        - **output:** $(M, C)$ twice
+    """
+    from pointcluster.nn.fused_loops import gather_max as kernel
+
+    threads, (anchors, k) = torch.get_num_threads(), index.shape
+    points, channels = (0, len(weight)) if x is None and weight is not None else x.shape
+    inner = 0 if weight is None else weight.size(1)
+    step = max(1, GATHERED // (k * channels))
+    like = index.new_empty(0, dtype=torch.float32)
+    y, which = like.new_empty(anchors, channels), index.new_empty(
+        anchors, channels, dtype=torch.int32
+    )
+    scratch = like.new_empty(threads, step * k + 1, channels)
+    _run(
+        kernel, threads, scratch.data_ptr(), anchors, k, points, channels, inner, step,
+        *map(_address, (x, relative, weight, index, y, which)),
+    )  # fmt: skip
+    return y, which
+
+
+def gather_max_backward(
+    points: int | None,
+    relative: Tensor | None,
+    weight: Tensor | None,
+    index: Tensor,
+    which: Tensor,
+    grad: Tensor,
+    wanted: tuple[bool, bool, bool],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Those gradients of :func:`gather_max` for `x`, `relative` and `weight` that are wanted."""
+    from pointcluster.nn.fused_loops import gather_max_backward as kernel
+
+    threads, (anchors, k), channels = torch.get_num_threads(), index.shape, grad.size(1)
+    inner = 0 if weight is None else weight.size(1)
+    wide = max(1, min(CHANNELS, -(-channels // threads)))
+    to_x = grad.new_empty(points or 0, channels) if wanted[0] else None
+    to_relative = torch.empty_like(relative) if wanted[1] and relative is not None else None
+    to_weight = torch.empty_like(weight) if wanted[2] and weight is not None else None
+    sums = grad.new_empty(channels, inner)
+    _run(
+        kernel, threads, sums.data_ptr(), anchors, k, points or 0, channels, inner, ROWS, wide,
+        *map(_address, (relative, weight, index, which, grad, to_x, to_relative, to_weight)),
+    )  # fmt: skip
+    return to_x, to_relative, to_weight

@@ -59,6 +59,16 @@ def _longs(_: Any, address: Any) -> Any:
 
 
 @intrinsic
+def _ints(_: Any, address: Any) -> Any:
+    """The address as one of int32 numbers."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        return builder.inttoptr(arguments[0], context.get_value_type(signature.return_type))
+
+    return types.CPointer(types.int32)(types.int64), generate
+
+
+@intrinsic
 def _bits(_: Any, value: Any) -> Any:
     """A float32 number's bits."""
 
@@ -728,3 +738,110 @@ def cluster_backward(data: Any) -> None:
                          to_mean_at + 4 * r * centers * channels, channels, 1.0, to,
                          channels)  # fmt: skip
             fresh = 1.0
+
+
+# Gathering a maximum ------------------------------------------------------------------------------
+
+
+@_inlined(_EXACT)
+def _add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    for i in range(len(out)):
+        out[i] = a[i] + b[i]
+
+
+@_inlined(_EXACT)
+def _keep_higher(value: np.ndarray, slot: int, best: np.ndarray, which: np.ndarray) -> None:
+    """Where a value is higher than the best so far, or none: it is the best."""
+    for i in range(len(best)):
+        higher = (value[i] > best[i]) | (value[i] != value[i])
+        best[i] = value[i] if higher else best[i]
+        which[i] = np.int32(slot) if higher else which[i]
+
+
+@_kernel
+def gather_max(data: Any) -> None:
+    """`_GatherMax`'s maximum, some anchors at a time; addresses of what is left out are 0."""
+    d = carray(data, (17,))
+    gemm, counter, places, scratch = d[0], d[1], d[2], d[3]
+    anchors, k, points, channels, inner, step = d[4], d[5], d[6], d[7], d[8], d[9]
+    x_at, relative, weight, index_at, y_at, which_at = d[10], d[11], d[12], d[13], d[14], d[15]
+    placed_at = scratch + 4 * _next(places) * (step * k + 1) * channels
+    placed = carray(_floats(placed_at), (step * k + 1, channels))
+    row = placed[step * k]
+    x = carray(_floats(x_at if x_at else y_at), (points, channels))
+    index = carray(_longs(index_at), (anchors, k))
+    y, which = carray(_floats(y_at), (anchors, channels)), carray(_ints(which_at), (anchors, channels))
+    while True:
+        begin = _next(counter) * step
+        if begin >= anchors:
+            break
+        end = min(begin + step, anchors)
+        if relative:
+            _product(gemm, N, T, (end - begin) * k, channels, inner,
+                     relative + 4 * begin * k * inner, inner, weight, inner, 0.0, placed_at,
+                     channels)  # fmt: skip
+        for a in range(begin, end):
+            y[a] = np.float32(-np.inf)
+            which[a] = 0
+            for j in range(k):
+                here = (a - begin) * k + j
+                if x_at and relative:
+                    _add(x[index[a, j]], placed[here], row)
+                    _keep_higher(row, j, y[a], which[a])
+                elif relative:
+                    _keep_higher(placed[here], j, y[a], which[a])
+                else:
+                    _keep_higher(x[index[a, j]], j, y[a], which[a])
+
+
+@_inlined(_EXACT)
+def _add_times(value: float, row: np.ndarray, to: np.ndarray) -> None:
+    for i in range(len(to)):
+        to[i] += value * row[i]
+
+
+@_kernel
+def gather_max_backward(data: Any) -> None:
+    """Its gradients: first parts of the anchors for `relative`, then of the channels for others."""
+    d = carray(data, (19,))
+    counter, sums_at = d[1], d[3]
+    anchors, k, points, channels, inner, step, wide = d[4], d[5], d[6], d[7], d[8], d[9], d[10]
+    relative_at, weight_at, index_at, which_at, grad_at = d[11], d[12], d[13], d[14], d[15]
+    to_x_at, to_relative_at, to_weight_at = d[16], d[17], d[18]
+    sums = carray(_floats(sums_at), (channels, inner))
+    none = grad_at  # stands for what is not there
+    relative = carray(_floats(relative_at if relative_at else none), (anchors, k, inner))
+    weight = carray(_floats(weight_at if weight_at else none), (channels, inner))
+    index, which = carray(_longs(index_at), (anchors, k)), carray(_ints(which_at), (anchors, channels))
+    grad = carray(_floats(grad_at), (anchors, channels))
+    to_x = carray(_floats(to_x_at if to_x_at else none), (points, channels))
+    to_relative = carray(_floats(to_relative_at if to_relative_at else none), (anchors, k, inner))
+    to_weight = carray(_floats(to_weight_at if to_weight_at else none), (channels, inner))
+    first = (anchors + step - 1) // step if to_relative_at else 0
+    while True:
+        part = _next(counter)
+        if part < first:
+            for a in range(part * step, min(part * step + step, anchors)):
+                to_relative[a] = ZERO
+                for c in range(channels):
+                    _add_times(grad[a, c], weight[c], to_relative[a, which[a, c]])
+            continue
+        begin = (part - first) * wide
+        if begin >= channels:
+            break
+        end = min(begin + wide, channels)
+        if to_x_at:
+            to_x[:, begin:end] = ZERO
+        if to_weight_at:
+            to_weight[begin:end] = ZERO
+        for block in range(0, anchors, step):  # sums block by block, for their precision
+            sums[begin:end] = ZERO
+            for a in range(block, min(block + step, anchors)):
+                for c in range(begin, end):
+                    j = which[a, c]
+                    if to_x_at:
+                        to_x[index[a, j], c] += grad[a, c]
+                    if to_weight_at:
+                        _add_times(grad[a, c], relative[a, j], sums[c])
+            if to_weight_at:
+                _add_rows(sums[begin:end].reshape(1, -1), to_weight[begin:end].reshape(-1))

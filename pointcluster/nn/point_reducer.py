@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pointcluster.geometry import AnchorGeometry, LatticeStage
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
+from pointcluster.nn import fused
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.given import check_gathered, given_anchors
 from pointcluster.nn.plain import is_plain
@@ -244,6 +245,12 @@ class _GatherMax(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor | None, relative: Tensor | None, weight: Tensor | None, index: Tensor
     ) -> Tensor:
+        ctx.size = None if x is None else x.size(0)
+        if fused.serves(*(each for each in (x, relative, weight) if each is not None)):
+            best, which = fused.gather_max(x, relative, weight, index.contiguous())
+            ctx.save_for_backward(which, relative, weight, index)
+            return best
+
         def value(slot: int) -> Tensor:  # [M, C]
             if x is None:
                 return relative[:, slot] @ weight.t()  # type: ignore[index,union-attr]
@@ -261,12 +268,16 @@ class _GatherMax(torch.autograd.Function):
             which = torch.maximum(which, other.gt_(best).float().mul_(slot))
             best = higher
         ctx.save_for_backward(which.to(torch.int16), relative, weight, index)
-        ctx.size = None if x is None else x.size(0)
         return best
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         which, relative, weight, index = ctx.saved_tensors
+        given = [each for each in (relative, weight) if each is not None]
+        if which.dtype == torch.int32 and fused.serves(grad, *given):
+            return *fused.gather_max_backward(
+                ctx.size, relative, weight, index, which, grad, ctx.needs_input_grad[:3]
+            ), None
         which = which.long()  # [M, C]
         x = to_relative = to_weight = None
         if ctx.needs_input_grad[0]:
