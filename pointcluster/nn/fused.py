@@ -153,8 +153,8 @@ class Plan(NamedTuple):
     """What points count in the centres' groupings. [R or 1, M, P]"""
     count: Tensor | None
     """What to divide by to make it a mean. [M]"""
-    repeats: Tensor | None
-    """Not 0: the centre takes no point. [R or 1, M]"""
+    closed: Tensor
+    """0, or minus infinity: the centre takes no point. [R or 1, M]"""
     heads: int
 
 
@@ -173,9 +173,9 @@ def _scratch(x: Tensor, threads: int, *rooms: int) -> tuple[Tensor, int]:
     return x.new_empty(threads, size), 4 * size
 
 
-def _step(each: Tensor | None) -> int:
+def _step(each: Tensor) -> int:
     """Numbers from one region's to the next's; 0: all have the same."""
-    return 0 if each is None or len(each) == 1 else each[0].numel()
+    return 0 if len(each) == 1 else each[0].numel()
 
 
 def cluster(x: Tensor, plan: Plan, onto: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
@@ -187,8 +187,8 @@ def cluster(x: Tensor, plan: Plan, onto: Tensor | None) -> tuple[Tensor, Tensor,
     slots = centers * heads
     scratch, size = _scratch(
         x, threads, 2 * group * points * heads, group * points * heads, group * points * width,
-        group * points * slots, group * centers * channels, group * centers * 2 * width,
-        group * slots, group * slots, group * centers * width,
+        points * slots, group * centers * channels, group * centers * 2 * width, group * slots,
+        group * slots, group * centers * width,
         group * slots * max(channels, out),
     )  # fmt: skip
     y = x.new_empty(regions, points, out)
@@ -197,7 +197,7 @@ def cluster(x: Tensor, plan: Plan, onto: Tensor | None) -> tuple[Tensor, Tensor,
     _run(
         kernel, threads, scratch.data_ptr(), size, *sizes,
         *map(_address, (x, *plan.fv, *plan.proj, plan.numbers)), _address(plan.pool),
-        _step(plan.pool), _address(plan.count), _address(plan.repeats), _step(plan.repeats),
+        _step(plan.pool), _address(plan.count), _address(plan.closed), _step(plan.closed),
         *map(_address, (onto, y, index, similarity)),
     )  # fmt: skip
     return y, index, similarity
@@ -213,11 +213,11 @@ def cluster_backward(
     sizes = regions, points, channels, out, width, heads, centers, group = _sizes(x, plan, threads)
     parts, slots = max(1, min(PARTS * threads, -(-regions // group))), centers * heads
     scratch, size = _scratch(
-        x, threads, group * points * width, group * points * slots, group * centers * channels,
+        x, threads, group * points * width, group * centers * channels,
         group * centers * channels, group * centers * 2 * width, group * centers * 2 * width,
         group * slots, group * slots, group * slots, group * centers * width,
         group * centers * width, group * slots * channels, group * slots * channels,
-        group * slots * out, group * slots * out,
+        group * slots * out, group * slots * out, max(2 * width, out),
     )  # fmt: skip
     to_x = torch.empty_like(x)
     shapes = (2 * width, channels), (2 * width,), (out, width), (out,), (2,)

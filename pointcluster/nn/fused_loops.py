@@ -9,6 +9,7 @@ row by row, in float32; their products are those of the BLAS that torch brings.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -25,14 +26,25 @@ def _inlined(fastmath: set[str]) -> Callable[[Callable[..., Any]], Any]:
     return njit(fastmath=fastmath, error_model="numpy")
 
 
-def _kernel(function: Callable[..., Any]) -> Any:
-    """Compile for a team's threads; keep the result on disk where there is a place for it."""
-    signature = types.void(types.CPointer(types.int64))
-    options: dict[str, Any] = {"fastmath": _EXACT, "error_model": "numpy"}
-    try:
-        return cfunc(signature, cache=True, **options)(function)
-    except RuntimeError:  # neither the package's folder nor the user's cache can be written
-        return cfunc(signature, **options)(function)
+class Kernel:
+    """A function of one address, compiled for a team's threads when it is first wanted."""
+
+    def __init__(self, function: Callable[[Any], None]) -> None:
+        self.function = function
+
+    @cached_property
+    def address(self) -> int:
+        """Where it is in memory; on disk, too, where there is a place for it."""
+        return int(self._compiled.address)
+
+    @cached_property
+    def _compiled(self) -> Any:
+        signature = types.void(types.CPointer(types.int64))
+        options: dict[str, Any] = {"fastmath": _EXACT, "error_model": "numpy"}
+        try:
+            return cfunc(signature, cache=True, **options)(self.function)
+        except RuntimeError:  # neither the package's folder nor the user's cache can be written
+            return cfunc(signature, **options)(self.function)
 
 
 # What Numba lacks ---------------------------------------------------------------------------------
@@ -234,7 +246,7 @@ def _start(y: np.ndarray, onto: np.ndarray, has_onto: bool, bias: np.ndarray) ->
                 row[i] = bias[i]
 
 
-@_kernel
+@Kernel
 def mlp(data: Any) -> None:
     r"""$y = r + W_2 \operatorname{gelu}(W_1 x + b_1) + b_2$; the address of $r$ may be 0."""
     d = carray(data, (17,))
@@ -260,7 +272,7 @@ def mlp(data: Any) -> None:
         _product(gemm, N, T, n, out, hidden, h, hidden, w2, hidden, 1.0, y + 4 * begin * out, out)
 
 
-@_kernel
+@Kernel
 def mlp_backward(data: Any) -> None:
     """Its gradients. What belongs to weights is added up part by part, each in its own place."""
     d = carray(data, (19,))
@@ -349,23 +361,21 @@ def _centers(
 
 @_inlined(_EXACT)
 def _assign(
-    f: np.ndarray, bias: np.ndarray, cos: np.ndarray, shift: np.ndarray, repeats: np.ndarray,
-    has_repeats: bool, alpha: float, beta: float, eps: float, score: np.ndarray, index: np.ndarray,
+    f: np.ndarray, bias: np.ndarray, cos: np.ndarray, shift: np.ndarray, closed: np.ndarray,
+    alpha: float, beta: float, eps: float, score: np.ndarray, index: np.ndarray,
 ) -> None:  # fmt: skip
     """The best centre of each point and head, and its score before the sigmoid."""
     centers, heads = shift.shape
     size = f.shape[1] // heads
     for n in range(len(f)):
         for head in range(heads):
-            part, own = f[n, head * size : (head + 1) * size], bias[head * size : (head + 1) * size]
-            scale = alpha / max(np.sqrt(_square(part, own)), eps)
+            at, end = head * size, (head + 1) * size
+            scale = alpha / max(np.sqrt(_square(f[n, at:end], bias[at:end])), eps)
             best, which = np.float32(-np.inf), 0
             for m in range(centers):
-                if has_repeats and repeats[m]:
-                    continue
-                value = scale * (cos[n, m * heads + head] + shift[m, head])
-                if value > best or value != value:
-                    best, which = value, m
+                value = scale * (cos[n, m * heads + head] + shift[m, head]) + closed[m]
+                higher = (value > best) | (value != value)
+                best, which = value if higher else best, m if higher else which
             score[n, head], index[n, head] = beta + best, which
 
 
@@ -376,18 +386,33 @@ def _sigmoid(x: np.ndarray) -> None:
 
 
 @_inlined(_EXACT)
-def _own(
-    score: np.ndarray, index: np.ndarray, own: np.ndarray, mass: np.ndarray
+def _add_times(value: float, row: np.ndarray, to: np.ndarray) -> None:
+    for i in range(len(to)):
+        to[i] += value * row[i]
+
+
+@_inlined(_EXACT)
+def _sum_up(
+    x: np.ndarray, score: np.ndarray, index: np.ndarray, total: np.ndarray, mass: np.ndarray
 ) -> None:
-    """The similarity where a point meets its centre, zeros elsewhere; and its sums."""
+    """Add each point, times its similarity, to its centres; and add up the similarities."""
     heads = score.shape[1]
-    own[:] = ZERO
+    total[:] = ZERO
     mass[:] = ZERO
-    for n in range(len(score)):
+    for n in range(len(x)):
         for head in range(heads):
             slot = index[n, head] * heads + head
-            own[n, slot] = score[n, head]
             mass[slot] += score[n, head]
+            _add_times(score[n, head], x[n], total[slot])
+
+
+@_inlined(_EXACT)
+def _hand_out(value: np.ndarray, score: np.ndarray, index: np.ndarray, y: np.ndarray) -> None:
+    """Add to each point what its centres have, times its similarity."""
+    heads = score.shape[1]
+    for n in range(len(y)):
+        for head in range(heads):
+            _add_times(score[n, head], value[index[n, head] * heads + head], y[n])
 
 
 @_inlined(_EXACT)
@@ -410,7 +435,7 @@ def _room(count: int) -> int:
     return (count + 15) // 16 * 64
 
 
-@_kernel
+@Kernel
 def cluster(data: Any) -> None:
     """`lifted_cluster`, some regions at a time; slots are centre by centre, then head by head."""
     d = carray(data, (30,))
@@ -418,33 +443,36 @@ def cluster(data: Any) -> None:
     scratch_size, regions, points, channels, out = d[4], d[5], d[6], d[7], d[8]
     width, heads, centers, group = d[9], d[10], d[11], d[12]
     x, weight, bias_at, proj, last_at, numbers_at = d[13], d[14], d[15], d[16], d[17], d[18]
-    pool, pool_step, count_at, repeats_at, repeats_step = d[19], d[20], d[21], d[22], d[23]
+    pool, pool_step, count_at, closed_at, closed_step = d[19], d[20], d[21], d[22], d[23]
     onto, y, to_index, to_score = d[24], d[25], d[26], d[27]
     slots, size, most = centers * heads, width // heads, max(channels, out)
     bias, last = carray(_floats(bias_at), (2 * width,)), carray(_floats(last_at), (out,))
     numbers = carray(_floats(numbers_at), (3,))
     alpha, beta, eps = numbers[0], numbers[1], numbers[2]
     count = carray(_floats(count_at), (centers,))
-    result = carray(_floats(y), (regions * points, out))
-    under = carray(_floats(onto if onto else y), (regions * points, out))
+    all_x = carray(_floats(x), (regions, points, channels))
+    result = carray(_floats(y), (regions, points, out))
+    under = carray(_floats(onto if onto else y), (regions, points, out))
     # A thread's own places, of [group * points, .] and [group * centers, .]
     index_at = scratch + _next(places) * scratch_size
     score_at = index_at + _room(2 * group * points * heads)
     f_at = score_at + _room(group * points * heads)
-    own_at = f_at + _room(group * points * width)
-    mean_at = own_at + _room(group * points * slots)
+    cos_at = f_at + _room(group * points * width)
+    mean_at = cos_at + _room(points * slots)
     center_at = mean_at + _room(group * centers * channels)
     shift_at = center_at + _room(group * centers * 2 * width)
     mass_at = shift_at + _room(group * slots)
     h_at = mass_at + _room(group * slots)
     back_at = h_at + _room(group * centers * width)
     f = carray(_floats(f_at), (group, points, width))
-    own = carray(_floats(own_at), (group, points, slots))
+    cos = carray(_floats(cos_at), (points, slots))
     mean = carray(_floats(mean_at), (group, centers, channels))
     center = carray(_floats(center_at), (group * centers, 2 * width))
     shift = carray(_floats(shift_at), (group * centers, heads))
     mass = carray(_floats(mass_at), (group, slots))
     h = carray(_floats(h_at), (group * centers, width))
+    total = carray(_floats(back_at), (group, slots, channels))
+    dispatched = carray(_floats(back_at), (group, slots, out))
     while True:
         begin = _next(counter) * group
         if begin >= regions:
@@ -479,17 +507,14 @@ def cluster(data: Any) -> None:
         for r in range(n):
             _product(gemm, N, T, points, slots, channels, here + 4 * r * points * channels,
                      channels, back_at + 4 * r * slots * channels, channels, 0.0,
-                     own_at + 4 * r * points * slots, slots)  # fmt: skip
-            repeats = carray(_floats(repeats_at + 4 * (begin + r) * repeats_step), (centers,))
-            _assign(f[r], bias, own[r], shift[r * centers : (r + 1) * centers], repeats,
-                    repeats_at != 0, alpha, beta, eps, score[r], index[r])  # fmt: skip
+                     cos_at, slots)  # fmt: skip
+            closed = carray(_floats(closed_at + 4 * (begin + r) * closed_step), (centers,))
+            _assign(f[r], bias, cos, shift[r * centers : (r + 1) * centers], closed, alpha, beta,
+                    eps, score[r], index[r])  # fmt: skip
         _sigmoid(carray(_floats(score_at), (n * points * heads,)))
         # Aggregate.
         for r in range(n):
-            _own(score[r], index[r], own[r], mass[r])
-            _product(gemm, T, N, slots, channels, points, own_at + 4 * r * points * slots, slots,
-                     here + 4 * r * points * channels, channels, 0.0,
-                     back_at + 4 * r * slots * channels, channels)  # fmt: skip
+            _sum_up(all_x[begin + r], score[r], index[r], total[r], mass[r])
         for head in range(heads):
             _product(gemm, N, T, n * centers, size, channels, back_at + 4 * head * channels,
                      heads * channels, weight + 4 * (width + head * size) * channels, channels,
@@ -501,12 +526,9 @@ def cluster(data: Any) -> None:
             _product(gemm, N, T, n * centers, out, size, h_at + 4 * head * size, width,
                      proj + 4 * head * size, width, 0.0, back_at + 4 * head * out,
                      heads * out)  # fmt: skip
-        first, end = begin * points, (begin + n) * points
-        _start(result[first:end], under[first:end], onto != 0, last)
         for r in range(n):
-            _product(gemm, N, N, points, out, slots, own_at + 4 * r * points * slots, slots,
-                     back_at + 4 * r * slots * out, out, 1.0,
-                     y + 4 * (first + r * points) * out, out)  # fmt: skip
+            _start(result[begin + r], under[begin + r], onto != 0, last)
+            _hand_out(dispatched[r], score[r], index[r], result[begin + r])
 
 
 @_inlined(_EXACT)
@@ -540,6 +562,7 @@ def _assign_backward(
     """From the gradients of the output and the sums to those of f, in its place, and centres."""
     heads = score.shape[1]
     size = f.shape[1] // heads
+    to_alpha, to_beta = ZERO, ZERO
     for n in range(len(x)):
         for head in range(heads):
             m = index[n, head]
@@ -555,14 +578,16 @@ def _assign_backward(
             length = np.sqrt(_dot(part, part))
             inverse = ONE / max(length, eps)
             cos = _dot(part, middle) * inverse
-            to_numbers[0] += to_z * cos
-            to_numbers[1] += to_z
+            to_alpha += to_z * cos
+            to_beta += to_z
             slope = alpha * to_z * inverse
             along = cos * inverse if length > eps else ZERO
             for i in range(size):
                 value = part[i]
                 to_middle[i] += slope * value
                 part[i] = slope * (middle[i] - along * value)
+    to_numbers[0] += to_alpha
+    to_numbers[1] += to_beta
 
 
 @_inlined(_EXACT)
@@ -582,13 +607,18 @@ def _centers_backward(
 
 
 @_inlined(_EXACT)
-def _add_rows(rows: np.ndarray, total: np.ndarray) -> None:
+def _add_rows(rows: np.ndarray, sums: np.ndarray, total: np.ndarray) -> None:
+    """Add rows to a total, all at once: sums of sums lose fewer digits."""
+    width = len(total)
+    sums[:width] = ZERO
     for n in range(len(rows)):
-        for i in range(len(total)):
-            total[i] += rows[n, i]
+        for i in range(width):
+            sums[i] += rows[n, i]
+    for i in range(width):
+        total[i] += sums[i]
 
 
-@_kernel
+@Kernel
 def cluster_backward(data: Any) -> None:
     """Its gradients, given index and similarity; those of weights as in `mlp_backward`."""
     d = carray(data, (36,))
@@ -606,12 +636,12 @@ def cluster_backward(data: Any) -> None:
     alpha, eps = numbers[0], numbers[2]
     count = carray(_floats(count_at), (centers,))
     all_x = carray(_floats(x), (regions, points, channels))
+    all_to_x = carray(_floats(to_x), (regions, points, channels))
     all_grad = carray(_floats(grad), (regions, points, out))
     all_index = carray(_longs(index_at), (regions, points, heads))
     all_score = carray(_floats(score_at), (regions, points, heads))
     f_at = scratch + _next(places) * scratch_size
-    own_at = f_at + _room(group * points * width)
-    mean_at = own_at + _room(group * points * slots)
+    mean_at = f_at + _room(group * points * width)
     to_mean_at = mean_at + _room(group * centers * channels)
     center_at = to_mean_at + _room(group * centers * channels)
     to_center_at = center_at + _room(group * centers * 2 * width)
@@ -624,8 +654,9 @@ def cluster_backward(data: Any) -> None:
     to_total_at = total_at + _room(group * slots * channels)
     out_at = to_total_at + _room(group * slots * channels)
     to_out_at = out_at + _room(group * slots * out)
+    sums_at = to_out_at + _room(group * slots * out)
+    sums = carray(_floats(sums_at), (max(2 * width, out),))
     f = carray(_floats(f_at), (group, points, width))
-    own = carray(_floats(own_at), (group, points, slots))
     mean = carray(_floats(mean_at), (group, centers, channels))
     to_mean = carray(_floats(to_mean_at), (group, centers, channels))
     center = carray(_floats(center_at), (group * centers, 2 * width))
@@ -635,7 +666,9 @@ def cluster_backward(data: Any) -> None:
     to_mass = carray(_floats(to_mass_at), (group, slots))
     h = carray(_floats(h_at), (group * centers, width))
     to_h = carray(_floats(to_h_at), (group * centers, width))
+    total = carray(_floats(total_at), (group, slots, channels))
     to_total = carray(_floats(to_total_at), (group, slots, channels))
+    to_dispatched = carray(_floats(to_out_at), (group, slots, out))
     dispatched = carray(_floats(out_at), (group, slots, out))
     blocks = (regions + group - 1) // group
     while True:
@@ -668,13 +701,9 @@ def cluster_backward(data: Any) -> None:
             _centers(center[:rows], heads, width, bias, eps, length)
             # Aggregate.
             for r in range(n):
-                _own(all_score[begin + r], all_index[begin + r], own[r], mass[r])
-                _product(gemm, T, N, slots, channels, points, own_at + 4 * r * points * slots,
-                         slots, here + 4 * r * points * channels, channels, 0.0,
-                         total_at + 4 * r * slots * channels, channels)  # fmt: skip
-                _product(gemm, T, N, slots, out, points, own_at + 4 * r * points * slots, slots,
-                         there + 4 * r * points * out, out, 0.0,
-                         to_out_at + 4 * r * slots * out, out)  # fmt: skip
+                score, index = all_score[begin + r], all_index[begin + r]
+                _sum_up(all_x[begin + r], score, index, total[r], mass[r])
+                _sum_up(all_grad[begin + r], score, index, to_dispatched[r], mass[r])
             for head in range(heads):
                 _product(gemm, N, T, rows, size, channels, total_at + 4 * head * channels,
                          heads * channels, weight + 4 * (width + head * size) * channels, channels,
@@ -708,10 +737,10 @@ def cluster_backward(data: Any) -> None:
                     dispatched[r], to_total[r], to_mass[r], all_score[begin + r],
                     all_index[begin + r], alpha, eps, to_center[first:end], own_numbers,
                 )  # fmt: skip
-                _add_rows(f[r], own_bias[:width])
-                _add_rows(all_grad[begin + r], own_last)
+                _add_rows(f[r], sums, own_bias[:width])
+                _add_rows(all_grad[begin + r], sums, own_last)
             _centers_backward(center[:rows], length[:rows], heads, eps, to_center[:rows])
-            _add_rows(to_center[:rows], own_bias)
+            _add_rows(to_center[:rows], sums, own_bias)
             # To the weights: of centres, all of them; then of f, and of v by its sums.
             _product(gemm, T, N, 2 * width, channels, rows, to_center_at, 2 * width, mean_at,
                      channels, fresh, own_weight, channels)  # fmt: skip
@@ -730,9 +759,7 @@ def cluster_backward(data: Any) -> None:
                 if count_at:
                     _spread_mean(to_mean[r], count)
                 to = back + 4 * r * points * channels
-                _product(gemm, N, N, points, channels, slots, own_at + 4 * r * points * slots,
-                         slots, to_total_at + 4 * r * slots * channels, channels, 1.0, to,
-                         channels)  # fmt: skip
+                _hand_out(to_total[r], all_score[begin + r], all_index[begin + r], all_to_x[begin + r])
                 _product(gemm, T, N, points, channels, centers,
                          pool + 4 * (begin + r) * pool_step, points,
                          to_mean_at + 4 * r * centers * channels, channels, 1.0, to,
@@ -758,7 +785,7 @@ def _keep_higher(value: np.ndarray, slot: int, best: np.ndarray, which: np.ndarr
         which[i] = np.int32(slot) if higher else which[i]
 
 
-@_kernel
+@Kernel
 def gather_max(data: Any) -> None:
     """`_GatherMax`'s maximum, some anchors at a time; addresses of what is left out are 0."""
     d = carray(data, (17,))
@@ -794,13 +821,7 @@ def gather_max(data: Any) -> None:
                     _keep_higher(x[index[a, j]], j, y[a], which[a])
 
 
-@_inlined(_EXACT)
-def _add_times(value: float, row: np.ndarray, to: np.ndarray) -> None:
-    for i in range(len(to)):
-        to[i] += value * row[i]
-
-
-@_kernel
+@Kernel
 def gather_max_backward(data: Any) -> None:
     """Its gradients: first parts of the anchors for `relative`, then of the channels for others."""
     d = carray(data, (19,))
@@ -844,4 +865,5 @@ def gather_max_backward(data: Any) -> None:
                     if to_weight_at:
                         _add_times(grad[a, c], relative[a, j], sums[c])
             if to_weight_at:
-                _add_rows(sums[begin:end].reshape(1, -1), to_weight[begin:end].reshape(-1))
+                for c in range(begin, end):
+                    _add_times(ONE, sums[c], to_weight[c])

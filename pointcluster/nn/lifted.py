@@ -121,6 +121,11 @@ def _lifted(
     return torch.baddbmm(onto, own, h), index, s
 
 
+def _closed(repeats: Tensor, like: Tensor) -> Tensor:
+    """What to add to the centres' scores, so that those that repeat others take no point."""
+    return like.new_zeros(repeats.shape).masked_fill(repeats, -torch.inf)
+
+
 class _Fused(torch.autograd.Function):
     """The same where no intermediate result reaches memory; going back it is worked out again."""
 
@@ -146,9 +151,10 @@ class _Fused(torch.autograd.Function):
             torch.cat([alpha, beta, alpha.new_tensor([EPS])]),
             pool.to(x.dtype).contiguous(),
             None if count is None else count.to(x.dtype).flatten(),
-            None if repeats is None else repeats.to(x.dtype).contiguous(),
+            x.new_zeros(1, pool.size(1)) if repeats is None else _closed(repeats, x),
             heads,
         )
+        ctx.repeats = repeats
         y, index, s = fused.cluster(x, ctx.plan, onto)
         ctx.mark_non_differentiable(index, s)
         ctx.save_for_backward(x, weight, bias, proj, last, alpha, beta, onto, index, s)
@@ -160,11 +166,11 @@ class _Fused(torch.autograd.Function):
         plan = ctx.plan._replace(fv=(weight, bias), proj=(proj, last))
         none = None, None, None, None
         if torch.is_grad_enabled():  # to be differentiated again: by what autograd knows
-            inputs = [x, weight, bias, proj, last, alpha, beta]
+            inputs, heads = [x, weight, bias, proj, last, alpha, beta], plan.heads
             y, _, _ = _lifted(
                 x, plan.fv, plan.proj, (alpha, beta), plan.pool,
                 None if plan.count is None else plan.count[:, None],
-                None if plan.repeats is None else plan.repeats.bool(), plan.heads, None,
+                ctx.repeats, heads, None,
             )  # fmt: skip
             wanted = [each for each in inputs if each.requires_grad]
             found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
