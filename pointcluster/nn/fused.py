@@ -36,7 +36,11 @@ class _Torch(NamedTuple):
 @cache
 def _torch() -> _Torch | None:
     """OpenMP's team and MKL's product, where torch comes with both and Numba is there."""
-    if not available("numba") or platform.system() != "Linux" or not torch.backends.mkl.is_available():
+    if (
+        not available("numba")
+        or platform.system() != "Linux"
+        or not torch.backends.mkl.is_available()
+    ):
         return None
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
@@ -187,8 +191,8 @@ def cluster(x: Tensor, plan: Plan, onto: Tensor | None) -> tuple[Tensor, Tensor,
     slots = centers * heads
     scratch, size = _scratch(
         x, threads, 2 * group * points * heads, group * points * heads, group * points * width,
-        points * slots, group * centers * channels, group * centers * 2 * width, group * slots,
-        group * slots, group * centers * width,
+        group * points * slots, group * centers * channels, group * centers * 2 * width,
+        group * slots, group * slots, group * centers * width,
         group * slots * max(channels, out),
     )  # fmt: skip
     y = x.new_empty(regions, points, out)
@@ -213,7 +217,7 @@ def cluster_backward(
     sizes = regions, points, channels, out, width, heads, centers, group = _sizes(x, plan, threads)
     parts, slots = max(1, min(PARTS * threads, -(-regions // group))), centers * heads
     scratch, size = _scratch(
-        x, threads, group * points * width, group * centers * channels,
+        x, threads, group * points * width, group * points * slots, group * centers * channels,
         group * centers * channels, group * centers * 2 * width, group * centers * 2 * width,
         group * slots, group * slots, group * slots, group * centers * width,
         group * centers * width, group * slots * channels, group * slots * channels,
@@ -248,8 +252,9 @@ def gather_max(
     inner = 0 if weight is None else weight.size(1)
     step = max(1, GATHERED // (k * channels))
     like = index.new_empty(0, dtype=torch.float32)
-    y, which = like.new_empty(anchors, channels), index.new_empty(
-        anchors, channels, dtype=torch.int32
+    y, which = (
+        like.new_empty(anchors, channels),
+        index.new_empty(anchors, channels, dtype=torch.int32),
     )
     scratch = like.new_empty(threads, step * k + 1, channels)
     _run(

@@ -296,7 +296,9 @@ def mlp_backward(data: Any) -> None:
         own_b1 = carray(_floats(to_b1 + 4 * part * hidden), (hidden,))
         own_b1[:] = ZERO
         fresh = 0.0
-        for begin in range(blocks * part // parts * step, blocks * (part + 1) // parts * step, step):
+        for begin in range(
+            blocks * part // parts * step, blocks * (part + 1) // parts * step, step
+        ):
             n = min(begin + step, rows) - begin
             here, there = x + 4 * begin * channels, grad + 4 * begin * out
             _product(gemm, N, T, n, hidden, channels, here, channels, w1, channels, 0.0, h, hidden)
@@ -392,27 +394,16 @@ def _add_times(value: float, row: np.ndarray, to: np.ndarray) -> None:
 
 
 @_inlined(_EXACT)
-def _sum_up(
-    x: np.ndarray, score: np.ndarray, index: np.ndarray, total: np.ndarray, mass: np.ndarray
-) -> None:
-    """Add each point, times its similarity, to its centres; and add up the similarities."""
+def _own(score: np.ndarray, index: np.ndarray, own: np.ndarray, mass: np.ndarray) -> None:
+    """The similarity where a point meets its centre, zeros elsewhere; and its sums."""
     heads = score.shape[1]
-    total[:] = ZERO
+    own[:] = ZERO
     mass[:] = ZERO
-    for n in range(len(x)):
+    for n in range(len(score)):
         for head in range(heads):
             slot = index[n, head] * heads + head
+            own[n, slot] = score[n, head]
             mass[slot] += score[n, head]
-            _add_times(score[n, head], x[n], total[slot])
-
-
-@_inlined(_EXACT)
-def _hand_out(value: np.ndarray, score: np.ndarray, index: np.ndarray, y: np.ndarray) -> None:
-    """Add to each point what its centres have, times its similarity."""
-    heads = score.shape[1]
-    for n in range(len(y)):
-        for head in range(heads):
-            _add_times(score[n, head], value[index[n, head] * heads + head], y[n])
 
 
 @_inlined(_EXACT)
@@ -450,29 +441,26 @@ def cluster(data: Any) -> None:
     numbers = carray(_floats(numbers_at), (3,))
     alpha, beta, eps = numbers[0], numbers[1], numbers[2]
     count = carray(_floats(count_at), (centers,))
-    all_x = carray(_floats(x), (regions, points, channels))
-    result = carray(_floats(y), (regions, points, out))
-    under = carray(_floats(onto if onto else y), (regions, points, out))
+    result = carray(_floats(y), (regions * points, out))
+    under = carray(_floats(onto if onto else y), (regions * points, out))
     # A thread's own places, of [group * points, .] and [group * centers, .]
     index_at = scratch + _next(places) * scratch_size
     score_at = index_at + _room(2 * group * points * heads)
     f_at = score_at + _room(group * points * heads)
-    cos_at = f_at + _room(group * points * width)
-    mean_at = cos_at + _room(points * slots)
+    own_at = f_at + _room(group * points * width)
+    mean_at = own_at + _room(group * points * slots)
     center_at = mean_at + _room(group * centers * channels)
     shift_at = center_at + _room(group * centers * 2 * width)
     mass_at = shift_at + _room(group * slots)
     h_at = mass_at + _room(group * slots)
     back_at = h_at + _room(group * centers * width)
     f = carray(_floats(f_at), (group, points, width))
-    cos = carray(_floats(cos_at), (points, slots))
+    own = carray(_floats(own_at), (group, points, slots))
     mean = carray(_floats(mean_at), (group, centers, channels))
     center = carray(_floats(center_at), (group * centers, 2 * width))
     shift = carray(_floats(shift_at), (group * centers, heads))
     mass = carray(_floats(mass_at), (group, slots))
     h = carray(_floats(h_at), (group * centers, width))
-    total = carray(_floats(back_at), (group, slots, channels))
-    dispatched = carray(_floats(back_at), (group, slots, out))
     while True:
         begin = _next(counter) * group
         if begin >= regions:
@@ -507,14 +495,17 @@ def cluster(data: Any) -> None:
         for r in range(n):
             _product(gemm, N, T, points, slots, channels, here + 4 * r * points * channels,
                      channels, back_at + 4 * r * slots * channels, channels, 0.0,
-                     cos_at, slots)  # fmt: skip
+                     own_at + 4 * r * points * slots, slots)  # fmt: skip
             closed = carray(_floats(closed_at + 4 * (begin + r) * closed_step), (centers,))
-            _assign(f[r], bias, cos, shift[r * centers : (r + 1) * centers], closed, alpha, beta,
-                    eps, score[r], index[r])  # fmt: skip
+            _assign(f[r], bias, own[r], shift[r * centers : (r + 1) * centers], closed, alpha,
+                    beta, eps, score[r], index[r])  # fmt: skip
         _sigmoid(carray(_floats(score_at), (n * points * heads,)))
         # Aggregate.
         for r in range(n):
-            _sum_up(all_x[begin + r], score[r], index[r], total[r], mass[r])
+            _own(score[r], index[r], own[r], mass[r])
+            _product(gemm, T, N, slots, channels, points, own_at + 4 * r * points * slots, slots,
+                     here + 4 * r * points * channels, channels, 0.0,
+                     back_at + 4 * r * slots * channels, channels)  # fmt: skip
         for head in range(heads):
             _product(gemm, N, T, n * centers, size, channels, back_at + 4 * head * channels,
                      heads * channels, weight + 4 * (width + head * size) * channels, channels,
@@ -526,9 +517,12 @@ def cluster(data: Any) -> None:
             _product(gemm, N, T, n * centers, out, size, h_at + 4 * head * size, width,
                      proj + 4 * head * size, width, 0.0, back_at + 4 * head * out,
                      heads * out)  # fmt: skip
+        first, end = begin * points, (begin + n) * points
+        _start(result[first:end], under[first:end], onto != 0, last)
         for r in range(n):
-            _start(result[begin + r], under[begin + r], onto != 0, last)
-            _hand_out(dispatched[r], score[r], index[r], result[begin + r])
+            _product(gemm, N, N, points, out, slots, own_at + 4 * r * points * slots, slots,
+                     back_at + 4 * r * slots * out, out, 1.0,
+                     y + 4 * (first + r * points) * out, out)  # fmt: skip
 
 
 @_inlined(_EXACT)
@@ -636,12 +630,12 @@ def cluster_backward(data: Any) -> None:
     alpha, eps = numbers[0], numbers[2]
     count = carray(_floats(count_at), (centers,))
     all_x = carray(_floats(x), (regions, points, channels))
-    all_to_x = carray(_floats(to_x), (regions, points, channels))
     all_grad = carray(_floats(grad), (regions, points, out))
     all_index = carray(_longs(index_at), (regions, points, heads))
     all_score = carray(_floats(score_at), (regions, points, heads))
     f_at = scratch + _next(places) * scratch_size
-    mean_at = f_at + _room(group * points * width)
+    own_at = f_at + _room(group * points * width)
+    mean_at = own_at + _room(group * points * slots)
     to_mean_at = mean_at + _room(group * centers * channels)
     center_at = to_mean_at + _room(group * centers * channels)
     to_center_at = center_at + _room(group * centers * 2 * width)
@@ -666,9 +660,8 @@ def cluster_backward(data: Any) -> None:
     to_mass = carray(_floats(to_mass_at), (group, slots))
     h = carray(_floats(h_at), (group * centers, width))
     to_h = carray(_floats(to_h_at), (group * centers, width))
-    total = carray(_floats(total_at), (group, slots, channels))
+    own = carray(_floats(own_at), (group, points, slots))
     to_total = carray(_floats(to_total_at), (group, slots, channels))
-    to_dispatched = carray(_floats(to_out_at), (group, slots, out))
     dispatched = carray(_floats(out_at), (group, slots, out))
     blocks = (regions + group - 1) // group
     while True:
@@ -701,9 +694,13 @@ def cluster_backward(data: Any) -> None:
             _centers(center[:rows], heads, width, bias, eps, length)
             # Aggregate.
             for r in range(n):
-                score, index = all_score[begin + r], all_index[begin + r]
-                _sum_up(all_x[begin + r], score, index, total[r], mass[r])
-                _sum_up(all_grad[begin + r], score, index, to_dispatched[r], mass[r])
+                _own(all_score[begin + r], all_index[begin + r], own[r], mass[r])
+                _product(gemm, T, N, slots, channels, points, own_at + 4 * r * points * slots,
+                         slots, here + 4 * r * points * channels, channels, 0.0,
+                         total_at + 4 * r * slots * channels, channels)  # fmt: skip
+                _product(gemm, T, N, slots, out, points, own_at + 4 * r * points * slots, slots,
+                         there + 4 * r * points * out, out, 0.0,
+                         to_out_at + 4 * r * slots * out, out)  # fmt: skip
             for head in range(heads):
                 _product(gemm, N, T, rows, size, channels, total_at + 4 * head * channels,
                          heads * channels, weight + 4 * (width + head * size) * channels, channels,
@@ -759,7 +756,9 @@ def cluster_backward(data: Any) -> None:
                 if count_at:
                     _spread_mean(to_mean[r], count)
                 to = back + 4 * r * points * channels
-                _hand_out(to_total[r], all_score[begin + r], all_index[begin + r], all_to_x[begin + r])
+                _product(gemm, N, N, points, channels, slots, own_at + 4 * r * points * slots,
+                         slots, to_total_at + 4 * r * slots * channels, channels, 1.0, to,
+                         channels)  # fmt: skip
                 _product(gemm, T, N, points, channels, centers,
                          pool + 4 * (begin + r) * pool_step, points,
                          to_mean_at + 4 * r * centers * channels, channels, 1.0, to,
@@ -797,7 +796,10 @@ def gather_max(data: Any) -> None:
     row = placed[step * k]
     x = carray(_floats(x_at if x_at else y_at), (points, channels))
     index = carray(_longs(index_at), (anchors, k))
-    y, which = carray(_floats(y_at), (anchors, channels)), carray(_ints(which_at), (anchors, channels))
+    y, which = (
+        carray(_floats(y_at), (anchors, channels)),
+        carray(_ints(which_at), (anchors, channels)),
+    )
     while True:
         begin = _next(counter) * step
         if begin >= anchors:
@@ -833,7 +835,10 @@ def gather_max_backward(data: Any) -> None:
     none = grad_at  # stands for what is not there
     relative = carray(_floats(relative_at if relative_at else none), (anchors, k, inner))
     weight = carray(_floats(weight_at if weight_at else none), (channels, inner))
-    index, which = carray(_longs(index_at), (anchors, k)), carray(_ints(which_at), (anchors, channels))
+    index, which = (
+        carray(_longs(index_at), (anchors, k)),
+        carray(_ints(which_at), (anchors, channels)),
+    )
     grad = carray(_floats(grad_at), (anchors, channels))
     to_x = carray(_floats(to_x_at if to_x_at else none), (points, channels))
     to_relative = carray(_floats(to_relative_at if to_relative_at else none), (anchors, k, inner))
