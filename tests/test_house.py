@@ -40,7 +40,7 @@ LIBRARIES = {
     "geometry": {
         "torch", "torch_geometric", "numpy", "scipy", "numba", "fpsample", "torch_cluster",
     },
-    "nn": {"torch", "torch_geometric", "numpy"},
+    "nn": {"torch", "torch_geometric", "numpy", "numba"},
 }  # fmt: skip
 # Heavy or optional: loaded by what needs them, when it runs.
 ON_DEMAND = {

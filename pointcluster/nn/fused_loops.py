@@ -436,7 +436,7 @@ def cluster(data: Any) -> None:
     x, weight, bias_at, proj, last_at, numbers_at = d[13], d[14], d[15], d[16], d[17], d[18]
     pool, pool_step, count_at, closed_at, closed_step = d[19], d[20], d[21], d[22], d[23]
     onto, y, to_index, to_score = d[24], d[25], d[26], d[27]
-    slots, size, most = centers * heads, width // heads, max(channels, out)
+    slots, size = centers * heads, width // heads
     bias, last = carray(_floats(bias_at), (2 * width,)), carray(_floats(last_at), (out,))
     numbers = carray(_floats(numbers_at), (3,))
     alpha, beta, eps = numbers[0], numbers[1], numbers[2]
