@@ -60,20 +60,21 @@ def serves(*tensors: Tensor) -> bool:
     transforms) is to see them.
     """
     return (
-        all(
+        _torch() is not None
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and not torch.is_autocast_enabled("cpu")
+        and torch._C._len_torch_dispatch_stack() == 0
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and all(
             type(each) in (Tensor, torch.nn.Parameter)
             and each.dtype == torch.float32
             and each.device.type == "cpu"
+            and each.layout == torch.strided
             and each.is_contiguous()
             and each.numel() > 0
             for each in tensors
         )
-        and not torch.is_autocast_enabled("cpu")
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and _torch() is not None
     )
 
 

@@ -192,14 +192,16 @@ E2, E3, E4, E5, E6 = (np.float32(1 / f) for f in (2, 6, 24, 120, 720))
 
 @_inlined(_EXACT)
 def _exp(x: float) -> float:
-    """The exponential of numbers from -87 to 88, and of what is beyond the nearest of these."""
-    x = np.float32(-87) if x < np.float32(-87) else x
+    """The exponential: 0 below -87, and above 88 as there."""
+    low = x < np.float32(-87)
     x = np.float32(88) if x > np.float32(88) else x
+    x = np.float32(-87) if low else x
     shifted = x * LOG2E + SHIFT
     k = shifted - SHIFT
     r = x - k * LN2_HIGH - k * LN2_LOW
     y = ONE + r * (ONE + r * (E2 + r * (E3 + r * (E4 + r * (E5 + r * E6)))))
-    return y * _from_bits((_bits(shifted) - _bits(SHIFT) + np.int32(127)) << np.int32(23))
+    y *= _from_bits((_bits(shifted) - _bits(SHIFT) + np.int32(127)) << np.int32(23))
+    return ZERO if low else y
 
 
 @_inlined(_EXACT)

@@ -27,12 +27,12 @@ def absent(monkeypatch):
     fused._torch.cache_clear()
 
 
-def close(found, truth, tolerance=2e-5):
-    """Equal up to float32's rounding, measured by the largest number."""
+def close(found, truth, tolerance=2e-5, least=1e-6):
+    """Equal up to float32's rounding, measured by the largest number, or a larger one."""
     assert found.shape == truth.shape and found.dtype == torch.float32
     if truth.numel():
         error = (found.double() - truth).abs().max()
-        assert error <= tolerance * truth.abs().max().clamp_min(1e-6), float(error)
+        assert error <= tolerance * truth.abs().max().clamp_min(least), float(error)
 
 
 def draw(*shapes, seed=0):
@@ -67,6 +67,7 @@ def test_gelu_is_as_precise_as_torchs():
     own = x.clone().requires_grad_()
     (torchs,) = torch.autograd.grad(F.gelu(own).sum(), own)
     found, found_slope = gelu(x)
+    truth, wide = truth.detach(), wide.detach()
     scale = wide.abs().clamp_min(1)
 
     def worst(value, truth):
@@ -124,7 +125,7 @@ def test_mlp_agrees_with_float64(rows, channels, hidden, out, seed):
     truth = gradients(plain, inputs, weight, torch.float64)
     found = gradients(_LeanMLP.apply, inputs, weight, torch.float32)
     for a, b in zip(found, truth, strict=True):
-        close(a, b)
+        close(a, b, least=1.0)
     x, w1, b1, w2, b2, onto = inputs
     alone = _LeanMLP.apply(x, w1, b1, w2, b2, None)
     close(alone, truth[0] - onto.double())
@@ -158,11 +159,11 @@ def test_as_many_threads_as_torch_has_and_the_same_answer(threads, monkeypatch):
 # Context cluster ---------------------------------------------------------------------------------
 
 
-def cluster_inputs(regions, points, channels, out, heads, size, centers, own, seed=0):
+def cluster_inputs(regions, points, channels, heads, size, centers, own, seed=0):
     width = heads * size
     x, w, b, p, last, onto = draw(
-        (regions, points, channels), (2 * width, channels), (2 * width,), (out, width), (out,),
-        (regions, points, out), seed=seed,
+        (regions, points, channels), (2 * width, channels), (2 * width,), (channels, width), (channels,),
+        (regions, points, channels), seed=seed,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     pool = torch.rand(regions if own else 1, centers, points, generator=generator)
@@ -196,13 +197,11 @@ def one_wins_clearly(inputs, fixed):
 @here
 @settings(deadline=None, max_examples=40)
 @given(
-    st.integers(4, 13), st.integers(1, 60), st.integers(1, 20), st.integers(1, 20),
-    st.integers(1, 5), st.integers(2, 9), st.integers(1, 5), st.booleans(), st.integers(0, 9),
+    st.integers(4, 13), st.integers(1, 60), st.integers(1, 20), st.integers(1, 5),
+    st.integers(2, 9), st.integers(1, 5), st.booleans(), st.integers(0, 9),
 )  # fmt: skip
-def test_cluster_agrees_with_float64(
-    regions, points, channels, out, heads, size, centers, own, seed
-):
-    inputs, fixed = cluster_inputs(regions, points, channels, out, heads, size, centers, own, seed)
+def test_cluster_agrees_with_float64(regions, points, channels, heads, size, centers, own, seed):
+    inputs, fixed = cluster_inputs(regions, points, channels, heads, size, centers, own, seed)
     if not one_wins_clearly(inputs, fixed):
         return
     assert fused.serves(*inputs)
@@ -211,13 +210,13 @@ def test_cluster_agrees_with_float64(
     assert torch.equal(found_index, index)
     torch.testing.assert_close(found_s.double(), s, rtol=0, atol=2e-5)
     for a, b in zip(found, truth, strict=True):
-        close(a, b, 2e-4)  # some lengths are near 0
+        close(a, b, 2e-4, 1.0)  # some lengths are near 0, and some gradients cancel
     close(found[0], truth[0])
 
 
 @here
 def test_cluster_without_other_features_and_in_inference_mode():
-    inputs, fixed = cluster_inputs(9, 16, 8, 8, 2, 4, 4, False)
+    inputs, fixed = cluster_inputs(9, 16, 8, 2, 4, 4, False)
     x, w, b, p, last, alpha, beta, onto = inputs
     with torch.inference_mode():
         y = lifted_cluster(x, (w, b), (p, last), (alpha, beta), *fixed)[0]
@@ -227,7 +226,7 @@ def test_cluster_without_other_features_and_in_inference_mode():
 
 @here
 def test_what_is_not_a_number_stays_in_its_region():
-    inputs, fixed = cluster_inputs(9, 16, 8, 8, 2, 4, 4, False)
+    inputs, fixed = cluster_inputs(9, 16, 8, 2, 4, 4, False)
     x, w, b, p, last, alpha, beta, onto = inputs
     spoiled = x.clone()
     spoiled[3, 5, 2] = torch.nan
@@ -240,7 +239,7 @@ def test_what_is_not_a_number_stays_in_its_region():
 
 @here
 def test_points_of_length_zero():
-    inputs, fixed = cluster_inputs(9, 16, 8, 8, 2, 4, 4, False)
+    inputs, fixed = cluster_inputs(9, 16, 8, 2, 4, 4, False)
     inputs[0] = torch.zeros_like(inputs[0])
     inputs[2] = torch.zeros_like(inputs[2])  # every f and every centre is 0
     for a, b in zip(
@@ -248,12 +247,12 @@ def test_points_of_length_zero():
         run_cluster(lifted._lifted, inputs, fixed, torch.float64)[2],
         strict=True,
     ):
-        close(a, b)
+        close(a, b, least=1.0)
 
 
 @here
 def test_second_derivatives():
-    inputs, fixed = cluster_inputs(9, 16, 8, 8, 2, 4, 4, True)
+    inputs, fixed = cluster_inputs(9, 16, 8, 2, 4, 4, True)
 
     def twice(function, dtype):
         x, w, b, p, last, alpha, beta, onto = (each.to(dtype).requires_grad_() for each in inputs)
@@ -294,13 +293,14 @@ def test_gathering_agrees_with_float64(what, points, anchors, k, channels, inner
     found = gradients(gather, inputs, slope, torch.float32)
     truth = gradients(gather, inputs, slope, torch.float64)
     for a, b in zip(found, truth, strict=True):
-        close(a, b)
+        close(a, b, least=1.0)
 
 
 # Who is asked ------------------------------------------------------------------------------------
 
 
 @here
+@pytest.mark.filterwarnings("ignore:.torch.jit.trace. is deprecated")
 def test_only_plain_tensors_are_taken():
     x = torch.randn(4, 6)
     assert fused.serves(x, torch.nn.Parameter(x))
@@ -317,9 +317,7 @@ def test_only_plain_tensors_are_taken():
 
 
 @here
-@pytest.mark.filterwarnings("ignore")
-def test_counters_of_operations_see_all_of_them(absent):
-    fused._torch.cache_clear()
+def test_counters_of_operations_see_all_of_them(monkeypatch):
     model, images = create_model("coc_tiny", num_classes=3).eval(), torch.randn(1, 3, 64, 64)
 
     def count():
@@ -327,7 +325,9 @@ def test_counters_of_operations_see_all_of_them(absent):
             model(images)
         return counter.get_total_flops()
 
-    assert count() > 0
+    found = count()
+    monkeypatch.setattr(fused, "serves", lambda *_: False)
+    assert found == count() > 0
 
 
 @pytest.mark.parametrize("name", ["coc_micro", "coc_tiny"])
