@@ -23,7 +23,9 @@ _SUMS = {"contract", "nsz", "reassoc"}
 
 
 def _inlined(fastmath: set[str]) -> Callable[[Callable[..., Any]], Any]:
-    return njit(fastmath=fastmath, error_model="numpy")
+    return njit(
+        fastmath=fastmath, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
+    )
 
 
 class Kernel:
