@@ -156,7 +156,7 @@ class Plan(NamedTuple):
     """Scale and shift of the score, and the least length. [3]"""
     pool: Tensor
     """What points count in the centres' groupings. [R or 1, M, P]"""
-    count: Tensor | None
+    divisor: Tensor | None
     """What to divide by to make it a mean. [M]"""
     closed: Tensor
     """0, or minus infinity: the centre takes no point. [R or 1, M]"""
@@ -202,7 +202,7 @@ def cluster(x: Tensor, plan: Plan, onto: Tensor | None) -> tuple[Tensor, Tensor,
     _run(
         kernel, threads, scratch.data_ptr(), size, *sizes,
         *map(_address, (x, *plan.fv, *plan.proj, plan.numbers)), _address(plan.pool),
-        _step(plan.pool), _address(plan.count), _address(plan.closed), _step(plan.closed),
+        _step(plan.pool), _address(plan.divisor), _address(plan.closed), _step(plan.closed),
         *map(_address, (onto, y, index, similarity)),
     )  # fmt: skip
     return y, index, similarity
@@ -230,7 +230,7 @@ def cluster_backward(
     _run(
         kernel, threads, scratch.data_ptr(), size, *sizes,
         *map(_address, (x, *plan.fv, plan.proj[0], plan.numbers)), _address(plan.pool),
-        _step(plan.pool), _address(plan.count), *map(_address, (index, similarity, grad)), parts,
+        _step(plan.pool), _address(plan.divisor), *map(_address, (index, similarity, grad)), parts,
         *map(_address, (to_x, *own)),
     )  # fmt: skip
     *weights, numbers = (each.sum(dim=0) for each in own)
@@ -249,7 +249,8 @@ def gather_max(
     from pointcluster.nn.fused_loops import gather_max as kernel
 
     threads, (anchors, k) = torch.get_num_threads(), index.shape
-    points, channels = (0, len(weight)) if x is None and weight is not None else x.shape
+    points = 0 if x is None else len(x)
+    channels = x.size(1) if x is not None else len(weight)  # type: ignore[arg-type]
     inner = 0 if weight is None else weight.size(1)
     step = max(1, GATHERED // (k * channels))
     like = index.new_empty(0, dtype=torch.float32)

@@ -15,15 +15,18 @@ from typing import Any
 import numpy as np
 from numba import carray, cfunc, njit, types
 from numba.core import cgutils
-from numba.extending import intrinsic
+from numba.extending import intrinsic as _intrinsic
+
+intrinsic: Any = _intrinsic
 
 # The compiler may fuse a product with a sum, and in sums may change the order; NaN stays NaN.
 _EXACT = {"contract", "nsz"}
 _SUMS = {"contract", "nsz", "reassoc"}
 
 
-def _inlined(fastmath: set[str]) -> Callable[[Callable[..., Any]], Any]:
-    return njit(
+def _inlined(fastmath: set[str]) -> Any:
+    compiled: Any = njit
+    return compiled(  # called by other compiled loops only
         fastmath=fastmath, error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True
     )
 
@@ -176,7 +179,7 @@ HALF, ONE, ZERO = np.float32(0.5), np.float32(1), np.float32(0)
 
 
 @_inlined(_EXACT)
-def _normal(x: float) -> float:
+def _normal(x: Any) -> Any:
     """The normal distribution function; rounded to 0 and 1 where float32 is near it."""
     y = x if x > -REACH else -REACH
     y = y if y < REACH else REACH
@@ -193,7 +196,7 @@ E2, E3, E4, E5, E6 = (np.float32(1 / f) for f in (2, 6, 24, 120, 720))
 
 
 @_inlined(_EXACT)
-def _exp(x: float) -> float:
+def _exp(x: Any) -> Any:
     """The exponential: 0 below -87, and above 88 as there."""
     low = x < np.float32(-87)
     x = np.float32(88) if x > np.float32(88) else x
@@ -323,7 +326,7 @@ def mlp_backward(data: Any) -> None:
 
 
 @_inlined(_SUMS)
-def _square(row: np.ndarray, bias: np.ndarray) -> float:
+def _square(row: np.ndarray, bias: np.ndarray) -> Any:
     """The square of the length of `row + bias`."""
     total = ZERO
     for i in range(len(row)):
@@ -333,7 +336,7 @@ def _square(row: np.ndarray, bias: np.ndarray) -> float:
 
 
 @_inlined(_SUMS)
-def _dot(a: np.ndarray, b: np.ndarray) -> float:
+def _dot(a: np.ndarray, b: np.ndarray) -> Any:
     total = ZERO
     for i in range(len(a)):
         total += a[i] * b[i]

@@ -157,27 +157,25 @@ class _Fused(torch.autograd.Function):
         ctx.repeats = repeats
         y, index, s = fused.cluster(x, ctx.plan, onto)
         ctx.mark_non_differentiable(index, s)
-        ctx.save_for_backward(x, weight, bias, proj, last, alpha, beta, onto, index, s)
+        ctx.save_for_backward(x, weight, bias, proj, last, alpha, beta, index, s)
         return y, index, s
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-        x, weight, bias, proj, last, alpha, beta, onto, index, s = ctx.saved_tensors
+        x, weight, bias, proj, last, alpha, beta, index, s = ctx.saved_tensors
         plan = ctx.plan._replace(fv=(weight, bias), proj=(proj, last))
-        none = None, None, None, None
+        rest = grad if ctx.needs_input_grad[7] else None, None, None, None, None
         if torch.is_grad_enabled():  # to be differentiated again: by what autograd knows
             inputs, heads = [x, weight, bias, proj, last, alpha, beta], plan.heads
+            count = None if plan.divisor is None else plan.divisor[:, None]
             y, _, _ = _lifted(
-                x, plan.fv, plan.proj, (alpha, beta), plan.pool,
-                None if plan.count is None else plan.count[:, None],
-                ctx.repeats, heads, None,
-            )  # fmt: skip
+                x, plan.fv, plan.proj, (alpha, beta), plan.pool, count, ctx.repeats, heads, None
+            )
             wanted = [each for each in inputs if each.requires_grad]
-            found = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
-            grads = [next(found) if each.requires_grad else None for each in inputs]
-            return *grads, grad, *none
-        found = fused.cluster_backward(x, plan, index, s, grad.contiguous())
-        return *found, None if onto is None else grad, *none
+            given = iter(torch.autograd.grad(y, wanted, grad, create_graph=True))
+            grads = [next(given) if each.requires_grad else None for each in inputs]
+            return *grads, *rest
+        return *fused.cluster_backward(x, plan, index, s, grad.contiguous()), *rest
 
 
 def norm(x: Tensor) -> Tensor:

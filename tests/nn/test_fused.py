@@ -162,8 +162,8 @@ def test_as_many_threads_as_torch_has_and_the_same_answer(threads, monkeypatch):
 def cluster_inputs(regions, points, channels, heads, size, centers, own, seed=0):
     width = heads * size
     x, w, b, p, last, onto = draw(
-        (regions, points, channels), (2 * width, channels), (2 * width,), (channels, width), (channels,),
-        (regions, points, channels), seed=seed,
+        (regions, points, channels), (2 * width, channels), (2 * width,), (channels, width),
+        (channels,), (regions, points, channels), seed=seed,
     )  # fmt: skip
     generator = torch.Generator().manual_seed(seed)
     pool = torch.rand(regions if own else 1, centers, points, generator=generator)
@@ -251,14 +251,16 @@ def test_points_of_length_zero():
 
 
 @here
-def test_second_derivatives():
+@pytest.mark.parametrize("alone", [False, True])
+def test_second_derivatives(alone):
     inputs, fixed = cluster_inputs(9, 16, 8, 2, 4, 4, True)
 
     def twice(function, dtype):
         x, w, b, p, last, alpha, beta, onto = (each.to(dtype).requires_grad_() for each in inputs)
         pool, _, repeats, heads = fixed
+        under = None if alone else onto
         y = function(
-            x, (w, b), (p, last), (alpha, beta), pool.to(dtype), None, repeats, heads, onto
+            x, (w, b), (p, last), (alpha, beta), pool.to(dtype), None, repeats, heads, under
         )[0]
         (slope,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
         return torch.autograd.grad(slope.square().sum(), [w, p, alpha])
