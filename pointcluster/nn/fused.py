@@ -245,11 +245,18 @@ def gather_max(
     Shapes:
         - **x:** $(N, C)$, **relative:** $(M, k, h)$, **weight:** $(C, h)$, **index:** $(M, k)$
         - **output:** $(M, C)$ twice
+
+    Raises:
+        IndexError: There is no such point.
     """
     from pointcluster.nn.fused_loops import gather_max as kernel
 
     threads, (anchors, k) = torch.get_num_threads(), index.shape
     points = 0 if x is None else len(x)
+    if x is not None and len(index):
+        low, high = (int(each) for each in index.aminmax())
+        if low < 0 or high >= points:  # memory beyond would be read
+            raise IndexError(f"anchors gather points {low} to {high} of {points}")
     channels = x.size(1) if x is not None else len(weight)  # type: ignore[arg-type]
     inner = 0 if weight is None else weight.size(1)
     step = max(1, GATHERED // (k * channels))

@@ -161,7 +161,7 @@ class _Fused(torch.autograd.Function):
         return y, index, s
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor, *others: Tensor) -> tuple[Tensor | None, ...]:
         x, weight, bias, proj, last, alpha, beta, index, s = ctx.saved_tensors
         plan = ctx.plan._replace(fv=(weight, bias), proj=(proj, last))
         rest = grad if ctx.needs_input_grad[7] else None, None, None, None, None

@@ -273,7 +273,7 @@ class _GatherMax(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         which, relative, weight, index = ctx.saved_tensors
-        given = [each for each in (relative, weight) if each is not None]
+        given, grad = [each for each in (relative, weight) if each is not None], grad.contiguous()
         if which.dtype == torch.int32 and fused.serves(grad, *given):
             return *fused.gather_max_backward(
                 ctx.size, relative, weight, index, which, grad, ctx.needs_input_grad[:3]

@@ -298,6 +298,13 @@ def test_gathering_agrees_with_float64(what, points, anchors, k, channels, inner
         close(a, b, least=1.0)
 
 
+@here
+def test_there_is_no_such_point():
+    for wrong in (-1, 5):
+        with pytest.raises(IndexError, match="of 5"):
+            fused.gather_max(torch.ones(5, 2), None, None, torch.tensor([[0, wrong]]))
+
+
 # Who is asked ------------------------------------------------------------------------------------
 
 
