@@ -17,9 +17,9 @@ from pointcluster.geometry.backend import available
 ROWS = 128
 """Rows at a time: with their hidden features they stay in a core's own cache."""
 GATHERED = 1 << 15
-"""Numbers that anchors gather at a time; and channels whose gradients a thread adds up at a time,
-a cache's line of them."""
+"""Numbers that anchors gather at a time."""
 CHANNELS = 16
+"""Channels whose gradients a thread adds up at a time: a line of a cache."""
 PARTS = 2
 """Parts a thread that gradients of weights are added up in."""
 
@@ -60,12 +60,13 @@ def serves(*tensors: Tensor) -> bool:
     transforms) is to see them.
     """
     return (
-        _torch() is not None
-        and not torch.compiler.is_compiling()
+        not torch.compiler.is_compiling()  # first: compilers do not follow what comes next
+        and _torch() is not None
         and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
         and torch._C._len_torch_dispatch_stack() == 0
         and torch._C._functorch.peek_interpreter_stack() is None
+        and torch.autograd.forward_ad._current_level < 0
         and all(
             type(each) in (Tensor, torch.nn.Parameter)
             and each.dtype == torch.float32

@@ -57,7 +57,7 @@ def lifted_cluster(
         - **output:** $(R, P, C)$, and index and similarity $(R, P, H)$
     """
     given = [each for each in (x, *fv, *proj, *score, onto) if each is not None]
-    if len(x) >= torch.get_num_threads() and fused.serves(*given):
+    if fused.serves(*given) and len(x) >= torch.get_num_threads():
         return _Fused.apply(x, *fv, *proj, *score, onto, pool, count, repeats, heads)
     return _lifted(x, fv, proj, score, pool, count, repeats, heads, onto)
 

@@ -247,7 +247,8 @@ class _GatherMax(torch.autograd.Function):
     ) -> Tensor:
         ctx.size = None if x is None else x.size(0)
         if fused.serves(*(each for each in (x, relative, weight) if each is not None)):
-            best, which = fused.gather_max(x, relative, weight, index.contiguous())
+            index = index.long().contiguous()
+            best, which = fused.gather_max(x, relative, weight, index)
             ctx.save_for_backward(which, relative, weight, index)
             return best
 
