@@ -45,12 +45,46 @@ def _torch() -> _Torch | None:
     try:
         library = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / "libtorch_cpu.so"))
         team, gemm = library.GOMP_parallel, library.sgemm_
+        watched()
     except (OSError, AttributeError):
         return None
     team.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint]
     team.restype = None
     address = ctypes.cast(gemm, ctypes.c_void_p).value
-    return None if address is None else _Torch(team, address)
+    return _Torch(team, address) if address is not None and multiplies(gemm) else None
+
+
+def multiplies(gemm: Callable[..., Any]) -> bool:
+    """Whether a function is the product that the kernels take it for: asked once, of one product.
+
+    Args:
+        gemm: `sgemm` of some BLAS, with Fortran's convention.
+    """
+    a = torch.tensor([[1.0, 2.0, 3.0], [4.0, 5.0, 6.0]])
+    b, c = torch.tensor([[1.0, 0.5], [-2.0, 4.0], [0.25, 8.0]]), torch.full((2, 2), 7.0)
+    expected = a @ b + 2 * c
+    # Row by row, as C has it, is column by column of the transposed matrices.
+    sizes = [ctypes.c_int64(value) for value in (2, 2, 3)]
+    one, two = ctypes.c_float(1), ctypes.c_float(2)
+    strides = [ctypes.c_int64(value) for value in (2, 3, 2)]
+    flags = ctypes.create_string_buffer(b"N"), ctypes.create_string_buffer(b"N")
+    pointers = [ctypes.c_void_p(each.data_ptr()) for each in (b, a, c)]
+    gemm.restype = None
+    gemm(
+        *flags, *map(ctypes.byref, (*sizes, one)), pointers[0], ctypes.byref(strides[0]),
+        pointers[1], ctypes.byref(strides[1]), ctypes.byref(two), pointers[2],
+        ctypes.byref(strides[2]),
+    )  # fmt: skip
+    return torch.equal(c, expected)
+
+
+def watched() -> bool:
+    """Whether something watches or rewrites torch's operations, which must see them then."""
+    return (
+        torch._C._len_torch_dispatch_stack() > 0
+        or torch._C._functorch.peek_interpreter_stack() is not None
+        or torch.autograd.forward_ad._current_level >= 0
+    )
 
 
 def serves(*tensors: Tensor) -> bool:
@@ -64,9 +98,7 @@ def serves(*tensors: Tensor) -> bool:
         and _torch() is not None
         and not torch.jit.is_tracing()
         and not torch.is_autocast_enabled("cpu")
-        and torch._C._len_torch_dispatch_stack() == 0
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
+        and not watched()
         and all(
             type(each) in (Tensor, torch.nn.Parameter)
             and each.dtype == torch.float32

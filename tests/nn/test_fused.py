@@ -390,3 +390,28 @@ def test_kernels_compile_where_nothing_can_be_cached(monkeypatch):
 
     monkeypatch.setattr(fused_loops, "cfunc", cfunc)
     assert fused_loops.Kernel(len).address == 42 and len(kept) == 1
+
+
+# Torch's own libraries ---------------------------------------------------------------------------
+
+
+def test_another_function_is_not_taken_for_a_product():
+    calls = []
+
+    def silent(*arguments):
+        calls.append(arguments)
+
+    assert not fused.multiplies(silent)
+    assert len(calls) == 1
+
+
+@pytest.mark.parametrize("name", ["_len_torch_dispatch_stack", "_functorch"])
+def test_a_torch_without_a_private_name_is_served_by_its_operations(monkeypatch, name):
+    monkeypatch.delattr(torch._C, name)
+    fused._torch.cache_clear()
+    try:
+        assert fused._torch() is None
+        assert not fused.serves(torch.ones(2, 2))
+    finally:
+        monkeypatch.undo()
+        fused._torch.cache_clear()
