@@ -16,15 +16,20 @@ from pointcluster.geometry import (
     Hierarchy,
     LatticeGeometry,
     LatticePlan,
-    LatticeStage,
     image_hierarchy,
-    knn,
     lattice_hierarchy,
     lattice_positions,
 )
 from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.pixels import picture_sizes
+from pointcluster.models.clusters import (
+    anchor_of_input,
+    chosen_block,
+    cloud_of,
+    evaluating,
+    seen_from_input,
+)
 from pointcluster.models.published import published_entries
 from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
@@ -308,15 +313,22 @@ class CoC(nn.Module):
         own = self.state_dict()
         self.load_state_dict(published_entries(state_dict, own, ema=ema))
 
+    @property
+    def num_blocks(self) -> list[int]:
+        """Blocks of each stage."""
+        return [len(blocks) for blocks in self.stages]
+
     @torch.no_grad()
     def clusters(
         self,
         data: Tensor | Data,
         stage: int = -1,
         block: int = -1,
+        head: int | None = None,
+        *,
         hierarchy: Hierarchy | None = None,
     ) -> PointClusters:
-        """Every head's assignment in one block, for every point of the input.
+        """The assignment in one block, for every point of the input.
 
         A pixel belongs to the cluster of the cell that covers it; a loose point, stage by stage, to
         that of its nearest anchor.
@@ -325,19 +337,16 @@ class CoC(nn.Module):
             data: Pictures or their points; a tensor's pixels count picture by picture, row by row.
             stage: Which stage; negative ones count from the end.
             block: Which of its blocks; negative ones count from the end.
+            head: Which of its heads; negative ones count from the end. `None`: all.
             hierarchy: Geometry of loose points, worked out before.
 
         Raises:
-            IndexError: There is no such stage or block.
+            IndexError: There is no such stage, block or head.
         """
-        stage = place("stage", stage, len(self.stages))
-        block = place(f"block of stage {stage}", block, len(self.stages[stage]))
-        training = self.training
-        self.eval()
-        try:
-            return self._clusters(data, stage, block, hierarchy)
-        finally:
-            self.train(training)
+        heads = [[block.cluster.heads for block in blocks] for blocks in self.stages]
+        stage, block, head = chosen_block(heads, stage, block, head)
+        with evaluating(self):
+            return self._clusters(data, stage, block, hierarchy).of_head(head)
 
     def _pyramid(
         self, data: Tensor | Data, hierarchy: Hierarchy | None, norms: Mapping[int, nn.Module]
@@ -365,9 +374,12 @@ class CoC(nn.Module):
         return self._lattices_pyramid(data, grids, norms)
 
     def _lattice_stages(
-        self, images: Tensor, last: int, pos: Tensor | None = None
+        self, images: Tensor, last: int, pos: Tensor | None = None, depth: int | None = None
     ) -> Iterator[tuple[Tensor, LatticeGeometry]]:
-        """The stages' features on full lattices of one size, stored as their geometry says."""
+        """The stages' features on full lattices of one size, stored as their geometry says.
+
+        Those of the last stage are worked out up to the block of number `depth`.
+        """
         grid = (images.size(2), images.size(3))
         stages = lattice_hierarchy(grid, self.plans, device=images.device)
         if pos is None:
@@ -379,14 +391,19 @@ class CoC(nn.Module):
             if s:
                 x = stages[s].before.to_rows(x).permute(0, 3, 1, 2)
             x = self.reducers[s].convolve(x, stages[s])
-            for block in self.stages[s]:
-                x = self._run(block, x, geometry)
+            x = self._run(s, x, geometry, depth if s == last else None)
             yield x, geometry
 
-    def _run(self, block: nn.Module, x: Tensor, geometry: Any) -> Tensor:
-        if self.grad_checkpointing and torch.is_grad_enabled():
-            return checkpoint(block, x, geometry, use_reentrant=False)
-        return block(x, geometry)
+    def _run(self, stage: int, x: Tensor, geometry: Any, depth: int | None) -> Tensor:
+        """The blocks of a stage, up to that of number `depth`."""
+        for number, block in enumerate(self.stages[stage]):
+            if number == depth:
+                break
+            if self.grad_checkpointing and torch.is_grad_enabled():
+                x = checkpoint(block, x, geometry, use_reentrant=False)
+            else:
+                x = block(x, geometry)
+        return x
 
     def _lattices_pyramid(
         self, data: Data, grids: list[tuple[int, int]], norms: Mapping[int, nn.Module]
@@ -436,15 +453,14 @@ class CoC(nn.Module):
         return torch.stack([rows.flatten(), cols.flatten()], dim=1)
 
     def _loose_stages(
-        self, data: Data, hierarchy: Hierarchy, last: int
+        self, data: Data, hierarchy: Hierarchy, last: int, depth: int | None = None
     ) -> Iterator[tuple[Tensor, Any]]:
         dtype = self.reducers[0].linear.weight.dtype
         x = torch.cat([data.x.to(dtype), data.pos.to(dtype)], dim=1)
         for s in range(last + 1):
             anchors, clusters = hierarchy.stages[s]
             x = self.reducers[s](x, anchors)[0]
-            for block in self.stages[s]:
-                x = self._run(block, x, clusters)
+            x = self._run(s, x, clusters, depth if s == last else None)
             yield x, hierarchy.stages[s]
 
     def _loose_pyramid(
@@ -500,7 +516,7 @@ class CoC(nn.Module):
     ) -> PointClusters:
         grid = (images.size(2), images.size(3))
         stages = lattice_hierarchy(grid, self.plans, device=images.device)
-        x, geometry = self._before_block(images, stages, stage, block, pos)
+        *_, (x, geometry) = self._lattice_stages(images, stage, pos, block)
         _, found = self.stages[stage][block](x, geometry, return_clusters=True)
         # The cell of each pixel, axis by axis, and the place where it is stored.
         axes = [torch.arange(size, device=images.device) for size in grid]
@@ -516,62 +532,22 @@ class CoC(nn.Module):
         parent = (image[:, None] * n + stored).flatten()
         middle = self._cell_positions(stage, grid, geometry.grid, images)
         middle = middle if geometry.order is None else middle[geometry.order]
-        return PointClusters(
-            index=found.index[parent],
-            similarity=found.similarity[parent],
-            region=found.region[parent],
-            batch=image.repeat_interleave(len(row_major)),
-            center_pos=middle[found.center % n],
-            center_batch=found.center // n,
+        return seen_from_input(
+            found,
+            parent,
+            image.repeat_interleave(len(row_major)),
+            middle.repeat(batch_size, 1),
+            image.repeat_interleave(n),
         )
-
-    def _before_block(
-        self,
-        images: Tensor,
-        stages: Sequence[LatticeStage],
-        stage: int,
-        block: int,
-        pos: Tensor | None,
-    ) -> tuple[Tensor, LatticeGeometry]:
-        """What goes into a block."""
-        if pos is None:
-            grid = (images.size(2), images.size(3))
-            pos = lattice_positions(grid, dtype=images.dtype, device=images.device)
-            pos = pos.t().reshape(1, 2, *grid).expand(images.size(0), -1, -1, -1)
-        x = torch.cat([images, pos], dim=1)
-        for s in range(stage + 1):
-            if s:
-                x = stages[s].before.to_rows(x).permute(0, 3, 1, 2)
-            x = self.reducers[s].convolve(x, stages[s])
-            for each in self.stages[s][: block if s == stage else None]:
-                x = each(x, stages[s].clusters)
-        return x, stages[stage].clusters
 
     def _loose_clusters(
         self, data: Data, hierarchy: Hierarchy, stage: int, block: int
     ) -> PointClusters:
-        dtype = self.reducers[0].linear.weight.dtype
-        x = torch.cat([data.x.to(dtype), data.pos.to(dtype)], dim=1)
-        batch = data.batch if data.batch is not None else x.new_zeros(len(x), dtype=torch.int64)
-        pos, cloud = data.pos, batch
-        parent = torch.arange(len(x), device=x.device)
-        for s in range(stage + 1):
-            anchors, geometry = hierarchy.stages[s]
-            x = self.reducers[s](x, anchors)[0]
-            here = anchors.pos.to(pos.dtype)
-            nearest = knn(here, pos, 1, anchors.batch, cloud, batch_size=hierarchy.batch_size)
-            parent = nearest[:, 0][parent]
-            pos, cloud = here, anchors.batch
-            for b in range(block + 1 if s == stage else len(self.stages[s])):
-                x, found = self.stages[s][b](x, geometry, return_clusters=True)
-        return PointClusters(
-            index=found.index[parent],
-            similarity=found.similarity[parent],
-            region=found.region[parent],
-            batch=batch,
-            center_pos=pos[found.center],
-            center_batch=cloud[found.center],
-        )
+        *_, (x, (anchors, geometry)) = self._loose_stages(data, hierarchy, stage, block)
+        _, found = self.stages[stage][block](x, geometry, return_clusters=True)
+        parent = anchor_of_input(data, [each.anchors for each in hierarchy.stages[: stage + 1]])
+        pos = anchors.pos.to(data.pos.dtype)
+        return seen_from_input(found, parent, cloud_of(data), pos, anchors.batch)
 
     def _check_images(self, images: Tensor) -> None:
         weight = self.reducers[0].linear.weight

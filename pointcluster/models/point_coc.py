@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,12 +12,19 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy, knn
+from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
 from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.distance import geometry_dtype
 from pointcluster.models.clouds import check_clouds, check_hierarchy
-from pointcluster.models.results import Features, PointClusters, place
+from pointcluster.models.clusters import (
+    anchor_of_input,
+    chosen_block,
+    cloud_of,
+    evaluating,
+    seen_from_input,
+)
+from pointcluster.models.results import Features, PointClusters
 from pointcluster.nn import BatchNorm, CloudNorm, ContextClusterBlock, PointReducer
 
 
@@ -196,21 +203,11 @@ class PointCoC(nn.Module):
 
     def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
         """The points of the last stage with their features."""
-        self._check(data)
-        if hierarchy is None:
-            hierarchy = self.hierarchy(data)
-        else:
-            check_hierarchy(data, hierarchy, len(self.plans))
-        x = self._input(data, hierarchy.batch_size)
-        for reducer, norm, blocks, (anchors, clusters) in zip(
-            self.reducers, self.norms, self.stages, hierarchy.stages, strict=True
-        ):
-            x, pos, batch = reducer(x, anchors)
-            x = norm(x)
-            for block in blocks:
-                x = block(x, clusters)
-        x = self.norm(x, batch, hierarchy.batch_size, anchors.cloud_size)
-        return Features(x, pos, batch, hierarchy.batch_size)
+        hierarchy = self._hierarchy(data, hierarchy)
+        *_, x = self._run(data, hierarchy, len(self.stages) - 1)
+        anchors = hierarchy.stages[-1].anchors
+        x = self.norm(x, anchors.batch, hierarchy.batch_size, anchors.cloud_size)
+        return Features(x, anchors.pos, anchors.batch, hierarchy.batch_size)
 
     def forward_head(self, features: Features, pre_logits: bool = False) -> Tensor:
         """Pool each cloud's points and classify; `pre_logits` stops before the classifier."""
@@ -230,9 +227,22 @@ class PointCoC(nn.Module):
             else nn.Identity()
         )
 
+    @property
+    def num_blocks(self) -> list[int]:
+        """Blocks of each stage."""
+        return [len(blocks) for blocks in self.stages]
+
     @torch.no_grad()
-    def clusters(self, data: Data, stage: int = -1, block: int = -1) -> PointClusters:
-        """Every head's assignment in one block, for every point of the input.
+    def clusters(
+        self,
+        data: Data,
+        stage: int = -1,
+        block: int = -1,
+        head: int | None = None,
+        *,
+        hierarchy: Hierarchy | None = None,
+    ) -> PointClusters:
+        """The assignment in one block, for every point of the input.
 
         A point belongs to the cluster of its nearest anchor, stage by stage.
 
@@ -240,49 +250,43 @@ class PointCoC(nn.Module):
             data: The clouds.
             stage: Which stage; negative ones count from the end.
             block: Which of its blocks; negative ones count from the end.
+            head: Which of its heads; negative ones count from the end. `None`: all.
+            hierarchy: Geometry worked out before.
 
         Raises:
-            IndexError: There is no such stage or block.
+            IndexError: There is no such stage, block or head.
         """
-        stage = place("stage", stage, len(self.stages))
-        block = place(f"block of stage {stage}", block, len(self.stages[stage]))
-        training = self.training
-        self.eval()
-        try:
-            return self._clusters(data, stage, block)
-        finally:
-            self.train(training)
+        heads = [[block.cluster.heads for block in blocks] for blocks in self.stages]
+        stage, block, head = chosen_block(heads, stage, block, head)
+        hierarchy = self._hierarchy(data, hierarchy)
+        with evaluating(self):
+            *_, x = self._run(data, hierarchy, stage, block)
+            anchors, geometry = hierarchy.stages[stage]
+            _, found = self.stages[stage][block](x, geometry, return_clusters=True)
+        parent = anchor_of_input(data, [each.anchors for each in hierarchy.stages[: stage + 1]])
+        seen = seen_from_input(found, parent, cloud_of(data), anchors.pos, anchors.batch)
+        return seen.of_head(head)
 
-    def _clusters(self, data: Data, stage: int, block: int) -> PointClusters:
+    def _hierarchy(self, data: Data, hierarchy: Hierarchy | None) -> Hierarchy:
+        """The geometry, checked against the data where it is given."""
         self._check(data)
-        hierarchy = self.hierarchy(data)
+        if hierarchy is None:
+            return self.hierarchy(data)
+        check_hierarchy(data, hierarchy, len(self.plans))
+        return hierarchy
+
+    def _run(
+        self, data: Data, hierarchy: Hierarchy, last: int, depth: int | None = None
+    ) -> Iterator[Tensor]:
+        """The features after each stage; of the last stage only after so many blocks."""
         x = self._input(data, hierarchy.batch_size)
-        batch = data.batch if data.batch is not None else x.new_zeros(len(x), dtype=torch.int64)
-        pos, cloud = data.pos, batch
-        parent = torch.arange(len(x), device=x.device)
-        for s in range(stage + 1):
-            anchors, geometry = hierarchy.stages[s]
+        for s, (anchors, geometry) in enumerate(hierarchy.stages[: last + 1]):
             x = self.norms[s](self.reducers[s](x, anchors)[0])
-            nearest = knn(
-                anchors.pos,
-                pos.to(anchors.pos.dtype),
-                1,
-                anchors.batch,
-                cloud,
-                batch_size=hierarchy.batch_size,
-            )[:, 0]
-            parent = nearest[parent]
-            pos, cloud = anchors.pos, anchors.batch
-            for b in range(block + 1 if s == stage else len(self.stages[s])):
-                x, found = self.stages[s][b](x, geometry, return_clusters=True)
-        return PointClusters(
-            index=found.index[parent],
-            similarity=found.similarity[parent],
-            region=found.region[parent],
-            batch=batch,
-            center_pos=pos[found.center],
-            center_batch=cloud[found.center],
-        )
+            for b, block in enumerate(self.stages[s]):
+                if s == last and b == depth:
+                    break
+                x = block(x, geometry)
+            yield x
 
     def _check(self, data: Data) -> None:
         """Turn away what does not fit the network; the geometry checks the rest."""

@@ -10,12 +10,19 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from pointcluster.geometry import AnchorHierarchy, AnchorPlan, knn, planned_anchors
+from pointcluster.geometry import AnchorHierarchy, AnchorPlan, planned_anchors
 from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
 from pointcluster.models.clouds import check_clouds, check_hierarchy
+from pointcluster.models.clusters import (
+    anchor_of_input,
+    chosen_block,
+    cloud_of,
+    evaluating,
+    nearest_anchor,
+)
 from pointcluster.models.published import published_cloud_entries
-from pointcluster.models.results import Features, PointClusters, place
+from pointcluster.models.results import Features, PointClusters
 from pointcluster.nn import BatchNorm, GroupEncoder, ResidualMLP
 
 
@@ -197,15 +204,22 @@ class PointMLPCoC(nn.Module):
         own = self.state_dict()
         self.load_state_dict(published_cloud_entries(state_dict, own))
 
+    @property
+    def num_blocks(self) -> list[int]:
+        """Blocks over groups of each stage."""
+        return [len(encoder.clusters) for encoder in self.encoders]
+
     @torch.no_grad()
     def clusters(
         self,
         data: Data,
         stage: int = -1,
         block: int = -1,
+        head: int | None = None,
+        *,
         hierarchy: AnchorHierarchy | None = None,
     ) -> PointClusters:
-        """Every head's assignment in one block, for every point of the input.
+        """The assignment in one block, for every point of the input.
 
         Each group is a region with one centre, its anchor, and groups overlap: of those that hold a
         point it belongs to the one that it is most similar to, of equals to the first. A point that
@@ -216,47 +230,35 @@ class PointMLPCoC(nn.Module):
             data: The clouds.
             stage: Which stage; negative ones count from the end.
             block: Which of the blocks over its groups; negative ones count from the end.
+            head: Which of its heads; each block has one.
             hierarchy: Geometry worked out before.
 
         Raises:
-            IndexError: There is no such stage or block.
+            IndexError: There is no such stage, block or head.
         """
-        stage = place("stage", stage, len(self.encoders))
-        block = place(f"block of stage {stage}", block, len(self.encoders[stage].clusters))
-        training = self.training
-        self.eval()
-        try:
-            return self._clusters(data, stage, block, hierarchy)
-        finally:
-            self.train(training)
-
-    def _clusters(
-        self, data: Data, stage: int, block: int, hierarchy: AnchorHierarchy | None
-    ) -> PointClusters:
-        x, hierarchy = self._start(data, hierarchy)
-        batch = data.batch if data.batch is not None else x.new_zeros(len(x), dtype=torch.int64)
-        pos, cloud = data.pos, batch
-        parent = torch.arange(len(x), device=x.device)
-        for s, anchors in enumerate(hierarchy.stages[: stage + 1]):
-            here = anchors.pos.to(pos.dtype)
-            nearest = knn(here, pos, 1, anchors.batch, cloud, batch_size=hierarchy.batch_size)[:, 0]
-            if s == stage:
-                break
-            x = self.stages[s](self.encoders[s](x, anchors)[0])
-            parent, pos, cloud = nearest[parent], here, anchors.batch
-        similarity = self.encoders[stage].similarities(x, anchors, block)  # [R, k]
+        heads = [[each.heads for each in encoder.clusters] for encoder in self.encoders]
+        stage, block, head = chosen_block(heads, stage, block, head)
+        with evaluating(self):
+            x, hierarchy = self._start(data, hierarchy)
+            *before, anchors = hierarchy.stages[: stage + 1]
+            for s, each in enumerate(before):
+                x = self.stages[s](self.encoders[s](x, each)[0])
+            similarity = self.encoders[stage].similarities(x, anchors, block)  # [R, k]
+        parent = anchor_of_input(data, before)
+        pos, batch = (before[-1].pos, before[-1].batch) if before else (data.pos, cloud_of(data))
         group, best = _most_similar(similarity, anchors.grouping, len(x))
-        with_anchor = anchors.anchor[nearest]  # an anchor lies in its own group
+        # An anchor lies in its own group.
+        with_anchor = anchors.anchor[nearest_anchor(pos.to(data.pos.dtype), batch, anchors)]
         group = torch.where(best >= 0, group, group[with_anchor])
         best = torch.where(best >= 0, best, best[with_anchor])
         return PointClusters(
             index=group[parent, None],
             similarity=best[parent, None],
             region=group[parent],
-            batch=batch,
-            center_pos=here,
+            batch=cloud_of(data),
+            center_pos=anchors.pos.to(data.pos.dtype),
             center_batch=anchors.batch,
-        )
+        ).of_head(head)
 
     def _start(
         self, data: Data, hierarchy: AnchorHierarchy | None

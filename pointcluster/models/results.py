@@ -36,13 +36,49 @@ class PointClusters(NamedTuple):
     center_batch: Tensor
     """Cloud of each centre. [R * M]"""
 
+    def of_head(self, head: int | None) -> PointClusters:
+        """The clusters of one head alone, [N, 1]; `None`: of all.
+
+        Raises:
+            IndexError: There is no such head.
+        """
+        if head is None:
+            return self
+        head = place("head", head, self.index.size(1))
+        one = slice(head, head + 1)
+        return self._replace(index=self.index[:, one], similarity=self.similarity[:, one])
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows: how many points each centre has."""
+        points, heads = self.index.shape
+        centers = len(self.center_pos)
+        clouds = len(self.batch.unique())
+        regions = len(self.region.unique())
+        rows = []
+        for head in range(heads):
+            count = self.index[:, head].bincount(minlength=centers)
+            used = count[count > 0]
+            similarity = self.similarity[:, head]
+            numbers = [f"{head}", f"{len(used):,}"]
+            numbers += [f"{int(each):,}" for each in (used.min(), used.median(), used.max())]
+            numbers += [f"{float(similarity.mean()):.3f}"]
+            rows.append("".join(f"<td>{each}</td>" for each in numbers))
+        names = ("head", "centres with points", "fewest points", "median", "most", "similarity")
+        return (
+            f"<table><caption>{points:,} points of {clouds:,} cloud{'s' * (clouds > 1)}, "
+            f"{regions:,} region{'s' * (regions > 1)}, {centers:,} centres</caption>"
+            f"<tr>{''.join(f'<th>{name}</th>' for name in names)}</tr>"
+            f"{''.join(f'<tr>{row}</tr>' for row in rows)}</table>"
+        )
+
 
 def place(name: str, index: int, count: int) -> int:
     """An index from the front; negative ones count from the end.
 
     Raises:
-        IndexError: There is nothing of that number.
+        IndexError: There is nothing of that number; the message tells which there are.
     """
     if not -count <= index < count:
-        raise IndexError(f"there is no {name} number {index}: choose 0 to {count - 1}")
+        what = f"choose 0 to {count - 1}, or -{count} to -1" if count > 1 else "there is only 0"
+        raise IndexError(f"there is no {name} number {index}: {what}")
     return index % count

@@ -1,5 +1,6 @@
 """Training with Lightning: the modules, the data, and one function that runs them."""
 
+from pointcluster._optional import installed_by
 from pointcluster.training.arguments import (
     Parser,
     add_machine_arguments,
@@ -20,7 +21,6 @@ from pointcluster.training.image_recipe import (
     chosen_recipe,
 )
 from pointcluster.training.image_transforms import data_config, eval_transform, train_transform
-from pointcluster.training.optional import installed_by
 from pointcluster.training.point_classifier import PointClassifier
 from pointcluster.training.point_recipe import POINT_RECIPES, PointRecipe
 from pointcluster.training.program import (

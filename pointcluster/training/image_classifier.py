@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torchmetrics import Metric
 from torchmetrics.classification import MulticlassAccuracy
 
+from pointcluster._optional import installed_by
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.image_recipe import ImageRecipe
-from pointcluster.training.optional import installed_by
 from pointcluster.training.run_folder import RunError
 from pointcluster.training.seeding import mix, seeded
 

@@ -8,8 +8,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
+from pointcluster._optional import installed_by
 from pointcluster.training.image_recipe import ImageRecipe
-from pointcluster.training.optional import installed_by
 
 
 def data_config(model: nn.Module, *, img_size: int | None = None) -> dict[str, Any]:

@@ -3,17 +3,29 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from pointcluster._optional import installed_by
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+# Files of these kinds would note when they were written.
+_UNDATED = {"png": {}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}
+
 
 def new_figure(width: float, height: float) -> Figure:
-    """An empty white figure of the given size in inches, drawn by the Agg canvas."""
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from matplotlib.figure import Figure
+    """An empty white figure of the given size in inches, drawn by the Agg canvas.
+
+    Raises:
+        ImportError: Matplotlib is not installed.
+    """
+    with installed_by("viz"):
+        from matplotlib.backends.backend_agg import FigureCanvasAgg
+        from matplotlib.figure import Figure
 
     figure = Figure(figsize=(width, height), dpi=150, facecolor="white")
     FigureCanvasAgg(figure)
@@ -21,13 +33,24 @@ def new_figure(width: float, height: float) -> Figure:
 
 
 def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
-    """Write a figure as PNG beside the old file, and rename."""
+    """Write a figure as PNG, SVG or PDF, by the suffix, beside the old file, and rename."""
+    from matplotlib import rc_context
+
+    kind = Path(path).suffix.lower().lstrip(".")
+    kind = kind if kind in _UNDATED else "png"
+    with replacing(path) as temporary, rc_context({"svg.hashsalt": "pointcluster"}):
+        figure.savefig(temporary, format=kind, metadata=_UNDATED[kind])
+    return Path(path)
+
+
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """A name to write to, of the same suffix; renamed to `path` where nothing failed."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
     try:
-        figure.savefig(temporary, format="png")
+        yield temporary
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
-    return path

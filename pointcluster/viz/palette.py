@@ -38,13 +38,45 @@ def cluster_colours(pos: np.ndarray, cluster: np.ndarray) -> np.ndarray:
         Colours are ``[P, 3]``, red, green and blue from 0 to 1.
     """
     _, index = np.unique(cluster, return_inverse=True)
+    return PALETTE[colour_numbers(pos, index)[index]]
+
+
+def colour_numbers(
+    pos: np.ndarray, index: np.ndarray, wanted: np.ndarray | None = None
+) -> np.ndarray:
+    """The number in the palette of every cluster; see :func:`cluster_colours`.
+
+    Args:
+        pos: Positions ``[P, D]``.
+        index: Cluster of every point ``[P]``, counted from 0, none left out.
+        wanted: For each cluster the colour that it would like to have, or -1 ``[M]``. It gets it
+            unless another cluster beside it has it already; with no more clusters than colours,
+            unless any other has it.
+    """
     count = np.bincount(index)
     middle = np.stack([np.bincount(index, axis) / count for axis in pos.T.astype(np.float64)], 1)
-    up = min(1, pos.shape[1] - 1)
-    colour_of = np.zeros(len(count), dtype=np.int64)
+    number = np.full(len(count), -1)
     distance = np.full((len(PALETTE), len(count)), np.inf)  # of each cluster to each colour
+
+    def give(cluster: int, colour: int) -> None:
+        number[cluster] = colour
+        away = np.linalg.norm(middle - middle[cluster], axis=1)
+        distance[colour] = np.minimum(distance[colour], away)
+
+    if wanted is not None:
+        near = np.inf if len(count) <= len(PALETTE) else 1.5 * _spacing(middle)
+        for m in np.argsort(-count, kind="stable"):  # large ones first
+            if wanted[m] >= 0 and distance[wanted[m], m] >= near:
+                give(m, wanted[m])
+    up = min(1, pos.shape[1] - 1)
     for m in np.lexsort((middle[:, 0], middle[:, up])):
-        colour_of[m] = chosen = int(np.argmax(distance[:, m]))
-        away = np.linalg.norm(middle - middle[m], axis=1)
-        distance[chosen] = np.minimum(distance[chosen], away)
-    return PALETTE[colour_of[index]]
+        if number[m] < 0:
+            give(m, int(np.argmax(distance[:, m])))
+    return number
+
+
+def _spacing(middle: np.ndarray) -> float:
+    """How far the nearest other cluster usually is."""
+    from scipy.spatial import cKDTree
+
+    return float(np.median(cKDTree(middle).query(middle, k=2)[0][:, 1]))

@@ -191,7 +191,7 @@ def test_clusters_reach_every_point_of_the_input():
         anchors = hierarchy.stages[stage]
         for block in range(blocks):
             found = model.clusters(batch, stage, block)
-            again = model.clusters(batch, stage - 2, block - blocks, hierarchy)
+            again = model.clusters(batch, stage - 2, block - blocks, hierarchy=hierarchy)
             assert all(torch.equal(a, b) for a, b in zip(found, again, strict=True))
             assert found.index.shape == found.similarity.shape == (77, 1)
             assert torch.equal(found.region, found.index[:, 0])

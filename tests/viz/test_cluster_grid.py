@@ -7,7 +7,6 @@ import pytest
 from matplotlib.image import imread
 
 from pointcluster.viz import cluster_grid
-from pointcluster.viz.cluster_grid import project
 
 
 def draw(path, count=5, points=50, **options):
@@ -53,12 +52,3 @@ def test_mismatched_lengths(tmp_path):
         draw(tmp_path / "a.png", titles=["one"])
     with pytest.raises(ValueError, match="2 points and 3 cluster numbers"):
         cluster_grid(tmp_path / "a.png", [np.ones((2, 3))], [np.zeros(3)], titles=["a"])
-
-
-def test_up_is_up_and_near_is_near():
-    corners = np.array([[0, 1, 0], [0, -1, 0], [0, 0, 1], [0, 0, -1], [1, 0, 0], [-1, 0, 0.0]])
-    screen, depth = project(corners)
-    assert screen[0, 1] > 0.9 and abs(screen[0, 0]) < 1e-9
-    assert depth[2] > depth[3]
-    assert screen[4, 0] > screen[5, 0]
-    assert np.allclose(np.linalg.norm(np.c_[screen, depth], axis=1), 1)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from pointcluster.training import installed_by
+from pointcluster._optional import installed_by
 
 
 def test_names_the_package_and_the_command():

@@ -1,0 +1,102 @@
+"""Clusters that change over time, or a cloud that turns, as a film."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Sequence
+from itertools import chain
+from pathlib import Path
+
+import numpy as np
+
+from pointcluster._optional import installed_by
+from pointcluster.viz.figure import replacing
+from pointcluster.viz.paint import paint
+from pointcluster.viz.scene import Scene
+
+TURNS = 36
+"""Pictures of a full turn."""
+WIDEST = 960
+"""Pixels that a film is wide at most."""
+
+
+def write_film(
+    path: str | os.PathLike[str], scenes: Sequence[Scene], *, fps: float | None = None
+) -> Path:
+    """Write scenes one after the other as .gif or .mp4; a single one of a cloud makes a full turn.
+
+    Of a single scene of a picture, its clusterings are shown one after the other.
+
+    Args:
+        path: The film.
+        scenes: What is shown.
+        fps: Pictures a second; by default 12 for a turn, 4 for others.
+
+    Raises:
+        ImportError: What writes films is not installed.
+        ValueError: A picture has one clustering alone, or pictures are of different sizes.
+    """
+    if fps is not None and not 0 < fps <= 60:
+        raise ValueError(f"fps is {fps}, expected above 0 and at most 60")
+    turntable = len(scenes) == 1 and not scenes[0].subject.is_picture
+    if turntable:
+        frames = [_frame(scenes[0], 35 + 360 * i / TURNS) for i in range(TURNS)]
+    else:
+        if len(scenes) == 1:
+            scenes = [scenes[0]._replace(rows=(row,)) for row in scenes[0].rows]
+        if len(scenes) == 1:
+            raise ValueError(
+                "a picture does not turn: give a mapping of titles to clusters, or a sequence of "
+                "clusters over time"
+            )
+        frames = [_frame(scene, 35) for scene in scenes]
+    shapes = {frame.shape for frame in frames}
+    if len(shapes) > 1:
+        raise ValueError(
+            "the pictures of a film must be of one size: give every step as many clusterings and "
+            "heads"
+        )
+    fps = fps or (12 if turntable else 4)
+    write = _write_gif if Path(path).suffix.lower() == ".gif" else _write_mp4
+    with replacing(path) as temporary:
+        write(temporary, frames, fps, hold=0.0 if turntable else 1.5)
+    return Path(path)
+
+
+def _frame(scene: Scene, turn: float) -> np.ndarray:
+    return paint(scene, turn=turn, fit=False, widest=WIDEST).array()
+
+
+def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float) -> None:
+    with installed_by("viz"):
+        from PIL import Image
+
+    # One palette for all, so that what stands still does not flicker.
+    sample = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]]))
+    palette = sample.quantize(256, dither=Image.Dither.NONE)
+    first, *rest = (
+        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        for frame in frames
+    )
+    each = round(1000 / fps)
+    times = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
+    first.save(path, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
+
+
+def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float) -> None:
+    with installed_by("viz"):
+        import imageio_ffmpeg
+
+    height, width = frames[0].shape[:2]
+    more = ((0, height % 2), (0, width % 2), (0, 0))  # the codec wants even sizes
+    last: Iterable[np.ndarray] = [frames[-1]] * round(hold * fps)
+    writer = imageio_ffmpeg.write_frames(
+        str(path), (width + width % 2, height + height % 2), fps=fps, macro_block_size=2,
+        quality=8, ffmpeg_log_level="error",
+    )  # fmt: skip
+    writer.send(None)
+    try:
+        for frame in chain(frames, last):
+            writer.send(np.pad(frame, more, constant_values=255).tobytes())
+    finally:
+        writer.close()

@@ -1,0 +1,239 @@
+"""Clusters in a browser."""
+
+from __future__ import annotations
+
+import base64
+import io
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pointcluster._optional import installed_by
+from pointcluster.models.results import PointClusters
+from pointcluster.viz.borders import border_lines
+from pointcluster.viz.cloud_file import in_space, positions
+from pointcluster.viz.cloud_panel import upright
+from pointcluster.viz.figure import replacing
+from pointcluster.viz.paint import filled, shown_centers
+from pointcluster.viz.scene import Panel, Scene, make_scenes, painted, pixels
+
+HOVER = "centre %{customdata[0]}, similarity %{customdata[1]:.3f}, region %{customdata[2]}"
+
+
+def figure_3d(
+    data: Tensor | Data,
+    clusters: PointClusters | Mapping[str, PointClusters] | Sequence[Any],
+    **look: Any,
+) -> Any:
+    """A Plotly figure of the clusters: a cloud that can be turned, a picture to zoom into.
+
+    One panel is seen at a time, and a menu chooses which; of a sequence over time, a slider. The
+    mouse over a point tells its centre, similarity and region.
+
+    Args:
+        data: As :func:`draw`.
+        clusters: As :func:`draw`, or a sequence of such.
+        look: The other keywords of :func:`draw`.
+
+    Raises:
+        ImportError: Plotly is not installed.
+        IndexError, TypeError, ValueError: As :func:`draw`.
+    """
+    return figure_of(make_scenes(data, over_time(clusters), **look))
+
+
+def over_time(clusters: Any) -> Sequence[Any]:
+    """The steps of a sequence; one clustering or mapping is one step.
+
+    Raises:
+        ValueError: The sequence is empty.
+    """
+    if isinstance(clusters, PointClusters | Mapping):
+        return [clusters]
+    if isinstance(clusters, Sequence) and not isinstance(clusters, str):
+        if not clusters:
+            raise ValueError("there are no clusters to draw")
+        return clusters
+    return [clusters]  # turned away with the others
+
+
+def figure_of(scenes: Sequence[Scene]) -> Any:
+    """The Plotly figure of scenes of the same data."""
+    with installed_by("viz"):
+        from plotly import graph_objects as go
+
+    picture = scenes[0].subject.is_picture
+    steps: list[tuple[str, list[Any]]] = []
+    if picture and scenes[0].original:
+        steps.append(("the picture", [_image(go, pixels(scenes[0]))]))
+    for number, scene in enumerate(scenes):
+        for panel in scene.panels:
+            traces = _flat(go, scene, panel) if picture else _solid(go, scene, panel)
+            steps.append((panel.title or f"step {number}", traces))
+    start = 1 if picture and scenes[0].original else 0
+    figure = go.Figure()
+    for i, (_, traces) in enumerate(steps):
+        for trace in traces:
+            trace.visible = i == start
+            figure.add_trace(trace)
+    owner = np.repeat(np.arange(len(steps)), [len(traces) for _, traces in steps])
+    choices = [
+        {"label": label, "method": "restyle", "args": [{"visible": (owner == i).tolist()}]}
+        for i, (label, _) in enumerate(steps)
+    ]
+    title = scenes[0].title
+    figure.update_layout(
+        title={"text": title, "x": 0.5, "xanchor": "center"} if title else None,
+        template="none",
+        showlegend=False,
+        margin={"l": 10, "r": 10, "t": 60 if title or len(steps) > 1 else 10, "b": 10},
+        hoverlabel={"bgcolor": "white", "font": {"color": "black"}},
+    )
+    if len(scenes) > 1:
+        figure.update_layout(sliders=[{"active": start, "steps": choices, "pad": {"t": 10}}])
+        figure.update_layout(margin={"b": 80})
+    elif len(steps) > 1:
+        menu = {"active": start, "buttons": choices, "showactive": True}
+        place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}
+        figure.update_layout(updatemenus=[menu | place])
+    if picture:
+        _lay_flat(figure, scenes[0])
+    else:
+        _stand_up(figure, scenes[0])
+    return figure
+
+
+def write_html(path: str | os.PathLike[str], scenes: Sequence[Scene]) -> Path:
+    """Write a page that needs no network: Plotly's own program is in it."""
+    figure = figure_of(scenes)
+    text = figure.to_html(
+        include_plotlyjs=True,
+        include_mathjax=False,
+        full_html=True,
+        config={"displaylogo": False, "responsive": True},
+    )
+    name = (scenes[0].title or "Clusters").replace("&", "&amp;").replace("<", "&lt;")
+    text = text.replace("<head>", f"<head><title>{name}</title>", 1)
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return Path(path)
+
+
+def _solid(go: Any, scene: Scene, panel: Panel) -> list[Any]:
+    """A cloud's points and centres."""
+    pos = positions(scene).astype(np.float32)
+    size = float(np.clip(160 / np.sqrt(len(pos)), 1.5, 6))
+    traces = [
+        go.Scatter3d(
+            x=pos[:, 0], y=pos[:, 1], z=pos[:, 2], mode="markers",
+            marker={"size": size, "color": _hex(painted(scene, panel)), "line": {"width": 0}},
+            customdata=_told(panel), hovertemplate=HOVER + "<extra></extra>",
+        )
+    ]  # fmt: skip
+    where, colour = shown_centers(scene, panel)
+    if scene.centers and len(where):
+        x, y, z = in_space(where, False).astype(np.float32).T
+        ring = {"size": size + 3, "color": _hex(colour), "line": {"width": 2, "color": "black"}}
+        traces.append(
+            go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=ring, hoverinfo="skip")
+        )  # fmt: skip
+    if scene.highlight is not None:
+        x, y, z = pos[[scene.highlight]].T
+        star = {"size": size + 4, "symbol": "diamond", "color": "white",
+                "line": {"width": 2, "color": "black"}}  # fmt: skip
+        traces.append(go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=star, hoverinfo="skip"))
+    return traces
+
+
+def _flat(go: Any, scene: Scene, panel: Panel) -> list[Any]:
+    """A picture under its clusters, borders and centres."""
+    shows = scene.subject.shows
+    assert shows is not None
+    known = shows >= 0
+    told = np.where(known, panel.center[panel.index][shows], -1)
+    traces = [
+        _image(go, pixels(scene, panel)),
+        go.Heatmap(
+            z=told, opacity=0, showscale=False,
+            hovertemplate="row %{y}, column %{x}: centre %{z}<extra></extra>",
+        ),
+    ]  # fmt: skip
+    if scene.borders:
+        lines = border_lines(filled(shows, panel.region))
+        gap = np.full((len(lines), 1, 2), np.nan)
+        x, y = np.concatenate([np.reshape(lines, (-1, 2, 2)), gap], axis=1).reshape(-1, 2).T
+        traces.append(
+            go.Scatter(x=x, y=y, mode="lines", line={"color": "white", "width": 1.5},
+                       hoverinfo="skip")
+        )  # fmt: skip
+    where, colour = shown_centers(scene, panel)
+    if scene.centers and len(where):
+        ring = {"size": 9, "color": _hex(colour), "line": {"width": 1.5, "color": "white"}}
+        traces.append(
+            go.Scatter(
+                x=where[:, 1], y=where[:, 0], mode="markers", marker=ring, hoverinfo="skip"
+            )
+        )  # fmt: skip
+    if scene.highlight is not None:
+        row, column = scene.subject.pos[scene.highlight]
+        star = {"size": 14, "symbol": "star", "color": "white",
+                "line": {"width": 1.5, "color": "black"}}  # fmt: skip
+        traces.append(
+            go.Scatter(x=[column], y=[row], mode="markers", marker=star, hoverinfo="skip")
+        )
+    return traces
+
+
+def _image(go: Any, values: np.ndarray) -> Any:
+    with installed_by("viz"):
+        from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.rint(255 * values).astype(np.uint8)).save(file, format="PNG")
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return go.Image(source=f"data:image/png;base64,{text}", hoverinfo="skip")
+
+
+def _lay_flat(figure: Any, scene: Scene) -> None:
+    height, width = scene.subject.size
+    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
+    figure.update_yaxes(
+        visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain"
+    )
+
+
+def _stand_up(figure: Any, scene: Scene) -> None:
+    hidden = {"visible": False}
+    flat = scene.subject.pos.shape[1] == 2
+    # What upright() turns to the second axis points up, what it turns to the third to the eye.
+    turn = np.linalg.inv(upright(np.eye(3), scene.up))
+    up, eye = (0, 1, 0), (0, 0, 1.8)
+    if not flat:
+        up, eye = tuple(np.array([0, 1, 0]) @ turn), tuple(np.array([0.95, 0.6, 1.4]) @ turn)
+    camera = {
+        name: dict(zip("xyz", map(float, each), strict=True))
+        for name, each in [("up", up), ("eye", eye)]
+    }
+    figure.update_layout(
+        scene={
+            "xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data",
+            "camera": camera, "dragmode": "orbit",
+        }
+    )  # fmt: skip
+
+
+def _told(panel: Panel) -> np.ndarray:
+    """What the mouse tells of each point."""
+    return np.stack(
+        [panel.center[panel.index], panel.similarity, panel.region], axis=1, dtype=np.float32
+    )
+
+
+def _hex(colours: np.ndarray) -> list[str]:
+    rounded = np.rint(255 * colours).astype(np.int64) @ [65536, 256, 1]
+    return [f"#{each:06x}" for each in rounded]

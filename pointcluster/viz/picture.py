@@ -1,0 +1,82 @@
+"""A finished picture."""
+
+from __future__ import annotations
+
+import io
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from pointcluster.viz.figure import save_figure
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class DrawnPanel(NamedTuple):
+    """Where one panel's points are in the finished picture."""
+
+    title: str
+    """What stands above it."""
+    where: np.ndarray
+    """Row and column of each point in :meth:`Picture.array`, as fractions of pixels. [n, 2]"""
+    colour: np.ndarray
+    """The colour that each point is drawn in, from 0 to 1. [n, 3]"""
+    box: tuple[float, float, float, float]
+    """Rows and columns that the panel fills: top, bottom, left, right."""
+
+
+class Picture:
+    """A drawn figure; a notebook shows it by itself.
+
+    Args:
+        figure: Matplotlib's figure.
+        panels: Where its points are.
+    """
+
+    def __init__(self, figure: Figure, panels: tuple[DrawnPanel, ...]) -> None:
+        self.figure, self.panels = figure, panels
+
+    def array(self) -> np.ndarray:
+        """Its pixels, red, green and blue of type uint8. [h, w, 3]"""
+        canvas = self.figure.canvas
+        canvas.draw()
+        return np.asarray(canvas.buffer_rgba())[..., :3].copy()  # type: ignore[attr-defined]
+
+    def save(self, path: str | os.PathLike[str]) -> Path:
+        """Write it as .png, .svg or .pdf, beside the old file, and rename.
+
+        Raises:
+            ValueError: The suffix is another one.
+        """
+        if Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
+            raise ValueError(f"{path}: a picture is written as .png, .svg or .pdf")
+        return save_figure(self.figure, path)
+
+    def point_at(self, row: float, column: float) -> tuple[int, int] | None:
+        """Which panel a pixel lies in, and the number of the point that is drawn nearest to it.
+
+        Args:
+            row: Row in :meth:`array`.
+            column: Column in it.
+
+        Returns:
+            Numbers of panel and point; `None` beside all panels.
+        """
+        for number, panel in enumerate(self.panels):
+            top, bottom, left, right = panel.box
+            if top <= row <= bottom and left <= column <= right:
+                away = np.square(panel.where - [row, column]).sum(axis=1)
+                return number, int(away.argmin())
+        return None
+
+    def _repr_png_(self) -> bytes:
+        file = io.BytesIO()
+        self.figure.savefig(file, format="png")
+        return file.getvalue()
+
+    def __repr__(self) -> str:
+        height, width = self.array().shape[:2]
+        return f"Picture({width} x {height}, {len(self.panels)} panels)"

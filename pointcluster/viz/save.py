@@ -1,0 +1,74 @@
+"""Clusters as a file, whatever its kind."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pointcluster.models.results import PointClusters
+from pointcluster.viz.animation import write_film
+from pointcluster.viz.cloud_file import write_cloud
+from pointcluster.viz.figure_3d import over_time, write_html
+from pointcluster.viz.paint import paint
+from pointcluster.viz.scene import make_scenes
+
+KINDS = (".png", ".svg", ".pdf", ".ply", ".pcd", ".html", ".gif", ".mp4")
+"""Suffixes of files that can be written."""
+
+
+def save(
+    path: str | os.PathLike[str],
+    data: Tensor | Data,
+    clusters: PointClusters | Mapping[str, PointClusters] | Sequence[Any],
+    *,
+    fps: float | None = None,
+    **look: Any,
+) -> Path:
+    """Write the clusters of a picture or a cloud as a file; the suffix says of which kind.
+
+    - ``.png``, ``.svg``, ``.pdf``: the picture that :func:`draw` draws.
+    - ``.html``: a page that needs no network, with the figure of :func:`figure_3d`.
+    - ``.ply``, ``.pcd``: the points in their clusters' colours; several panels side by side.
+    - ``.gif``, ``.mp4``: a sequence over time; or a cloud that turns, or the clusterings of a
+      picture one after the other.
+
+    The file is written beside an old one and renamed.
+
+    Args:
+        path: The file.
+        data: As :func:`draw`.
+        clusters: As :func:`draw`; for films and pages also a sequence of such over time.
+        fps: Pictures a second of a film.
+        look: The other keywords of :func:`draw`.
+
+    Returns:
+        The path.
+
+    Raises:
+        ImportError: What writes such files is not installed; the message says how to.
+        IndexError, TypeError: As :func:`draw`.
+        ValueError: As :func:`draw`, or files of such a suffix cannot be written.
+    """
+    path = Path(path)
+    kind = path.suffix.lower()
+    if kind not in KINDS:
+        raise ValueError(f"{path}: clusters are written as {' '.join(KINDS)}")
+    film = kind in (".gif", ".mp4")
+    if fps is not None and not film:
+        raise ValueError(f"{path}: fps is for .gif and .mp4")
+    steps = over_time(clusters)
+    if len(steps) > 1 and not film and kind != ".html":
+        raise ValueError(f"{path}: a sequence over time is written as .gif, .mp4 or .html")
+    scenes = make_scenes(data, steps, **look)
+    if film:
+        return write_film(path, scenes, fps=fps)
+    if kind == ".html":
+        return write_html(path, scenes)
+    if kind in (".ply", ".pcd"):
+        return write_cloud(path, scenes[0])
+    return paint(scenes[0]).save(path)

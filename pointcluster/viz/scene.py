@@ -1,0 +1,243 @@
+"""What is to be drawn: clusterings of one picture or cloud, with colours that go together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pointcluster.models.results import PointClusters, place
+from pointcluster.viz.match import match_clusters
+from pointcluster.viz.palette import PALETTE, colour_numbers
+from pointcluster.viz.subject import Subject, subject_of
+
+NEUTRAL = 0.8
+"""The grey of points that have no colour of their own."""
+
+
+class Panel(NamedTuple):
+    """The clusters of one head."""
+
+    entry: str
+    """The title that its clustering was given, such as "stage 1, block 0"."""
+    head: str
+    """Which head of several it is; empty: there is one."""
+    index: np.ndarray
+    """Cluster of each point, counted from 0 over those that have points. [n]"""
+    center: np.ndarray
+    """Number of the centre of each cluster, as the network counts. [m]"""
+    colour: np.ndarray
+    """Number in the palette of each cluster. [m]"""
+    similarity: np.ndarray
+    """Similarity of each point to its centre. [n]"""
+    region: np.ndarray
+    """Region of each point. [n]"""
+    center_pos: np.ndarray
+    """Where the centres sit, in the subject's positions. [c, D]"""
+    center_cluster: np.ndarray
+    """Cluster of each centre; -1: it has no points. [c]"""
+
+    @property
+    def title(self) -> str:
+        """Clustering and head."""
+        return ", ".join(each for each in (self.entry, self.head) if each)
+
+
+class Scene(NamedTuple):
+    """One picture or cloud, its panels, and how they shall look."""
+
+    subject: Subject
+    rows: tuple[tuple[Panel, ...], ...]
+    """The panels, those of one clustering in a row."""
+    title: str
+    opacity: float
+    borders: bool
+    centers: bool
+    highlight: int | None
+    original: bool
+    up: str
+
+    @property
+    def panels(self) -> list[Panel]:
+        """All panels, row by row."""
+        return [panel for row in self.rows for panel in row]
+
+
+def make_scenes(
+    data: Tensor | Data,
+    over_time: Sequence[Any],
+    *,
+    head: int | None = None,
+    cloud: int = 0,
+    opacity: float | None = None,
+    borders: bool | None = None,
+    centers: bool = True,
+    highlight: int | None = None,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+    title: str | None = None,
+    original: bool = True,
+    up: str = "y",
+) -> list[Scene]:
+    """One scene for each clustering, or mapping of titles to clusterings, in a sequence.
+
+    Colours are stable along the sequence, along a mapping, and from head to head: a cluster takes
+    the colour of the one before that it shares most points with. The keywords are those of
+    :func:`pointcluster.viz.draw`.
+
+    Raises:
+        IndexError, TypeError, ValueError: As :func:`pointcluster.viz.draw`.
+    """
+    subject = subject_of(data, cloud, mean=mean, std=std)
+    count = len(subject.pos)
+    opacity = (0.6 if subject.is_picture else 1.0) if opacity is None else opacity
+    if not 0 <= opacity <= 1:
+        raise ValueError(f"opacity is {opacity}, expected 0 to 1")
+    if up not in ("x", "y", "z", "-x", "-y", "-z"):
+        raise ValueError(f"up is {up!r}, expected x, y, z, -x, -y or -z")
+    if highlight is not None:
+        highlight = place("point", highlight, count)
+    scenes: list[Scene] = []
+    before: dict[int, Panel] = {}  # of each head
+    for step in over_time:
+        rows = []
+        for name, found in _entries(step).items():
+            row: list[Panel] = []
+            for number, label in _heads(name, found, head, subject):
+                last = before.get(number, row[0] if row else None)
+                before[number] = _panel(subject, found, number, name, label, last)
+                row.append(before[number])
+            rows.append(tuple(row))
+        scenes.append(
+            Scene(
+                subject=subject,
+                rows=tuple(rows),
+                title=title or "",
+                opacity=opacity,
+                borders=subject.is_picture if borders is None else borders,
+                centers=centers,
+                highlight=highlight,
+                original=original and subject.is_picture,
+                up=up,
+            )
+        )
+    return scenes
+
+
+def make_scene(data: Tensor | Data, clusters: Any, **options: Any) -> Scene:
+    """The scene of one clustering, or of a mapping of titles to clusterings.
+
+    Raises:
+        IndexError, TypeError, ValueError: As :func:`pointcluster.viz.draw`.
+    """
+    return make_scenes(data, [clusters], **options)[0]
+
+
+def painted(scene: Scene, panel: Panel) -> np.ndarray:
+    """The colour of every point: its cluster's over its own, others pale where one stands out.
+
+    Shapes and units:
+        Colours are ``[n, 3]``, from 0 to 1.
+    """
+    subject, opacity = scene.subject, scene.opacity
+    own = np.full((len(subject.pos), 3), NEUTRAL) if subject.color is None else subject.color
+    out = (1 - opacity) * own + opacity * PALETTE[panel.colour[panel.index]]
+    if scene.borders and not subject.is_picture:
+        out[_at_borders(subject.pos, panel.region)] *= 0.45
+    if scene.highlight is not None:
+        other = panel.index != panel.index[scene.highlight]
+        white = 0.55 if subject.is_picture else 0.7  # its share
+        out[other] = white + (1 - white) * own[other].mean(axis=1, keepdims=True)
+    return out
+
+
+def pixels(scene: Scene, panel: Panel | None = None) -> np.ndarray:
+    """A picture as it is, or with the clusters of a panel over it; white where no point is.
+
+    Shapes and units:
+        ``[H, W, 3]``, from 0 to 1.
+    """
+    subject = scene.subject
+    shows = subject.shows
+    assert shows is not None and subject.color is not None
+    colours = subject.color if panel is None else painted(scene, panel)
+    out = np.ones((*shows.shape, 3))
+    out[shows >= 0] = colours[shows[shows >= 0]]
+    return out
+
+
+def _entries(step: Any) -> Mapping[str, PointClusters]:
+    """Titles and clusterings; one alone has no title."""
+    entries = step if isinstance(step, Mapping) else {"": step}
+    for each in entries.values():
+        if not isinstance(each, PointClusters):
+            raise TypeError(
+                "clusters must be what model.clusters() gives, or a mapping of titles to such, "
+                f"found {type(each).__name__}"
+            )
+    if not entries:
+        raise ValueError("there are no clusters to draw")
+    return {str(name): each for name, each in entries.items()}
+
+
+def _heads(
+    name: str, found: PointClusters, head: int | None, subject: Subject
+) -> list[tuple[int, str]]:
+    """The heads that are drawn, with what stands above them."""
+    if found.index.dim() != 2 or len(found.index) != subject.total:
+        raise ValueError(
+            f"the clusters{f' of {name}' if name else ''} are of {len(found.index)} points, the "
+            f"data has {subject.total}: they belong to other data"
+        )
+    count = found.index.size(1)
+    if head is None:
+        return [(h, f"head {h}" if count > 1 else "") for h in range(count)]
+    number = place(f"head{f' of {name}' if name else ''}", head, count)
+    return [(number, f"head {number}" if count > 1 else "")]
+
+
+def _panel(
+    subject: Subject,
+    found: PointClusters,
+    head: int,
+    name: str,
+    label: str,
+    before: Panel | None,
+) -> Panel:
+    rows = slice(subject.first, subject.first + len(subject.pos))
+
+    def numbers(values: Tensor) -> np.ndarray:
+        return values.detach().cpu().numpy()
+
+    center, index = np.unique(numbers(found.index[rows, head]), return_inverse=True)
+    wanted = None
+    if before is not None:
+        match = match_clusters(before.index, index)
+        wanted = np.where(match >= 0, before.colour[match], -1)
+    own = np.flatnonzero(numbers(found.center_batch) == int(found.batch[subject.first]))
+    pos = numbers(found.center_pos.double())[own]
+    if subject.is_picture:
+        pos = (pos + 0.5) * (np.array(subject.size) - 1)
+    slot = np.searchsorted(center, own).clip(max=len(center) - 1)
+    return Panel(
+        entry=name,
+        head=label,
+        index=index,
+        center=center,
+        colour=colour_numbers(subject.pos, index, wanted),
+        similarity=numbers(found.similarity[rows, head].double()),
+        region=numbers(found.region[rows]),
+        center_pos=pos,
+        center_cluster=np.where(center[slot] == own, slot, -1),
+    )
+
+
+def _at_borders(pos: np.ndarray, region: np.ndarray) -> np.ndarray:
+    """Points that have one of another region among the nearest."""
+    from scipy.spatial import cKDTree
+
+    near = cKDTree(pos).query(pos, k=min(7, len(pos)))[1].reshape(len(pos), -1)
+    return (region[near] != region[:, None]).any(axis=1)

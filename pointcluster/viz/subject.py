@@ -1,0 +1,193 @@
+"""One picture or cloud of the data, as it is drawn."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pointcluster.geometry.pixels import picture_sizes
+
+
+class Subject(NamedTuple):
+    """What is drawn: a picture with the points that its pixels show, or a cloud."""
+
+    pos: np.ndarray
+    """Positions of its points, of a picture in pixels (row, column). [n, D]"""
+    first: int
+    """Number of its first point among all points of the data."""
+    total: int
+    """Points of the data."""
+    color: np.ndarray | None = None
+    """The points' own colours, from 0 to 1; clouds may have none. [n, 3]"""
+    shows: np.ndarray | None = None
+    """The point that each pixel of a picture shows; -1: none. [H, W]"""
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width of a picture in pixels."""
+        if self.shows is None:
+            raise ValueError("a cloud has no size in pixels")
+        return self.shows.shape
+
+    @property
+    def is_picture(self) -> bool:
+        """Whether it is a picture, and not a cloud."""
+        return self.shows is not None
+
+
+def subject_of(
+    data: Tensor | Data,
+    cloud: int = 0,
+    *,
+    mean: Sequence[float] | float | None = None,
+    std: Sequence[float] | float | None = None,
+) -> Subject:
+    """Take one picture or cloud out of the data.
+
+    A picture's normalisation is undone by `mean` and `std`. Values that then go beyond 0 to 1 are
+    stretched to it; other numbers of channels than 1 and 3 become grey. Each pixel shows the point
+    that lies in it; points that lie between pixels, such as centroids of superpixels, are shown
+    around them.
+
+    Args:
+        data: A tensor of pictures, or PyG Data or Batch, as a network takes it.
+        cloud: Which picture or cloud; negative ones count from the end.
+        mean: Of each channel, or of all.
+        std: Of each channel, or of all.
+
+    Shapes:
+        - **data:** $(C, H, W)$ or $(B, C, H, W)$, or points
+
+    Raises:
+        IndexError: There is no such picture or cloud.
+        TypeError, ValueError: The data are none, or the normalisation does not fit them.
+    """
+    if isinstance(data, Tensor):
+        return _of_tensor(data, cloud, mean, std)
+    if not isinstance(data, Data):
+        raise TypeError(
+            f"expected a tensor of pictures, or PyG Data or Batch, found {type(data).__name__}"
+        )
+    pos = data.pos
+    if not isinstance(pos, Tensor) or pos.dim() != 2 or pos.size(1) not in (2, 3):
+        found = list(pos.shape) if isinstance(pos, Tensor) else type(pos).__name__
+        raise ValueError(f"positions [N, 2] or [N, 3] can be drawn, found {found}")
+    count, rows = _rows(data, cloud)
+    cloud = rows[2]
+    points = slice(*rows[:2])
+    where = pos[points].detach().cpu().double().numpy()
+    if not np.isfinite(where).all():
+        raise ValueError("a position is NaN or infinite")
+    name = next((each for each in ("grid", "extent") if data.get(each) is not None), None)
+    if name is None:
+        if mean is not None or std is not None:
+            raise ValueError("mean and std undo the normalisation of pictures; these are clouds")
+        return Subject(where, points.start, len(pos), color=_own_colours(data, points))
+    if not isinstance(data.x, Tensor) or data.x.dim() != 2 or len(data.x) != len(pos):
+        found = list(data.x.shape) if isinstance(data.x, Tensor) else None
+        raise ValueError(f"a picture's points have colours x [{len(pos)}, C], found {found}")
+    sizes = picture_sizes(name, data.get(name))
+    if len(sizes) != count:
+        raise ValueError(f"{name} holds {len(sizes)} sizes, the data {count} pictures")
+    colours = _colours(data.x[points].detach().cpu().double().t(), mean, std)  # [n, 3]
+    return _of_pixels(where, colours, sizes[cloud], points.start, len(pos))
+
+
+def _rows(data: Data, cloud: int) -> tuple[int, tuple[int, int, int]]:
+    """How many clouds there are, where one begins and ends, and its number from the front."""
+    batch = data.batch
+    if batch is None:
+        grid = data.get("grid")
+        sizes = [len(data.pos)]
+        if grid is not None and len(picture_sizes("grid", grid)) > 1:
+            sizes = [h * w for h, w in picture_sizes("grid", grid)]
+    else:
+        count = getattr(data, "num_graphs", None) or int(batch.max()) + 1
+        sizes = torch.bincount(batch, minlength=count).tolist()
+    number = _cloud_number(cloud, len(sizes))
+    start = sum(sizes[:number])
+    if not sizes[number]:
+        raise ValueError(f"cloud {number} has no points to draw")
+    return len(sizes), (start, start + sizes[number], number)
+
+
+def _cloud_number(cloud: int, count: int) -> int:
+    if not -count <= cloud < count:
+        raise IndexError(f"there is no cloud number {cloud}: choose 0 to {count - 1}")
+    return cloud % count
+
+
+def _of_tensor(data: Tensor, cloud: int, mean: Any, std: Any) -> Subject:
+    if data.dim() == 3:
+        data = data[None]
+    if data.dim() != 4 or 0 in data.shape:
+        raise ValueError(
+            f"pictures are tensors [C, H, W] or [B, C, H, W], found {list(data.shape)}"
+        )
+    if not data.is_floating_point():
+        raise TypeError(f"pictures must be floating numbers, found {data.dtype}: scale them")
+    number = _cloud_number(cloud, len(data))
+    channels, height, width = data.shape[1:]
+    values = data[number].detach().cpu().double().view(channels, -1)
+    colours = _colours(values, mean, std)
+    shows = np.arange(height * width).reshape(height, width)
+    pos = np.stack(np.divmod(np.arange(height * width), width), axis=1).astype(np.float64)
+    return Subject(pos, number * len(pos), len(data) * len(pos), colours, shows)
+
+
+def _of_pixels(
+    pos: np.ndarray, colours: np.ndarray, size: tuple[int, int], first: int, total: int
+) -> Subject:
+    from scipy.spatial import cKDTree
+
+    # One formula for both conventions of positions: they differ by less than half a pixel.
+    where = (pos + 0.5) * (np.array(size) - 1)
+    if _on_pixels(where) or _on_pixels((pos + 0.5) * np.array(size) - 0.5):
+        cell = np.clip(np.rint(where), 0, np.array(size) - 1).astype(np.int64)
+        shows = np.full(size, -1)
+        shows[cell[::-1, 0], cell[::-1, 1]] = np.arange(len(pos))[::-1]  # the first of several
+    else:
+        grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1)
+        shows = cKDTree(where).query(grid.reshape(-1, 2))[1].reshape(size)
+    return Subject(where, first, total, colours, shows)
+
+
+def _on_pixels(where: np.ndarray) -> bool:
+    return bool(np.abs(where - np.rint(where)).max() < 0.01)
+
+
+def _colours(values: Tensor, mean: Any, std: Any) -> np.ndarray:
+    """Red, green and blue from 0 to 1, of channels by points. [n, 3]"""
+    channels = len(values)
+    for name, given in [("mean", mean), ("std", std)]:
+        if given is not None and np.size(given) not in (1, channels):
+            raise ValueError(
+                f"{name} has {np.size(given)} entries, the picture {channels} channels"
+            )
+    if std is not None:
+        values = values * torch.as_tensor(std, dtype=values.dtype).view(-1, 1)
+    if mean is not None:
+        values = values + torch.as_tensor(mean, dtype=values.dtype).view(-1, 1)
+    if channels not in (1, 3):
+        values = values.mean(dim=0, keepdim=True)
+    values = values.nan_to_num(0, 1, 0)
+    low, high = min(0.0, float(values.min())), max(1.0, float(values.max()))
+    if low < -1e-3 or high > 1 + 1e-3:
+        low, high = float(values.min()), float(values.max())
+    values = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
+    return values.expand(3, -1).t().numpy()
+
+
+def _own_colours(data: Data, points: slice) -> np.ndarray | None:
+    """The colours that a scan came with, as `read_points` names them."""
+    color = data.get("color")
+    if not isinstance(color, Tensor) or color.shape != (len(data.pos), 3):
+        return None
+    found = color[points].detach().cpu()
+    scale = 1 if found.is_floating_point() else 255
+    return (found.double() / scale).clamp(0, 1).numpy()
