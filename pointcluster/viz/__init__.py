@@ -6,7 +6,9 @@ from pointcluster.viz.draw import draw
 from pointcluster.viz.figure_3d import figure_3d
 from pointcluster.viz.model_clusters import model_clusters
 from pointcluster.viz.picture import Picture
+from pointcluster.viz.render import render
 from pointcluster.viz.save import save
+from pointcluster.viz.show import show
 from pointcluster.viz.stage_clusters import stage_clusters
 
 __all__ = [
@@ -16,6 +18,8 @@ __all__ = [
     "draw",
     "figure_3d",
     "model_clusters",
+    "render",
     "save",
+    "show",
     "stage_clusters",
 ]

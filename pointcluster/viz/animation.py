@@ -74,6 +74,9 @@ def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float
     # One palette for all, so that what stands still does not flicker.
     sample = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]]))
     palette = sample.quantize(256, dither=Image.Dither.NONE)
+    colours = np.array(palette.getpalette()).reshape(-1, 3)
+    colours[colours.sum(axis=1).argmax()] = 255  # the ground is white, not nearly
+    palette.putpalette(colours.flatten().tolist())
     first, *rest = (
         Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
         for frame in frames

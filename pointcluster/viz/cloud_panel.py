@@ -55,6 +55,7 @@ def paint_cloud(
     pos: np.ndarray,
     colour: np.ndarray,
     *,
+    rendered: np.ndarray | None = None,
     turn: float = 35.0,
     tilt: float = 20.0,
     up: str = "y",
@@ -67,6 +68,7 @@ def paint_cloud(
         axes: Matplotlib's axes.
         pos: Positions.
         colour: Of each point, from 0 to 1.
+        rendered: A picture of the points that fills the axes, instead of dots.
         turn: Degrees about the up axis.
         tilt: Degrees from above.
         up: The axis that points up.
@@ -80,24 +82,37 @@ def paint_cloud(
     """
     view: Any = {"turn": turn, "tilt": tilt, "up": up}
     screen, depth = project(pos, **view)
-    far, reach = float(depth.min()), float(np.ptp(depth))
-    # 0 at the back, 1 at the front
-    near = (depth - far) / reach if reach else np.ones(len(pos))
-    colour = 1 - (1 - colour) * (0.35 + 0.65 * near[:, None])
+    near = nearness(depth)
+    colour = faded(colour, near)
     size = float(np.clip(9000 / len(pos), 0.5, 20)) * (0.6 + 0.6 * near)
     order = np.argsort(depth, kind="stable")  # the front is drawn last
     if front is not None:
         size = np.where(front, 1.8 * size, size)
         order = order[np.argsort(front[order], kind="stable")]
-    axes.scatter(
-        *screen[order].T, c=colour[order], s=size[order], linewidths=0, rasterized=len(pos) > 20000
-    )
+    if rendered is None:
+        axes.scatter(
+            *screen[order].T, c=colour[order], s=size[order], linewidths=0,
+            rasterized=len(pos) > 5000,
+        )  # fmt: skip
+    else:
+        axes.imshow(rendered, extent=(*axes.get_xlim(), *axes.get_ylim()), aspect="auto")
     if marks is not None and len(marks[0]):
+        far = depth
         where, depth = project(marks[0], frame=pos, **view)
-        seen = depth >= far + 0.5 * reach
-        mark(axes, where[seen], marks[1][seen], float(np.clip(1500 / len(marks[0]), 6, 30)))
-    axes.set(aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.08, 1.08))
+        seen = depth >= (far.min() + far.max()) / 2
+        mark(axes, where[seen], marks[1][seen], float(np.clip(1000 / len(marks[0]), 4, 25)))
     return screen, colour
+
+
+def nearness(depth: np.ndarray) -> np.ndarray:
+    """0 at the back, 1 at the front. [P]"""
+    reach = float(np.ptp(depth))
+    return (depth - depth.min()) / reach if reach else np.ones(len(depth))
+
+
+def faded(colour: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Colours that are paler at the back. [P, 3]"""
+    return 1 - (1 - colour) * (0.35 + 0.65 * near[:, None])
 
 
 def mark(axes: Any, where: np.ndarray, colour: np.ndarray, size: float) -> None:

@@ -61,6 +61,6 @@ def cluster_grid(
             raise ValueError(f"a cloud has {len(pos)} points and {len(cluster)} cluster numbers")
         pos = np.asarray(pos)
         paint_cloud(panel, pos, cluster_colours(pos, np.asarray(cluster)))
-        panel.set_ylim(-1.3, 1.08)
+        panel.set(aspect="equal", xlim=(-1.08, 1.08), ylim=(-1.3, 1.08))
         panel.text(0, -1.27, title, ha="center", va="bottom", fontsize=8.5)
     return save_figure(figure, path)

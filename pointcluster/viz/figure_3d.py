@@ -124,6 +124,15 @@ def write_html(path: str | os.PathLike[str], scenes: Sequence[Scene]) -> Path:
     return Path(path)
 
 
+def page_of(figure: Any) -> str:
+    """A part of a page for a notebook, which needs no network either."""
+    text = figure.to_html(
+        include_plotlyjs=True, include_mathjax=False, full_html=False, default_height=560,
+        config={"displaylogo": False},
+    )  # fmt: skip
+    return str(text)
+
+
 def _solid(go: Any, scene: Scene, panel: Panel) -> list[Any]:
     """A cloud's points and centres."""
     pos = positions(scene).astype(np.float32)

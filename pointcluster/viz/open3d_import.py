@@ -10,8 +10,6 @@ import warnings
 from pathlib import Path
 from typing import Any
 
-import torch  # noqa: F401  # first: in the other order some builds have crashed
-
 PACKAGES = {
     "libEGL.so.1": "libegl1",
     "libGL.so.1": "libgl1",
@@ -26,7 +24,7 @@ PACKAGES = {
 
 
 def load_open3d() -> Any:
-    """Import Open3D.
+    """Import Open3D, after torch (this package has imported it): some builds crash the other way.
 
     A machine without `libusb-1.0`, which Open3D links for depth cameras, gets the one of the wheel
     `libusb-package`, which the extra `viz` installs.

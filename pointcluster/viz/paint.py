@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from pointcluster.viz.borders import border_lines
-from pointcluster.viz.cloud_panel import mark, paint_cloud, project
+from pointcluster.viz.cloud_panel import faded, mark, nearness, paint_cloud, project
 from pointcluster.viz.figure import new_figure
 from pointcluster.viz.palette import PALETTE
 from pointcluster.viz.picture import DrawnPanel, Picture
@@ -31,8 +32,21 @@ class Cell(NamedTuple):
     beside: str
 
 
+PointRenderer = Callable[
+    [np.ndarray, np.ndarray, tuple[int, int], np.ndarray, np.ndarray], np.ndarray
+]
+"""Draws points: places on the screen and nearness, colours of each panel, size in pixels, what the
+panels reach from and to; answers with a picture of each panel."""
+
+
 def paint(
-    scene: Scene, *, turn: float = 35.0, tilt: float = 20.0, fit: bool = True, widest: int = 0
+    scene: Scene,
+    *,
+    turn: float = 35.0,
+    tilt: float = 20.0,
+    fit: bool = True,
+    widest: int = 0,
+    points: PointRenderer | None = None,
 ) -> Picture:
     """Draw a scene.
 
@@ -43,6 +57,7 @@ def paint(
         fit: Make the panels of a cloud as wide and tall as it appears; otherwise they hold it from
             wherever it is looked at.
         widest: Pixels that the picture is wide at most; 0: as they come.
+        points: What draws the points of a cloud, instead of Matplotlib.
 
     Raises:
         ImportError: Matplotlib is not installed.
@@ -57,7 +72,7 @@ def paint(
     gap = 0.08 if side < 2 else 0.12
     above = [0.26 if any(c.above for c in cells if c.row == r) else 0.0 for r in range(rows)]
     left = 0.32 if any(c.beside for c in cells) else 0.08
-    top = 0.42 if scene.title else 0.06
+    top = 0.36 if scene.title else 0.06
     full_width = left + columns * wide + (columns - 1) * gap + 0.08
     full_height = top + sum(above) + rows * tall + (rows - 1) * gap + 0.08
     figure = new_figure(full_width, full_height)
@@ -66,6 +81,13 @@ def paint(
     if scene.title:
         figure.text(0.5, 1 - 0.12 / full_height, scene.title, ha="center", va="top", fontsize=12)
     drawn = []
+    rendered = None
+    if points is not None:
+        screen, depth = project(scene.subject.pos, turn=turn, tilt=tilt, up=scene.up)
+        near = nearness(depth)
+        colours = np.stack([faded(painted(scene, each), near) for each in scene.panels])
+        size = round(wide * figure.dpi), round(tall * figure.dpi)
+        rendered = points(np.concatenate([screen, depth[:, None]], 1), colours, size, low, high)
     for cell in cells:
         x = left + cell.column * (wide + gap)
         y = top + sum(above[: cell.row + 1]) + cell.row * (tall + gap)
@@ -88,7 +110,9 @@ def paint(
                 (left - 0.08) / full_width, 1 - (y + tall / 2) / full_height, cell.beside,
                 ha="right", va="center", rotation=90, fontsize=small,
             )  # fmt: skip
-        where, colour = _fill(axes, scene, cell.panel, min(wide, tall), turn, tilt)
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        image = None if rendered is None else rendered[len(drawn)]
+        where, colour = _fill(axes, scene, cell.panel, min(wide, tall), turn, tilt, image)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         if scene.subject.is_picture:
             axes.invert_yaxis()
@@ -144,7 +168,13 @@ def layout(scene: Scene) -> list[Cell]:
 
 
 def _fill(
-    axes: Any, scene: Scene, panel: Panel | None, side: float, turn: float, tilt: float
+    axes: Any,
+    scene: Scene,
+    panel: Panel | None,
+    side: float,
+    turn: float,
+    tilt: float,
+    rendered: np.ndarray | None,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw one panel; where in the axes its points are, and in which colours."""
     subject = scene.subject
@@ -160,8 +190,8 @@ def _fill(
     front = None if chosen is None else panel.index == panel.index[chosen]
     centers = shown_centers(scene, panel) if scene.centers else None
     where, colour = paint_cloud(
-        axes, subject.pos, painted(scene, panel), turn=turn, tilt=tilt, up=scene.up,
-        front=front, marks=centers,
+        axes, subject.pos, painted(scene, panel), rendered=rendered, turn=turn, tilt=tilt,
+        up=scene.up, front=front, marks=centers,
     )  # fmt: skip
     if chosen is not None:
         _star(axes, where[chosen], side)

@@ -1,0 +1,175 @@
+"""What runs Open3D's renderers, in a process of its own: a crash in a driver ends only that.
+
+python -m pointcluster.viz.open3d_child (picture|window) FILE
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pointcluster.viz.open3d_import import advice, load_open3d
+from pointcluster.viz.stepper import Stepper
+
+KEYS = "keys: S stage, B block, H head, left and right step through all, C centres, Q close"
+
+
+def main(arguments: list[str]) -> int:
+    """Run one of the two; what fails is said in one line.
+
+    Args:
+        arguments: What to run, and a file of arrays: of `render` or of `open_window`.
+    """
+    kind, file = arguments
+    with np.load(file) as found:
+        arrays = {name: found[name] for name in found.files}
+    try:
+        open3d = load_open3d()
+        if kind == "picture":
+            np.save(Path(file).with_suffix(".npy"), render(open3d, **arrays))
+        else:
+            open_window(open3d, **arrays)
+    except (ImportError, OSError, RuntimeError) as error:
+        print(advice(str(error)), file=sys.stderr)
+        return 1
+    return 0
+
+
+def render(
+    open3d: Any,
+    points: np.ndarray,
+    colours: np.ndarray,
+    size: np.ndarray,
+    low: np.ndarray,
+    high: np.ndarray,
+    radius: np.ndarray,
+) -> np.ndarray:
+    """Draw points by Open3D's off-screen renderer, as seen along the third axis.
+
+    Args:
+        open3d: The module.
+        points: Places on the screen, and nearness.
+        colours: Of the points in each picture.
+        size: Width and height in pixels.
+        low: What the picture reaches from, along both axes.
+        high: What it reaches to.
+        radius: Of a point, in pixels.
+
+    Shapes and units:
+        ``points [n, 3]``, ``colours [P, n, 3]`` from 0 to 1; returns ``[P, h, w, 3]`` uint8.
+    """
+    rendering = open3d.visualization.rendering
+    width, height = map(int, size)
+    renderer = rendering.OffscreenRenderer(width, height)
+    scene = renderer.scene
+    scene.set_background([1.0, 1.0, 1.0, 1.0])
+    scene.view.set_post_processing(False)  # it would change the colours
+    material = rendering.MaterialRecord()
+    material.shader = "defaultUnlit"
+    material.point_size = float(2 * radius)
+    middle = (low + high) / 2
+    half = (high - low) / 2
+    scene.camera.look_at([*middle, 0.0], [*middle, 10.0], [0.0, 1.0, 0.0])
+    scene.camera.set_projection(
+        rendering.Camera.Projection.Ortho, -half[0], half[0], -half[1], half[1], 0.1, 20.0
+    )
+    cloud = open3d.geometry.PointCloud()
+    cloud.points = open3d.utility.Vector3dVector(points.astype(np.float64))
+    out = []
+    for each in colours:
+        cloud.colors = open3d.utility.Vector3dVector(each.astype(np.float64))
+        scene.clear_geometry()
+        scene.add_geometry("points", cloud, material)
+        out.append(np.asarray(renderer.render_to_image())[..., :3].copy())
+    return np.stack(out)
+
+
+def open_window(
+    open3d: Any, points: np.ndarray, colours: np.ndarray, told: np.ndarray, **centers: np.ndarray
+) -> None:
+    """Show a cloud until the window is closed; keys step through the panels.
+
+    Args:
+        open3d: The module.
+        points: Positions, the second axis up.
+        colours: Of the points in each panel.
+        told: JSON: the title, and title and head of each panel.
+        centers: `where_0`, `colour_0`, ...: the centres of each panel.
+
+    Shapes and units:
+        ``points [n, 3]``, ``colours [P, n, 3]``.
+
+    Raises:
+        RuntimeError: No window can be opened.
+    """
+    about = json.loads(str(told))
+    stepper = Stepper([tuple(each) for each in about["panels"]])
+    cloud = open3d.geometry.PointCloud()
+    cloud.points = open3d.utility.Vector3dVector(points.astype(np.float64))
+    window = open3d.visualization.VisualizerWithKeyCallback()
+    name = about["title"] or "pointcluster"
+    if not window.create_window(window_name=f"{name} ({KEYS})", width=1100, height=850):
+        raise RuntimeError("open3d cannot open a window on this display")
+    shown: dict[str, Any] = {"centers": True, "meshes": []}
+
+    def update(first: bool = False) -> None:
+        panel = stepper.current
+        cloud.colors = open3d.utility.Vector3dVector(colours[panel].astype(np.float64))
+        if first:
+            window.add_geometry(cloud)
+        else:
+            window.update_geometry(cloud)
+        for mesh in shown["meshes"]:
+            window.remove_geometry(mesh, reset_bounding_box=False)
+        shown["meshes"] = []
+        if shown["centers"]:
+            pairs = zip(centers[f"where_{panel}"], centers[f"colour_{panel}"], strict=True)
+            for where, colour in pairs:
+                mesh = open3d.geometry.TriangleMesh.create_sphere(0.018, 10)
+                mesh.translate(where)
+                mesh.paint_uniform_color(colour)
+                mesh.compute_vertex_normals()
+                shown["meshes"].append(mesh)
+                window.add_geometry(mesh, reset_bounding_box=False)
+        if stepper.title:
+            print(stepper.title, flush=True)
+
+    def by(step: Any) -> Any:
+        def pressed(_: Any) -> bool:
+            step()
+            update()
+            return False
+
+        return pressed
+
+    def toggle() -> None:
+        shown["centers"] = not shown["centers"]
+
+    right, left = 262, 263  # GLFW's numbers
+    for key, step in [
+        (ord("S"), stepper.stage),
+        (ord("B"), stepper.block),
+        (ord("H"), stepper.head),
+        (ord("C"), toggle),
+        (right, stepper.next),
+        (left, stepper.previous),
+    ]:
+        window.register_key_callback(key, by(step))
+    update(first=True)
+    options = window.get_render_option()
+    options.point_size = float(np.clip(400 / np.sqrt(len(points)), 2, 9))
+    options.background_color = np.ones(3)
+    view = window.get_view_control()
+    view.set_lookat([0.0, 0.0, 0.0])
+    view.set_front([0.54, 0.34, 0.77])
+    view.set_up([0.0, 1.0, 0.0])
+    window.run()
+    window.destroy_window()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
