@@ -18,6 +18,10 @@ from pointcluster.viz.stepper import Stepper
 KEYS = "keys: S stage, B block, H head, left and right step through all, C centres, Q close"
 
 
+MOST_BALLS = 10_000
+"""Points up to which they are drawn as balls."""
+
+
 def main(arguments: list[str]) -> int:
     """Run one of the two; what fails is said in one line.
 
@@ -77,15 +81,31 @@ def render(
     scene.camera.set_projection(
         rendering.Camera.Projection.Ortho, -half[0], half[0], -half[1], half[1], 0.1, 20.0
     )
-    cloud = open3d.geometry.PointCloud()
-    cloud.points = open3d.utility.Vector3dVector(points.astype(np.float64))
+    unit = float(radius) * float(high[0] - low[0]) / width
     out = []
     for each in colours:
-        cloud.colors = open3d.utility.Vector3dVector(each.astype(np.float64))
         scene.clear_geometry()
-        scene.add_geometry("points", cloud, material)
+        scene.add_geometry("points", _balls(open3d, points, each, unit), material)
         out.append(np.asarray(renderer.render_to_image())[..., :3].copy())
     return np.stack(out)
+
+
+def _balls(open3d: Any, points: np.ndarray, colours: np.ndarray, radius: float) -> Any:
+    """Points as balls that are a little darker at the rim; very many as points."""
+    vector = open3d.utility.Vector3dVector
+    if len(points) > MOST_BALLS:
+        cloud = open3d.geometry.PointCloud()
+        cloud.points, cloud.colors = vector(points), vector(colours)
+        return cloud
+    ball = open3d.geometry.TriangleMesh.create_sphere(1.0, 7)
+    corners, triangles = np.asarray(ball.vertices), np.asarray(ball.triangles)
+    light = 0.75 + 0.25 * corners[:, 2].clip(0, 1)
+    start = np.arange(len(points))[:, None, None] * len(corners)
+    mesh = open3d.geometry.TriangleMesh()
+    mesh.vertices = vector((points[:, None] + radius * corners).reshape(-1, 3))
+    mesh.vertex_colors = vector((colours[:, None] * light[:, None]).reshape(-1, 3))
+    mesh.triangles = open3d.utility.Vector3iVector((triangles + start).reshape(-1, 3))
+    return mesh
 
 
 def open_window(
