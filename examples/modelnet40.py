@@ -47,8 +47,8 @@ examples:
   torchrun --nproc-per-node 4 examples/modelnet40.py --devices 4 --precision bf16-mixed
 
 A run leaves config.json, command.txt, metrics.csv, tensorboard/, checkpoints/, results.json,
-model.safetensors with model.json, clusters.png and confusion.png in the --out folder; with
---seeds, in one folder a seed. Accuracy is that of the last epoch: no epoch is picked by it."""
+model.safetensors with model.json, clusters.png and confusion.png (with --animate clusters.gif,
+too) in the --out folder; with --seeds, in one folder a seed. Accuracy is that of the last epoch: no epoch is picked by it."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -78,6 +78,11 @@ def parse_arguments() -> argparse.Namespace:
         help="normals as input features; ModelNet40's HDF5 form has none",
     )
     training.add_training_arguments(parser, models=list_models("point_*"), out="runs/modelnet40")
+    parser.add_argument(
+        "--animate",
+        action="store_true",
+        help="clusters.gif: how the clusters of four test clouds change over the epochs",
+    )
     return parser.parse_args()
 
 
@@ -148,6 +153,17 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         label_smoothing=args.label_smoothing,
         seed=seed,
     )
+    film = []
+    if args.animate:
+        # The first cloud of each of the first classes, in as many pictures as make a short film.
+        numbers = {int(item.y): i for i, item in reversed(list(enumerate(test)))}
+        items = [test_transform(test[numbers[label]].clone()) for label in sorted(numbers)[:4]]
+        names = [train.classes[label].replace("_", " ") for label in sorted(numbers)[:4]]
+        film.append(
+            training.ClusterFilm(
+                folder / "clusters.gif", items, titles=names, every=max(1, args.epochs // 60)
+            )
+        )
     metrics = training.fit_and_test(
         classifier,
         data,
@@ -158,6 +174,7 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         devices=args.devices,
         precision=args.precision,
         title=f"{name} seed {seed} " if args.seeds > 1 else f"{name} ",
+        callbacks=tuple(film),
     )
     result = {"data": name, "num_points": args.num_points, "model": args.model, "seed": seed}
     result |= {"epochs": args.epochs, **metrics}
@@ -196,7 +213,7 @@ def run(args: argparse.Namespace) -> None:
             f"{overall} overall, {mean} mean over classes (mean ± standard deviation)"
             )  # fmt: skip
     whole = {"data": name, "summary": summary, "runs": results}
-    training.finish(args, whole, files=("model.*", "*.png"))
+    training.finish(args, whole, files=("model.*", "*.png", "*.gif"))
 
 
 def main() -> int:

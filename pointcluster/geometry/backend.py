@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import html
 import importlib.util
 from importlib import metadata
 from typing import NamedTuple
@@ -23,12 +24,23 @@ class Backend(NamedTuple):
 class Backends(tuple[Backend, ...]):
     """All backends; prints as a table."""
 
-    def __repr__(self) -> str:
+    def _rows(self) -> list[tuple[str, str, str, str]]:
         rows = [("backend", "here", "serves by itself", "why")]
         rows += [
             (b.name, "yes" if b.available else "no", ", ".join(b.serves) or "-", b.reason)
             for b in self
         ]
+        return rows
+
+    def _repr_html_(self) -> str:
+        """What a notebook shows."""
+        names, *rows = [[html.escape(cell) for cell in row] for row in self._rows()]
+        head = "".join(f"<th>{name}</th>" for name in names)
+        body = "".join(f"<tr>{''.join(f'<td>{c}</td>' for c in row)}</tr>" for row in rows)
+        return f"<table><tr>{head}</tr>{body}</table>"
+
+    def __repr__(self) -> str:
+        rows = self._rows()
         wide = [max(len(row[i]) for row in rows) for i in range(3)]
         return "\n".join(
             "  ".join([*(cell.ljust(w) for cell, w in zip(row, wide, strict=False)), row[3]])

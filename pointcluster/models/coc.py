@@ -530,7 +530,16 @@ class CoC(nn.Module):
         stored = row_major if geometry.order is None else geometry.order.argsort()[row_major]
         image = torch.arange(batch_size, device=images.device)
         parent = (image[:, None] * n + stored).flatten()
-        middle = self._cell_positions(stage, grid, geometry.grid, images)
+        # A centre sits in the middle of the pixels that its point stands for.
+        places = [
+            scatter(
+                torch.arange(len(cell), device=cell.device).to(images.dtype), cell, reduce="mean"
+            )
+            / max(1, len(cell) - 1)
+            - (0.5 if len(cell) > 1 else 0)
+            for cell in axes
+        ]
+        middle = torch.stack(torch.meshgrid(*places, indexing="ij"), dim=2).flatten(0, 1)
         middle = middle if geometry.order is None else middle[geometry.order]
         return seen_from_input(
             found,

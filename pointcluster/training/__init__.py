@@ -9,6 +9,7 @@ from pointcluster.training.arguments import (
 )
 from pointcluster.training.callbacks import TestEachEpoch
 from pointcluster.training.classifier import Classifier
+from pointcluster.training.cluster_film import ClusterFilm
 from pointcluster.training.data_module import PointDataModule
 from pointcluster.training.fit import evaluate, fit_and_test, is_first_process
 from pointcluster.training.image_checkpoint import read_network
@@ -43,6 +44,7 @@ __all__ = [
     "POINT_RECIPES",
     "RECIPES",
     "Classifier",
+    "ClusterFilm",
     "ImageClassifier",
     "ImageDataModule",
     "ImageRecipe",

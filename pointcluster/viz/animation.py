@@ -50,21 +50,54 @@ def write_film(
                 "clusters over time"
             )
         frames = [_frame(scene, 35) for scene in scenes]
-    shapes = {frame.shape for frame in frames}
-    if len(shapes) > 1:
+    return _write(path, frames, fps or (12 if turntable else 4), hold=0.0 if turntable else 1.5)
+
+
+def write_films(
+    path: str | os.PathLike[str], films: Sequence[Sequence[Scene]], *, fps: float = 4
+) -> Path:
+    """Write several films of equal length as one .gif or .mp4, beside each other.
+
+    Args:
+        path: The film.
+        films: The scenes of each.
+        fps: Pictures a second.
+
+    Raises:
+        ImportError: What writes films is not installed.
+        ValueError: There are no films, or they differ in length.
+    """
+    if len({len(film) for film in films}) != 1:
+        raise ValueError(
+            f"films of {[len(film) for film in films]} scenes, expected as many of each"
+        )
+    widest = WIDEST // len(films)
+    frames = []
+    for scenes in zip(*films, strict=True):
+        found = [_frame(scene, 35, widest) for scene in scenes]
+        tall = max(len(each) for each in found)
+        padded = [
+            np.pad(each, ((0, tall - len(each)), (0, 0), (0, 0)), constant_values=255)
+            for each in found
+        ]
+        frames.append(np.concatenate(padded, axis=1))
+    return _write(path, frames, fps, hold=1.5)
+
+
+def _write(path: str | os.PathLike[str], frames: list[np.ndarray], fps: float, hold: float) -> Path:
+    if len({frame.shape for frame in frames}) > 1:
         raise ValueError(
             "the pictures of a film must be of one size: give every step as many clusterings and "
             "heads"
         )
-    fps = fps or (12 if turntable else 4)
     write = _write_gif if Path(path).suffix.lower() == ".gif" else _write_mp4
     with replacing(path) as temporary:
-        write(temporary, frames, fps, hold=0.0 if turntable else 1.5)
+        write(temporary, frames, fps, hold)
     return Path(path)
 
 
-def _frame(scene: Scene, turn: float) -> np.ndarray:
-    return paint(scene, turn=turn, fit=False, widest=WIDEST).array()
+def _frame(scene: Scene, turn: float, widest: int = WIDEST) -> np.ndarray:
+    return paint(scene, turn=turn, fit=False, widest=widest).array()
 
 
 def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float) -> None:
