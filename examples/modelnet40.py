@@ -48,7 +48,8 @@ examples:
 
 A run leaves config.json, command.txt, metrics.csv, tensorboard/, checkpoints/, results.json,
 model.safetensors with model.json, clusters.png and confusion.png (with --animate clusters.gif,
-too) in the --out folder; with --seeds, in one folder a seed. Accuracy is that of the last epoch: no epoch is picked by it."""
+too) in the --out folder; with --seeds, in one folder a seed. Accuracy is that of the last epoch: no
+epoch is picked by it."""
 
 
 def parse_arguments() -> argparse.Namespace:

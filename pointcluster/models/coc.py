@@ -531,14 +531,11 @@ class CoC(nn.Module):
         image = torch.arange(batch_size, device=images.device)
         parent = (image[:, None] * n + stored).flatten()
         # A centre sits in the middle of the pixels that its point stands for.
-        places = [
-            scatter(
-                torch.arange(len(cell), device=cell.device).to(images.dtype), cell, reduce="mean"
-            )
-            / max(1, len(cell) - 1)
-            - (0.5 if len(cell) > 1 else 0)
-            for cell in axes
-        ]
+        places = []
+        for cell in axes:
+            pixel = torch.arange(len(cell), device=cell.device).to(images.dtype)
+            where = scatter(pixel, cell, reduce="mean") / max(1, len(cell) - 1)
+            places.append(where - (0.5 if len(cell) > 1 else 0))
         middle = torch.stack(torch.meshgrid(*places, indexing="ij"), dim=2).flatten(0, 1)
         middle = middle if geometry.order is None else middle[geometry.order]
         return seen_from_input(

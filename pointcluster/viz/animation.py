@@ -68,9 +68,8 @@ def write_films(
         ValueError: There are no films, or they differ in length.
     """
     if len({len(film) for film in films}) != 1:
-        raise ValueError(
-            f"films of {[len(film) for film in films]} scenes, expected as many of each"
-        )
+        lengths = [len(film) for film in films]
+        raise ValueError(f"films of {lengths} scenes, expected at least one, all equally long")
     widest = WIDEST // len(films)
     frames = []
     for scenes in zip(*films, strict=True):
