@@ -14,7 +14,7 @@ from pointcluster.viz.figure import replacing
 from pointcluster.viz.paint import paint
 from pointcluster.viz.scene import Scene
 
-TURNS = 36
+TURNS = 24
 """Pictures of a full turn."""
 WIDEST = 960
 """Pixels that a film is wide at most."""
@@ -30,7 +30,7 @@ def write_film(
     Args:
         path: The film.
         scenes: What is shown.
-        fps: Pictures a second; by default 12 for a turn, 4 for others.
+        fps: Pictures a second; by default 8 for a turn, 4 for others.
 
     Raises:
         ImportError: What writes films is not installed.
@@ -50,7 +50,7 @@ def write_film(
                 "clusters over time"
             )
         frames = [_frame(scene, 35) for scene in scenes]
-    return _write(path, frames, fps or (12 if turntable else 4), hold=0.0 if turntable else 1.5)
+    return _write(path, frames, fps or (8 if turntable else 4), hold=0.0 if turntable else 1.5)
 
 
 def write_films(
@@ -107,12 +107,17 @@ def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float
     sample = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]]))
     palette = sample.quantize(256, dither=Image.Dither.NONE)
     colours = np.array(palette.getpalette()).reshape(-1, 3)
-    colours[colours.sum(axis=1).argmax()] = 255  # the ground is white, not nearly
-    palette.putpalette(colours.flatten().tolist())
-    first, *rest = (
-        Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
-        for frame in frames
-    )
+    white = int(colours.sum(axis=1).argmax())
+    colours[white] = 255
+    images = []
+    for frame in frames:
+        image = Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
+        index = np.array(image)
+        index[(frame == 255).all(axis=2)] = white  # Pillow takes a colour near it
+        image = Image.fromarray(index)
+        image.putpalette(colours.flatten().tolist())
+        images.append(image)
+    first, *rest = images
     each = round(1000 / fps)
     times = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
     first.save(path, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)

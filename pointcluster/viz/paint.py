@@ -212,7 +212,7 @@ def _annotate(axes: Any, scene: Scene, panel: Panel, side: float) -> None:
     if scene.highlight is not None:
         index = filled(subject.shows, panel.index)
         outline = border_lines(index == panel.index[scene.highlight])
-        axes.add_collection(LineCollection(outline, colors="black", linewidths=1.6, zorder=3))
+        axes.add_collection(LineCollection(outline, colors="black", linewidths=1.2, zorder=3))
     if scene.centers:
         pos, colour = shown_centers(scene, panel)
         room = (72 * side) ** 2 / max(1, len(panel.center_pos))

@@ -149,7 +149,7 @@ def painted(scene: Scene, panel: Panel) -> np.ndarray:
         out[_at_borders(subject.pos, panel.region)] *= 0.45
     if scene.highlight is not None:
         other = panel.index != panel.index[scene.highlight]
-        white = 0.55 if subject.is_picture else 0.7  # its share
+        white = 0.55 if subject.is_picture else 0.4  # its share
         out[other] = white + (1 - white) * own[other].mean(axis=1, keepdims=True)
     return out
 
