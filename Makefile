@@ -110,5 +110,5 @@ $(VENV)/.train: $(VENV)/.created setup.cfg pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.test: $(VENV)/.train
 	@echo "installing into $(VENV) what the tests need"
-	@$(INSTALL) -e '.[train,data,scans,image,export,hub,test]'
+	@$(INSTALL) -e '.[train,viz,data,scans,image,export,hub,test]'
 	@touch $@

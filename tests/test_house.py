@@ -44,9 +44,10 @@ LIBRARIES = {
 }  # fmt: skip
 # Heavy or optional: loaded by what needs them, when it runs.
 ON_DEMAND = {
-    "PIL", "fpsample", "gradio", "h5py", "huggingface_hub", "laspy", "lazrs", "lightning",
-    "matplotlib", "numba", "onnx", "open3d", "pypcd4", "pytorch_lightning", "skimage",
-    "tensorboard", "timm", "torch_cluster", "torchmetrics", "torchvision", "trimesh",
+    "IPython", "PIL", "dash", "fpsample", "gradio", "h5py", "huggingface_hub", "imageio_ffmpeg",
+    "laspy", "lazrs", "libusb_package", "lightning", "matplotlib", "numba", "onnx", "open3d",
+    "plotly", "pypcd4", "pytorch_lightning", "skimage", "tensorboard", "timm", "torch_cluster",
+    "torchmetrics", "torchvision", "trimesh",
 }  # fmt: skip
 
 

@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
+from skimage.color import rgb2lab
 
-from pointcluster.viz.palette import PALETTE, cluster_colours
+from pointcluster.viz.palette import PALETTE, cluster_colours, colour_numbers
 
 
 def test_eight_clusters_all_differ():
@@ -26,3 +28,36 @@ def test_numbers_of_clusters_do_not_matter():
     cluster = np.arange(60) % 12
     renamed = np.random.default_rng(1).permutation(12)[cluster] + 1000
     assert np.array_equal(cluster_colours(pos, cluster), cluster_colours(pos, renamed))
+
+
+# How colours look without the long, middle or short cones: Machado et al., 2009, in linear light.
+BLIND = {
+    "protan": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216],
+               [-0.003882, -0.048116, 1.051998]],
+    "deutan": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413],
+               [-0.011820, 0.042940, 0.968881]],
+    "tritan": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602],
+               [0.004733, 0.691367, 0.303900]],
+    "all": np.eye(3),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", BLIND)
+def test_colours_are_told_apart_by_every_kind_of_eye(kind):
+    linear = np.where(PALETTE <= 0.04045, PALETTE / 12.92, ((PALETTE + 0.055) / 1.055) ** 2.4)
+    seen = (linear @ np.transpose(BLIND[kind])).clip(0, 1)
+    seen = np.where(seen <= 0.0031308, 12.92 * seen, 1.055 * seen ** (1 / 2.4) - 0.055)
+    lab = rgb2lab(seen)
+    apart = np.linalg.norm(lab[:, None] - lab, axis=2)[np.triu_indices(len(PALETTE), 1)]
+    assert apart.min() > 9  # 2.3 are just noticeable
+
+
+def test_wanted_colours_are_given_unless_a_neighbour_has_them():
+    pos = np.arange(40.0)[:, None]
+    cluster = np.arange(40) // 10  # four in a row
+    wanted = np.array([5, -1, 5, 3])
+    number = colour_numbers(pos, cluster, wanted)
+    assert number[0] == 5 and number[3] == 3 and len(set(number)) == 4
+    many = np.arange(40)
+    number = colour_numbers(pos, many, np.where(many % 2, 5, -1))
+    assert (number[1::2] == 5).sum() > 15 and (np.diff(number) != 0).all()
