@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, less black and
-# with a darker yellow that shows on white.
+# with a yellow that shows on white.
 PALETTE = (
     np.array(
         [
@@ -15,7 +15,7 @@ PALETTE = (
             [204, 121, 167],
             [86, 180, 233],
             [213, 94, 0],
-            [214, 200, 20],
+            [228, 214, 20],
             [110, 110, 110],
         ]
     )

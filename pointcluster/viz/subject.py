@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.geometry.pixels import picture_sizes
+from pointcluster.models.results import place
 
 
 class Subject(NamedTuple):
@@ -109,17 +110,11 @@ def _rows(data: Data, cloud: int) -> tuple[int, tuple[int, int, int]]:
     else:
         count = getattr(data, "num_graphs", None) or int(batch.max()) + 1
         sizes = torch.bincount(batch, minlength=count).tolist()
-    number = _cloud_number(cloud, len(sizes))
+    number = place("cloud", cloud, len(sizes))
     start = sum(sizes[:number])
     if not sizes[number]:
         raise ValueError(f"cloud {number} has no points to draw")
     return len(sizes), (start, start + sizes[number], number)
-
-
-def _cloud_number(cloud: int, count: int) -> int:
-    if not -count <= cloud < count:
-        raise IndexError(f"there is no cloud number {cloud}: choose 0 to {count - 1}")
-    return cloud % count
 
 
 def _of_tensor(data: Tensor, cloud: int, mean: Any, std: Any) -> Subject:
@@ -131,7 +126,7 @@ def _of_tensor(data: Tensor, cloud: int, mean: Any, std: Any) -> Subject:
         )
     if not data.is_floating_point():
         raise TypeError(f"pictures must be floating numbers, found {data.dtype}: scale them")
-    number = _cloud_number(cloud, len(data))
+    number = place("cloud", cloud, len(data))
     channels, height, width = data.shape[1:]
     values = data[number].detach().cpu().double().view(channels, -1)
     colours = _colours(values, mean, std)

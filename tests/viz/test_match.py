@@ -26,7 +26,7 @@ def test_no_other_matching_shares_more_points(pairs):
         return sum(((second == m) & (first == n)).sum() for m, n in enumerate(of) if n >= 0)
 
     choices = [*range(first.max() + 1), *[-1] * (second.max() + 1)]
-    best = max(shared(each) for each in set(permutations(choices, second.max() + 1)))
+    best = max(shared(each) for each in set(permutations(choices, int(second.max()) + 1)))
     assert shared(found) == best
     assert all(((second == m) & (first == n)).any() for m, n in enumerate(found) if n >= 0)
 
