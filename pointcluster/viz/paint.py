@@ -70,8 +70,13 @@ def paint(
     tall, wide = (side * each / max(height, width) for each in (height, width))
     tall, wide = max(tall, 0.3), max(wide, 0.6)
     gap = 0.08 if side < 2 else 0.12
-    above = [0.26 if any(c.above for c in cells if c.row == r) else 0.0 for r in range(rows)]
-    left = 0.32 if any(c.beside for c in cells) else 0.08
+    small = 9.5 if side > 2 else 8.0
+    cells = [c._replace(above=broken(c.above, wide + gap, small)) for c in cells]
+    lines = [max(len(c.above.splitlines()) for c in cells if c.row == r) for r in range(rows)]
+    above = [0.1 + 0.0165 * small * each if each else 0.0 for each in lines]
+    longest = max(_inches(c.beside, small) for c in cells)
+    lying = longest > tall  # titles beside the rows stand where the rows are tall enough
+    left = 0.08 if not longest else longest + 0.16 if lying else 0.32
     top = 0.36 if scene.title else 0.06
     full_width = left + columns * wide + (columns - 1) * gap + 0.08
     full_height = top + sum(above) + rows * tall + (rows - 1) * gap + 0.08
@@ -99,7 +104,6 @@ def paint(
         )
         axes = figure.add_axes(place)
         axes.set_axis_off()
-        small = 9.5 if side > 2 else 8
         if cell.above:
             figure.text(
                 (x + wide / 2) / full_width, 1 - (y - 0.06) / full_height, cell.above,
@@ -108,7 +112,7 @@ def paint(
         if cell.beside:
             figure.text(
                 (left - 0.08) / full_width, 1 - (y + tall / 2) / full_height, cell.beside,
-                ha="right", va="center", rotation=90, fontsize=small,
+                ha="right", va="center", rotation=0 if lying else 90, fontsize=small,
             )  # fmt: skip
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         image = None if rendered is None else rendered[len(drawn)]
@@ -129,6 +133,24 @@ def paint(
         edges = (pixels_high - box.y1, pixels_high - box.y0, box.x0, box.x1)
         panels.append(DrawnPanel(title, at, colour, edges))
     return Picture(figure, tuple(panels))
+
+
+def broken(text: str, width: float, size: float) -> str:
+    """Break a title after commas and at spaces where it would be wider than so many inches."""
+    lines: list[str] = []
+    for part in text.split(", "):
+        for word in [part] if _inches(part, size) <= width else part.split():
+            joint = ", " if word == part or part.startswith(word) else " "
+            if lines and _inches(lines[-1] + joint + word, size) <= width:
+                lines[-1] += joint + word
+            else:
+                lines.append(word)
+    return "\n".join(lines)
+
+
+def _inches(text: str, size: float) -> float:
+    """About how long a text is, a little more than most."""
+    return 0.0083 * size * len(text)
 
 
 def _frame(scene: Scene, turn: float, tilt: float, fit: bool) -> tuple[np.ndarray, np.ndarray]:

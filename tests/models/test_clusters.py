@@ -81,10 +81,8 @@ def test_every_point_has_one_centre_of_its_region_and_the_colour_of_its_cluster(
         assert ((found.similarity > 0) & (found.similarity < 1)).all()
         index = found.index[:, 0]
         assert torch.equal(found.batch, batch) and torch.equal(found.center_batch[index], batch)
-        assert found.center_pos.shape == (
-            len(found.center_batch),
-            3 if kind in ("cloud", "mlp") else 2,
-        )
+        axes = 3 if kind in ("cloud", "mlp") else 2
+        assert found.center_pos.shape == (len(found.center_batch), axes)
         per_region = {  # the regions of a block have the same number of centres
             "cloud": lambda m, s: m.stages[s][0].cluster.num_centers,
             "mlp": lambda m, s: 1,

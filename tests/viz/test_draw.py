@@ -10,7 +10,7 @@ from torch_geometric.data import Data
 from pointcluster.models import create_model
 from pointcluster.viz import draw, stage_clusters
 from pointcluster.viz.figure import new_figure
-from pointcluster.viz.paint import layout
+from pointcluster.viz.paint import broken, layout
 from pointcluster.viz.palette import PALETTE
 from pointcluster.viz.scene import make_scene
 
@@ -87,7 +87,7 @@ def test_nothing_overlaps_and_nothing_is_cut_off(cloud, picture):
     model = create_model("coc_tiny", num_classes=2).eval()
     image = torch.rand(1, 3, 32, 64)
     for data, found in [(image, stage_clusters(model, image)), cloud, picture]:
-        figure = draw(data, found, title="A title\nof two lines"[:7]).figure
+        figure = draw(data, found, title="A title").figure
         figure.canvas.draw()
         whole = figure.bbox
         boxes = [text.get_window_extent() for text in figure.texts]
@@ -95,7 +95,8 @@ def test_nothing_overlaps_and_nothing_is_cut_off(cloud, picture):
         for i, box in enumerate(boxes):
             assert box.x0 >= whole.x0 - 1 and box.x1 <= whole.x1 + 1
             assert box.y0 >= whole.y0 - 1 and box.y1 <= whole.y1 + 1
-            assert not any(box.padded(-1).overlaps(other) for other in boxes[:i])
+            for other in boxes[:i]:
+                assert not box.padded(-1).overlaps(other), (i, box, other)
 
 
 def test_looks_change_the_picture(picture):
@@ -113,7 +114,8 @@ def test_up_turns_a_cloud(cloud):
     turned = Data(pos=data.pos[:, [2, 0, 1]])
     plain = draw(data, found, head=0, centers=False).array()
     same = draw(turned, found, head=0, centers=False, up="z").array()
-    np.testing.assert_array_equal(plain, same)
+    # Colours are given from the bottom up, along another axis.
+    np.testing.assert_array_equal(plain.min(axis=2) < 255, same.min(axis=2) < 255)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3])
@@ -139,3 +141,16 @@ def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
     with pytest.raises(ImportError, match=r"pip install 'pointcluster\[viz\]'"):
         new_figure(1, 1)
+
+
+def test_long_titles_are_broken(picture):
+    image, found = picture
+    assert broken("stage 1, block 2, head 3", 9, 10) == "stage 1, block 2, head 3"
+    assert broken("stage 1, block 2, head 3", 1.5, 10) == "stage 1, block 2\nhead 3"
+    assert broken("stage 1, block 2, head 3", 0.7, 10) == "stage 1\nblock 2\nhead 3"
+    assert broken("a title of many words", 0.9, 10) == "a title of\nmany words"
+    steps = {f"a long title of the step number {i}": found for i in range(12)}
+    figure = draw(image, steps).figure
+    figure.canvas.draw()
+    boxes = [text.get_window_extent() for text in figure.texts]
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])

@@ -35,7 +35,7 @@ def test_opacity_borders_and_highlight(cloud):
     edge = make_scene(data, found, head=0, borders=True)
     darker = (painted(edge, edge.panels[0]) < base).any(axis=1)
     assert 0 < darker.sum() < 150
-    assert np.abs(data.pos[darker, 0]).max() < 0.3  # near the plane between the regions
+    assert np.abs(data.pos.numpy()[darker, 0]).max() < 0.3  # near the plane between the regions
     chosen = make_scene(data, found, head=0, highlight=-1)
     one = painted(chosen, chosen.panels[0])
     inside = (found.index[:, 0] == found.index[-1, 0]).numpy()
