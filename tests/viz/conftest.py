@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +10,7 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters
+from pointcluster.viz.open3d_import import load_open3d
 
 ROOT = Path(__file__).parents[2]
 
@@ -26,6 +28,14 @@ def cluster(index, pos, centers, region=None):
         center_pos=torch.as_tensor(centers, dtype=torch.float32),
         center_batch=torch.zeros(len(centers), dtype=torch.int64),
     )
+
+
+@pytest.fixture
+def open3d():
+    """Open3D where it is installed, loaded as this library does."""
+    if importlib.util.find_spec("open3d") is None:
+        pytest.skip("open3d is not installed")
+    return load_open3d()
 
 
 @pytest.fixture

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+from pointcluster.viz import open3d_child, open3d_process
+from pointcluster.viz.open3d_process import RendererError, render_panels, show_window
+from pointcluster.viz.scene import make_scene
+
+
+def ask(monkeypatch, program, timeout=60.0):
+    """Ask for a picture where another program stands for the one that draws."""
+    real = subprocess.Popen
+
+    def start(command, **options):
+        kind, file = command[-2:]
+        return real([sys.executable, "-c", program, kind, file], **options)
+
+    monkeypatch.setattr(open3d_process, "load_open3d", lambda: None)
+    monkeypatch.setattr(open3d_process.subprocess, "Popen", start)
+    monkeypatch.setattr(open3d_process, "TIMEOUT", timeout)
+    size, corner = (4, 3), np.ones(2)
+    return render_panels(np.zeros((5, 3)), np.zeros((2, 5, 3)), size, -corner, corner, 2.0)
+
+
+def test_what_the_process_draws_comes_back(monkeypatch):
+    program = """
+import sys, numpy as np
+with np.load(sys.argv[2]) as found:
+    assert sys.argv[1] == "picture" and found["points"].shape == (5, 3)
+    pictures = np.full((len(found["colours"]), 3, 4, 3), 7, np.uint8)
+np.save(sys.argv[2].replace("npz", "npy"), pictures)
+"""
+    found = ask(monkeypatch, program)
+    assert found.shape == (2, 3, 4, 3) and (found == 7).all()
+
+
+@pytest.mark.parametrize(
+    ("program", "message"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "was ended by SIGSEGV"),
+        ("import sys; print('so\\nit is', file=sys.stderr); sys.exit(1)", "cannot draw: it is"),
+        ("import sys; sys.exit(3)", "cannot draw: it said nothing"),
+    ],
+)
+def test_a_crash_is_an_error_of_one_line(monkeypatch, program, message):
+    with pytest.raises(RendererError, match=message) as caught:
+        ask(monkeypatch, program)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_process_that_hangs_is_ended(monkeypatch):
+    with pytest.raises(RendererError, match="did not finish drawing in 0 s"):
+        ask(monkeypatch, "import time; time.sleep(60)", timeout=0.3)
+
+
+class Cloud:
+    """Stands for open3d.geometry.PointCloud, and a mesh."""
+
+    def __getattr__(self, name):
+        return lambda *_, **__: None
+
+
+class Window:
+    """Stands for Open3D's window: presses keys, and notes the colours after each."""
+
+    works = True
+
+    def __init__(self, keys):
+        self.keys, self.calls, self.seen, self.meshes = keys, {}, [], 0
+
+    def create_window(self, **options):
+        self.name = options["window_name"]
+        return self.works
+
+    def register_key_callback(self, key, call):
+        self.calls[key] = call
+
+    def add_geometry(self, what, reset_bounding_box=True):
+        if reset_bounding_box:
+            self.cloud = what
+        else:
+            self.meshes += 1
+
+    def remove_geometry(self, what, reset_bounding_box=True):
+        self.meshes -= 1
+
+    def run(self):
+        for key in self.keys:
+            assert self.calls[key](self) is False
+            self.seen.append((np.asarray(self.cloud.colors).copy(), self.meshes))
+
+    def __getattr__(self, name):
+        return lambda *_: SimpleNamespace(
+            set_lookat=print, set_front=lambda _: None, set_up=lambda _: None
+        )
+
+
+def fake(window):
+    return SimpleNamespace(
+        geometry=SimpleNamespace(
+            PointCloud=Cloud, TriangleMesh=SimpleNamespace(create_sphere=lambda *_: Cloud())
+        ),
+        utility=SimpleNamespace(Vector3dVector=lambda values: values),
+        visualization=SimpleNamespace(VisualizerWithKeyCallback=lambda: window),
+    )
+
+
+def arrays_of_window(monkeypatch, scene):
+    """What the process of a window is given."""
+    kept = {}
+
+    def run(kind, file, timeout):
+        assert (kind, timeout) == ("window", None)
+        with np.load(file) as found:
+            kept.update({name: found[name] for name in found.files})
+
+    monkeypatch.setattr(open3d_process, "_run", run)
+    show_window(scene)
+    return kept
+
+
+def test_keys_change_what_the_window_shows(monkeypatch, cloud, capsys):
+    data, found = cloud
+    both = {
+        "stage 0, block 0": found,
+        "stage 1, block 0": found._replace(index=1 - found.index % 2),
+    }
+    scene = make_scene(data, both, title="so")
+    arrays = arrays_of_window(monkeypatch, scene)
+    assert arrays["colours"].shape == (4, 300, 3)
+    assert np.linalg.norm(arrays["points"], axis=1).max() == pytest.approx(1)
+    assert [tuple(each) for each in json.loads(str(arrays["told"]))["panels"]] == [
+        (panel.entry, panel.head) for panel in scene.panels
+    ]
+    right, left = 262, 263
+    window = Window([ord("H"), ord("S"), ord("B"), ord("C"), ord("C"), right, left])
+    open3d_child.open_window(fake(window), **arrays)
+    panels = [1, 3, 3, 3, 3, 0, 3]
+    for (colours, meshes), panel, centers in zip(
+        window.seen, panels, [4, 4, 4, 0, 4, 4, 4], strict=True
+    ):
+        np.testing.assert_array_equal(colours, arrays["colours"][panel])
+        assert meshes == centers
+    assert "so (keys: S stage" in window.name
+    assert "stage 1, block 0, head 1" in capsys.readouterr().out
+
+
+def test_a_window_that_does_not_open(monkeypatch, cloud):
+    arrays = arrays_of_window(monkeypatch, make_scene(*cloud, centers=False))
+    assert len(arrays["where_0"]) == 0
+    window = Window([])
+    window.works = False
+    with pytest.raises(RuntimeError, match="cannot open a window"):
+        open3d_child.open_window(fake(window), **arrays)
+
+
+@pytest.mark.slow
+def test_open3d_itself_draws_or_says_why(open3d):
+    points = np.array([[-0.5, 0.5, 0.0], [0.5, -0.5, 0.0]])
+    colours = np.array([[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]]], dtype=float)
+    try:
+        found = render_panels(points, colours, (80, 60), -np.ones(2), np.ones(2), 6.0)
+    except RendererError as error:
+        assert "apt-get install" in str(error) or "open3d" in str(error)
+        assert os.linesep not in str(error)
+        return
+    assert found.shape == (2, 60, 80, 3)
+    assert found[0, 15, 20].tolist() == [255, 0, 0] and found[0, 45, 60].tolist() == [0, 0, 255]
+    assert (found[:, 0, 0] == 255).all()

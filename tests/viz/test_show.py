@@ -1,0 +1,155 @@
+from __future__ import annotations
+
+import sys
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from pointcluster import viz
+from pointcluster.viz import draw, open3d_process, render, show
+from pointcluster.viz.open3d_process import RendererError
+
+MAKE = """
+import torch
+from torch_geometric.data import Data
+from pointcluster import viz
+from pointcluster.models import create_model
+torch.manual_seed(0)
+data = Data(pos=torch.randn(60, 3))
+clusters = create_model("point_coc_tiny", num_classes=2).eval().clusters(data)
+"""
+
+
+@pytest.fixture
+def no_open3d(monkeypatch):
+    def fail(*_, **__):
+        raise RendererError("open3d cannot draw: it is missing")
+
+    from importlib import import_module
+
+    monkeypatch.setattr(import_module("pointcluster.viz.render"), "render_panels", fail)
+    monkeypatch.setattr(import_module("pointcluster.viz.show"), "show_window", fail)
+
+
+@pytest.fixture
+def no_display(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "linux")
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_without_a_display_a_picture_and_one_line_why(cloud, no_open3d, no_display, capsys):
+    path = show(*cloud, head=0)
+    assert imread(path).shape[:2] == draw(*cloud, head=0).array().shape[:2]
+    lines = capsys.readouterr().err.splitlines()
+    assert lines == [
+        "drawn by Matplotlib: open3d cannot draw: it is missing",
+        f"no display (neither DISPLAY nor WAYLAND_DISPLAY is set): {path}",
+    ]
+
+
+def test_with_a_display_on_which_no_window_opens(cloud, no_open3d, monkeypatch, capsys):
+    monkeypatch.setenv("DISPLAY", ":99")
+    path = show(*cloud)
+    assert path.exists()
+    assert capsys.readouterr().err == f"open3d cannot draw: it is missing: {path}\n"
+
+
+def test_with_a_display_a_window(cloud, monkeypatch):
+    from importlib import import_module
+
+    opened = []
+    monkeypatch.setenv("DISPLAY", ":99")
+    monkeypatch.setattr(import_module("pointcluster.viz.show"), "show_window", opened.append)
+    assert show(*cloud, head=1) is None
+    assert [len(scene.panels) for scene in opened] == [1]
+
+
+def test_a_picture_is_shown_as_a_file(picture, no_display, capsys):
+    path = show(*picture)
+    assert path.exists() and capsys.readouterr().err.endswith(f"{path}\n")
+    with pytest.raises(ValueError, match="in a notebook alone"):
+        show(picture[0], [picture[1]] * 2)
+
+
+def test_a_notebook_shows_inline(cloud, picture, monkeypatch):
+    shown = []
+    ipython, display = ModuleType("IPython"), ModuleType("IPython.display")
+    ipython.get_ipython = lambda: SimpleNamespace(kernel=object())
+    display.HTML, display.display = lambda text: ("page", text), shown.append
+    monkeypatch.setitem(sys.modules, "IPython", ipython)
+    monkeypatch.setitem(sys.modules, "IPython.display", display)
+    assert show(*cloud) is None and show(*picture) is None
+    assert shown[0][0] == "page" and "Plotly.newPlot" in shown[0][1]
+    assert isinstance(shown[1], viz.Picture)
+    show(picture[0], [picture[1]] * 2)
+    assert "sliders" in shown[2][1]
+    monkeypatch.setitem(sys.modules, "plotly", None)
+    show(*cloud)
+    assert isinstance(shown[3], viz.Picture)
+
+
+def test_points_that_open3d_draws_lie_where_the_others_do(cloud, monkeypatch):
+    from importlib import import_module
+
+    def drawn(screen, colours, size, low, high, radius):
+        width, height = size
+        out = np.full((len(colours), height, width, 3), 255, np.uint8)
+        x, y = ((screen[:, :2] - low) / (high - low)).T
+        rows, columns = (height * (1 - y)).astype(int), (width * x).astype(int)
+        for image, each in zip(out, colours, strict=True):
+            for r, c, colour in zip(rows, columns, each, strict=True):
+                image[max(0, r - 2) : r + 3, max(0, c - 2) : c + 3] = np.rint(255 * colour)
+        return out
+
+    monkeypatch.setattr(import_module("pointcluster.viz.render"), "render_panels", drawn)
+    data, found = cloud
+    data.pos = data.pos[:40]
+    found = found._replace(
+        index=found.index[:40], similarity=found.similarity[:40], region=found.region[:40],
+        batch=found.batch[:40],
+    )  # fmt: skip
+    picture = render(data, found, centers=False)
+    pixels = picture.array()
+    for panel in picture.panels:
+        where = np.rint(panel.where).astype(int)
+        seen = pixels[where[:, 0], where[:, 1]] / 255
+        assert (np.abs(seen - panel.colour).max(axis=1) < 0.02).mean() > 0.7
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("absent", [[], ["open3d"], ["plotly", "imageio_ffmpeg"]])
+def test_slim_machines_show_a_picture(python, absent):
+    done = python(MAKE + "print(viz.show(data, clusters, head=0))", absent=absent)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip().endswith("clusters.png")
+    assert 1 <= len(done.stderr.splitlines()) <= 2
+    if "open3d" in absent:
+        assert "open3d is not installed: pip install 'pointcluster[viz]'" in done.stderr
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_named(python):
+    code = (
+        MAKE
+        + """
+for suffix in (".png", ".html", ".ply", ".gif", ".mp4"):
+    try:
+        viz.save("a" + suffix, data, clusters, head=0)
+    except ImportError as error:
+        print(suffix, error)
+try:
+    viz.show(data, clusters)
+except ImportError as error:
+    print("show", error)
+"""
+    )
+    done = python(code, absent=["matplotlib", "plotly", "open3d", "imageio_ffmpeg", "PIL"])
+    assert done.returncode == 0, done.stderr
+    how = "is not installed: pip install 'pointcluster[viz]'"
+    lines = done.stdout.splitlines()
+    assert [line.split()[0] for line in lines] == [".png", ".html", ".ply", ".gif", ".mp4", "show"]
+    assert all(line.endswith(how) for line in lines), lines
+    assert open3d_process.TIMEOUT > 30
