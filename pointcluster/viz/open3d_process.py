@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -40,7 +41,12 @@ def render_panels(
     Raises:
         RendererError: Open3D or what it needs is missing, or its process failed.
     """
-    arrays = {"points": screen, "colours": colours, "size": np.array(size), "low": low}
+    arrays: dict[str, Any] = {
+        "points": screen,
+        "colours": colours,
+        "size": np.array(size),
+        "low": low,
+    }
     arrays |= {"high": high, "radius": np.array(radius)}
     with tempfile.TemporaryDirectory(prefix="pointcluster-") as folder:
         file = Path(folder) / "cloud.npz"
@@ -58,7 +64,7 @@ def show_window(scene: Scene) -> None:
     pos = upright(positions(scene), scene.up)
     middle = (pos.max(axis=0) + pos.min(axis=0)) / 2
     scale = max(float(np.linalg.norm(pos - middle, axis=1).max()), 1e-9)
-    arrays = {
+    arrays: dict[str, Any] = {
         "points": (pos - middle) / scale,
         "colours": np.stack([painted(scene, panel) for panel in scene.panels]),
         "told": np.array(

@@ -85,7 +85,7 @@ def paint(
         figure.set_dpi(min(figure.dpi, widest / full_width))
     if scene.title:
         figure.text(0.5, 1 - 0.12 / full_height, scene.title, ha="center", va="top", fontsize=12)
-    drawn = []
+    drawn: list[tuple[str, Any, np.ndarray, np.ndarray]] = []
     rendered = None
     if points is not None:
         screen, depth = project(scene.subject.pos, turn=turn, tilt=tilt, up=scene.up)

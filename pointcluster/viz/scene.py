@@ -25,7 +25,7 @@ class Panel(NamedTuple):
     """The title that its clustering was given, such as "stage 1, block 0"."""
     head: str
     """Which head of several it is; empty: there is one."""
-    index: np.ndarray
+    index: np.ndarray  # type: ignore[assignment]
     """Cluster of each point, counted from 0 over those that have points. [n]"""
     center: np.ndarray
     """Number of the centre of each cluster, as the network counts. [m]"""

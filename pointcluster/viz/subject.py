@@ -78,9 +78,11 @@ def subject_of(
     if not isinstance(pos, Tensor) or pos.dim() != 2 or pos.size(1) not in (2, 3):
         found = list(pos.shape) if isinstance(pos, Tensor) else type(pos).__name__
         raise ValueError(f"positions [N, 2] or [N, 3] can be drawn, found {found}")
-    count, rows = _rows(data, cloud)
-    cloud = rows[2]
-    points = slice(*rows[:2])
+    counts = _points_of_clouds(data)
+    cloud = place("cloud", cloud, len(counts))
+    if not counts[cloud]:
+        raise ValueError(f"cloud {cloud} has no points to draw")
+    points = slice(sum(counts[:cloud]), sum(counts[: cloud + 1]))
     where = pos[points].detach().cpu().double().numpy()
     if not np.isfinite(where).all():
         raise ValueError("a position is NaN or infinite")
@@ -90,31 +92,23 @@ def subject_of(
             raise ValueError("mean and std undo the normalisation of pictures; these are clouds")
         return Subject(where, points.start, len(pos), color=_own_colours(data, points))
     if not isinstance(data.x, Tensor) or data.x.dim() != 2 or len(data.x) != len(pos):
-        found = list(data.x.shape) if isinstance(data.x, Tensor) else None
-        raise ValueError(f"a picture's points have colours x [{len(pos)}, C], found {found}")
+        shape = list(data.x.shape) if isinstance(data.x, Tensor) else None
+        raise ValueError(f"a picture's points have colours x [{len(pos)}, C], found {shape}")
     sizes = picture_sizes(name, data.get(name))
-    if len(sizes) != count:
-        raise ValueError(f"{name} holds {len(sizes)} sizes, the data {count} pictures")
+    if len(sizes) != len(counts):
+        raise ValueError(f"{name} holds {len(sizes)} sizes, the data {len(counts)} pictures")
     colours = _colours(data.x[points].detach().cpu().double().t(), mean, std)  # [n, 3]
     return _of_pixels(where, colours, sizes[cloud], points.start, len(pos))
 
 
-def _rows(data: Data, cloud: int) -> tuple[int, tuple[int, int, int]]:
-    """How many clouds there are, where one begins and ends, and its number from the front."""
-    batch = data.batch
-    if batch is None:
-        grid = data.get("grid")
-        sizes = [len(data.pos)]
-        if grid is not None and len(picture_sizes("grid", grid)) > 1:
-            sizes = [h * w for h, w in picture_sizes("grid", grid)]
-    else:
-        count = getattr(data, "num_graphs", None) or int(batch.max()) + 1
-        sizes = torch.bincount(batch, minlength=count).tolist()
-    number = place("cloud", cloud, len(sizes))
-    start = sum(sizes[:number])
-    if not sizes[number]:
-        raise ValueError(f"cloud {number} has no points to draw")
-    return len(sizes), (start, start + sizes[number], number)
+def _points_of_clouds(data: Data) -> list[int]:
+    """How many points each cloud has."""
+    if data.batch is not None:
+        count = getattr(data, "num_graphs", None) or int(data.batch.max()) + 1
+        return [int(each) for each in torch.bincount(data.batch, minlength=count)]
+    grid = data.get("grid")
+    grids = [] if grid is None else picture_sizes("grid", grid)
+    return [h * w for h, w in grids] if len(grids) > 1 else [len(data.pos)]
 
 
 def _of_tensor(data: Tensor, cloud: int, mean: Any, std: Any) -> Subject:
