@@ -98,22 +98,47 @@ class Predictor:
             ImportError, OSError, ValueError: As :func:`pointcluster.datasets.read_points`; or the
                 file has no normals or colours, and the network needs them.
         """
-        wanted = self.preprocessing
-        sampled = max(wanted.num_points, wanted.sampled or 0)
+        sampled = max(self.preprocessing.num_points, self.preprocessing.sampled or 0)
         data = read_points(
             path, mesh_points=sampled, seed=self.seed, drop_invalid=self.drop_invalid
         )
-        data = self.turn(reduce_points(data, sampled, seed=self.seed))
+        return self.fit(data, path)
+
+    def fit(
+        self,
+        data: Data,
+        name: str | os.PathLike[str],
+        *,
+        num_points: int | None = None,
+        up: str | None = None,
+    ) -> Data:
+        """Make points a cloud of the kind that the network was trained on.
+
+        Args:
+            data: Points as :func:`pointcluster.datasets.read_points` gives them.
+            name: What messages call them.
+            num_points: Most points to keep, instead of what the network was trained on.
+            up: The axis that points up in them, instead of the predictor's.
+
+        Raises:
+            ValueError: There is no such axis; or they have no normals or colours, and the network
+                needs them.
+        """
+        wanted = self.preprocessing
+        kept = num_points or wanted.num_points
+        turn = self.turn if up is None else TurnUp(up, wanted.up)
+        sampled = max(kept, wanted.sampled or 0)
+        data = turn(reduce_points(data, sampled, seed=self.seed))
         if wanted.normalize == "cube":
             data = UnitCube()(data)
         elif wanted.normalize:
             data = to_unit_sphere(data)
-        data = FirstPoints(wanted.num_points)(data)
+        data = FirstPoints(kept)(data)
         cloud = Data(pos=data.pos)
         if wanted.features:
             for field in wanted.features:
                 if data.get(field) is None:
-                    raise ValueError(f"{path} has no {field}, which the network needs")
+                    raise ValueError(f"{name} has no {field}, which the network needs")
             cloud.x = torch.cat([data[field] for field in wanted.features], dim=1)
         return cloud
 

@@ -1,0 +1,101 @@
+"""A trained network, from any file that this library can read safely."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pointcluster.app.cloud_network import CloudNetwork
+from pointcluster.app.network import Network
+from pointcluster.app.picture_network import PictureNetwork
+from pointcluster.models import CoC, PointMLPCoC, create_model, load_model, save_model
+from pointcluster.models.convert import convert, read_published
+from pointcluster.models.published import unwrapped
+from pointcluster.predict import Predictor
+from pointcluster.training import data_config, read_network
+
+OWN = (".safetensors", ".json")
+
+
+def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -> Network:
+    """Read a network of pictures or clouds, with its classes and preprocessing.
+
+    Taken are networks that :func:`pointcluster.models.save_model` wrote, checkpoints of this
+    library's training runs on pictures, and published checkpoints (`.pth`, `.pth.tar`). Nothing in a
+    file is ever executed.
+
+    Args:
+        path: The file; of a `.safetensors` the `.json` must lie beside it.
+        title: What the page calls it; the file's name, if not said.
+
+    Raises:
+        FileNotFoundError: It is not there.
+        ValueError: It is damaged, holds code, is no network of this library or has no classifier.
+    """
+    path = Path(path)
+    if path.suffix.lower() in OWN:
+        return _saved(path, title or path.stem)
+    title = title or path.name
+    content = read_published(path)
+    if "network" in content:
+        found: Any = read_network(path, build=create_model)
+        return PictureNetwork(
+            title,
+            found.model,
+            _names(found.classes, found.model),
+            _about(found.model, {}),
+            config=found.data_config,
+        )
+    with tempfile.TemporaryDirectory(prefix="pointcluster-") as folder:
+        target = Path(folder) / "model.safetensors"
+        if any(key.startswith("embedding.net.") for key in unwrapped(content)):
+            save_model(target, _published_clouds(path, content))
+        else:
+            convert(path, target)
+        return _saved(target, title)
+
+
+def _saved(path: Path, title: str) -> Network:
+    model, metadata = load_model(path)
+    if not all(parameter.isfinite().all() for parameter in model.parameters()):
+        raise ValueError(f"{path} holds weights that are NaN or infinite")
+    if not isinstance(model, CoC):
+        return CloudNetwork(title, Predictor(path), _about(model, metadata))
+    found = read_network(path, build=create_model)
+    classes = _names(found.classes, model)
+    config = found.data_config
+    return PictureNetwork(title, found.model, classes, _about(model, metadata), config=config)
+
+
+def _published_clouds(path: Path, content: Mapping[str, Any]) -> PointMLPCoC:
+    """The paper's network of clouds; the classifier's last map tells the number of classes."""
+    maps = [value for key, value in unwrapped(content).items() if key.startswith("classifier.")]
+    count = len(maps[-1]) if maps else 0
+    model = create_model("pointmlp_coc", num_classes=count)
+    assert isinstance(model, PointMLPCoC)
+    try:
+        model.load_published(content)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return model
+
+
+def _names(classes: list[str] | None, model: Any) -> list[str]:
+    return classes or [f"class {index}" for index in range(model.num_classes)]
+
+
+def _about(model: Any, metadata: Any) -> str:
+    """What is noted of the training, in a few words."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    words = [f"{model.config['name']}", f"{count / 1e6:.2f}M parameters"]
+    words.append(f"{model.num_classes:,} classes")
+    result = metadata.get("result") if isinstance(metadata, dict) else None
+    if isinstance(result, dict):
+        if isinstance(result.get("data"), str):
+            words.append(f"trained on {result['data']}")
+        if isinstance(result.get("test_accuracy"), float):
+            words.append(f"{result['test_accuracy']:.1%} of its test right")
+    return " · ".join(words)

@@ -1,0 +1,98 @@
+"""A network that the page offers, whatever it was trained on."""
+
+from __future__ import annotations
+
+import tempfile
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+
+from pointcluster.app.source import Source
+
+
+class Network(ABC):
+    """A trained network with its classes and its preprocessing; nothing in it ever changes, so
+    that all users share it.
+
+    Args:
+        title: What it is called.
+        model: The network, in evaluation mode.
+        classes: Their names, in order.
+        about: What it was trained on and how well it does, in a few words.
+    """
+
+    kind: str
+    """What it takes: `"picture"` or `"scan"`."""
+    size_label: str
+    """What its sizes count."""
+    up: str = ""
+    """The axis that points up in what it was trained on; of pictures none."""
+    sizes: tuple[int, ...]
+    """Sizes of inputs to choose from; the first is the one that it was trained on."""
+
+    def __init__(self, title: str, model: Any, classes: Sequence[str], about: str = "") -> None:
+        self.title, self.model, self.about = title, model.eval(), about
+        self.classes = tuple(name.replace("_", " ") for name in classes)
+
+    @abstractmethod
+    def prepare(self, source: Source, size: int, up: str | None = None) -> Tensor | Data:
+        """What the network takes of a picture or a scan.
+
+        Args:
+            source: The picture or scan.
+            size: One of its sizes.
+            up: The axis that points up in a scan, where it is not the network's own.
+
+        Raises:
+            ImportError: A package that reads it is not installed.
+            ValueError: It is damaged or does not fit the network.
+        """
+
+    @abstractmethod
+    def draw_options(self) -> dict[str, Any]:
+        """What the drawing functions need to know beside the prepared input."""
+
+    @torch.inference_mode()
+    def classify(self, data: Tensor | Data) -> dict[str, float]:
+        """The probability of every class, the likeliest first."""
+        logits = self.model(data)[0].double()
+        probability, order = logits.softmax(dim=0).sort(descending=True, stable=True)
+        pairs = zip(order.tolist(), probability.tolist(), strict=True)
+        return {self.classes[index]: value for index, value in pairs}
+
+    def count(self) -> int:
+        """Number of its parameters."""
+        return sum(parameter.numel() for parameter in self.model.parameters())
+
+
+class UnpackedFile:
+    """The bytes of an upload as a file of their own, for the readers that take a path.
+
+    It lies in an empty folder, so that no reader finds another file beside it, and is gone when the
+    block is left. A :class:`ValueError` from inside names it as the user does.
+
+    Args:
+        source: The upload.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self.source = source
+
+    def __enter__(self) -> Path:
+        self._folder = tempfile.TemporaryDirectory(prefix="pointcluster-")
+        suffix = Path(self.source.name).suffix.lower()
+        self._path = Path(self._folder.name) / f"upload{suffix}"
+        self._path.write_bytes(self.source.content)
+        return self._path
+
+    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
+        self._folder.cleanup()
+        if isinstance(error, ValueError):
+            raise ValueError(str(error).replace(str(self._path), self.source.name)) from error
+        if isinstance(error, MemoryError):
+            raise ValueError(f"{self.source.name} would take too much memory") from error
