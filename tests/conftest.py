@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import shutil
 import signal
 import socket
 
@@ -45,9 +46,26 @@ def pytest_addoption(parser):
         action="store_true",
         help="stop if torch-cluster, torch-scatter or fpsample is installed",
     )
+    group.addoption(
+        "--require-browser",
+        action="store_true",
+        help="stop unless the demo can be driven in Chromium, instead of skipping these tests",
+    )
+
+
+def browser_lacks():
+    """What is missing for tests in a browser."""
+    programs = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
+    modules = [name for name in ("gradio", "plotly", "selenium") if not importlib.util.find_spec(name)]
+    return programs + modules
 
 
 def pytest_sessionstart(session):
+    if session.config.getoption("require_browser") and (missing := browser_lacks()):
+        raise pytest.UsageError(
+            f"--require-browser: {', '.join(missing)} not found; on Debian: apt-get install "
+            "chromium chromium-driver; and pip install 'pointcluster[app,test]'"
+        )
     if session.config.getoption("require_ext"):
         missing = [name for name in EXTENSIONS if not loads(name)]
         if missing:
@@ -71,6 +89,14 @@ def pytest_report_header(config):
 
 def pytest_collection_modifyitems(items):
     items.sort(key=lambda item: item.get_closest_marker("slow") is not None)
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """The programs of the browser: Chromium and its driver."""
+    if missing := browser_lacks():
+        pytest.skip(f"not found: {', '.join(missing)}")
+    return shutil.which("chromium"), shutil.which("chromedriver")
 
 
 @pytest.fixture(autouse=True)

@@ -33,6 +33,7 @@ BELOW = {
     "timm": {"models"},
     "viz": {"geometry", "nn", "models", "datasets", "transforms"},
     "training": {"geometry", "nn", "models", "datasets", "transforms", "timm", "viz"},
+    "app": {"geometry", "nn", "models", "datasets", "transforms", "training", "viz"},
     "predict.py": {"models", "datasets", "transforms"},
 }
 # The lower packages also keep to few libraries.

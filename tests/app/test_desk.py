@@ -1,0 +1,168 @@
+"""What happens on the page, without the page."""
+
+from __future__ import annotations
+
+import threading
+
+import numpy as np
+import pytest
+import torch
+
+from pointcluster.app import choices
+from pointcluster.app.desk import heading
+from pointcluster.app.view import View, first_view
+
+from .conftest import blob
+from .test_actions import png
+
+pytest.importorskip("plotly")
+
+
+def upload(tmp_path, name, seed=0):
+    path = tmp_path / name
+    if name.endswith(".npy"):
+        np.save(path, blob(seed))
+    else:
+        path.write_bytes(png(30 + seed, 25))
+    return path
+
+
+def offered_places(desk, answer):
+    """What the page lets choose after an answer: stages, blocks, heads and what is chosen."""
+    return {
+        side: [
+            (answer[f"{part}_{side}"]["choices"], answer[f"{part}_{side}"]["value"])
+            for part in ("stage", "block", "head")
+        ]
+        for side in "ab"
+    }
+
+
+def check_choices(model, answer):
+    for boxes in offered_places(None, answer).values():
+        (stages, stage), (blocks, block), (heads, head) = boxes
+        assert stages == choices.stages(model) and stage in stages
+        assert blocks == choices.blocks(model, stage) and block in blocks
+        assert heads == choices.heads(model, stage, block) and head in heads
+
+
+def test_something_is_on_the_page_at_once(desk):
+    answer = desk.whole(desk.first, first_view(desk.first.network))
+    assert desk.first.network.title == "blobs" and desk.first.source.kind == "scan"
+    assert answer["plot_a"].data and answer["classes"] == desk.first.probabilities
+    check_choices(desk.first.network.model, answer)
+    assert answer["column_b"] == {"visible": False}
+    assert answer["scans"] == {"visible": True} and answer["pictures"] == {"visible": False}
+
+
+def test_an_upload_of_another_kind_brings_its_network_and_what_it_can_show(desk, tmp_path):
+    before = desk.first.again()
+    path = upload(tmp_path, "photo.png")
+    answer = desk.open_file(path, "blobs", {}, before, first_view(before.network))
+    model = desk.offered["hats"].model
+    assert answer["network"]["value"] == "hats" and answer["shown"].network.model is model
+    assert answer["title"] == "### photo.png" and desk.told == [
+        "photo.png is a picture, so hats looks at it."
+    ]
+    check_choices(model, answer)
+    assert answer["up"]["visible"] is False and answer["size"]["choices"][0] == 28
+    assert answer["opacity"] == 0.6 and answer["borders"] is True
+    assert answer["upload"] is None
+
+
+def test_whatever_the_fields_hold_the_answer_is_of_a_place_that_exists(desk):
+    shown = desk.first.again()
+    for wanted in ((99, 99, 99), (-5, None, 7), (1, 3, 0), (None, None, None)):
+        answer = desk.redraw(shown, View(*wanted, *wanted, compare=True))
+        check_choices(shown.network.model, answer)
+        place = [answer[f"{part}_a"]["value"] for part in ("stage", "block", "head")]
+        assert answer["plot_a"].layout.title.text == "stage {}, block {}, head {}".format(*place)
+        assert "stage={}, block={}, head={}".format(*place) in answer["code"]
+
+
+def test_another_network_takes_the_same_input_and_resets_the_place(desk):
+    own = {"blobs again": desk.offered["blobs"]}
+    shown = desk.first.again()
+    view = first_view(shown.network)._replace(stage_a=0, point="3", opacity=0.4)
+    kept = desk.change_input(256, "x", shown, view)
+    assert kept["shown"].source is shown.source and kept["shown"].count == 256
+    assert kept["stage_a"]["value"] == 0 and kept["opacity"] == 0.4 and kept["point"] == ""
+    other = desk.change_network("hats", own, shown, view)
+    assert other["shown"].source.kind == "picture" and other["opacity"] == 0.6
+    check_choices(desk.offered["hats"].model, other)
+    with pytest.raises(ValueError, match="was forgotten"):
+        desk.change_network("gone", own, shown, view)
+
+
+def test_a_chosen_point_is_told_for_both_blocks(desk):
+    shown = desk.first.again()
+    view = first_view(shown.network)._replace(compare=True, point="7")
+    answer = desk.redraw(shown, view)
+    assert answer["words_a"].startswith("**Point 7**")
+    assert answer["words_b"].startswith("**Point 7**")
+    assert answer["column_b"] == {"visible": True} and answer["plot_b"].data
+    alone = desk.redraw(shown, view._replace(compare=False))
+    assert alone["words_b"] == "" and "plot_b" not in alone
+
+
+def test_a_session_that_was_forgotten_is_not_mistaken_for_a_new_one(desk):
+    first = desk.current(None, heading(desk.first))
+    assert first is not desk.first and first.source is desk.first.source
+    with pytest.raises(ValueError, match="load it again"):
+        desk.current(None, "### my scan.ply")
+    assert desk.current(first, "### anything") is first
+
+
+def test_examples_are_chosen_by_their_number(desk):
+    shown = desk.first.again()
+    view = first_view(shown.network)
+    answer = desk.choose_example("scan", 1, "hats", {}, shown, view)
+    assert answer["title"] == f"### {desk.examples['scan'][1].name}"
+    with pytest.raises(ValueError, match="no example"):
+        desk.choose_example("scan", 2, "hats", {}, shown, view)
+
+
+def test_users_at_the_same_time_see_their_own(desk, tmp_path):
+    """Two users, each with a picture and a scan, again and again, from two threads."""
+    expected = {}
+    for user in (0, 1):
+        for name in ("scan.npy", "photo.png"):
+            folder = tmp_path / f"expected-{user}-{name}"
+            folder.mkdir()
+            path = upload(folder, name, seed=user + 1)
+            shown = desk.open_file(path, "blobs", {}, None, View())["shown"]
+            expected[user, name] = (shown.data, shown.probabilities)
+    wrong = []
+
+    def use(user):
+        shown, view = desk.current(None, heading(desk.first)), View()
+        for turn in range(4):
+            name = ("scan.npy", "photo.png")[(turn + user) % 2]
+            folder = tmp_path / f"{user}-{turn}"
+            folder.mkdir()
+            answer = desk.open_file(
+                upload(folder, name, seed=user + 1), "blobs", {}, shown, view
+            )
+            shown = answer["shown"]
+            data, probabilities = expected[user, name]
+            same = data.pos if name == "scan.npy" else data
+            own = shown.data.pos if name == "scan.npy" else shown.data
+            found = desk.redraw(shown, View(stage_a=turn % 3, point=str(turn)))
+            place = choices.nearest_place(shown.network.model, choices.Place(turn % 3, 0, 0))
+            index = shown.network.model.clusters(shown.data, place.stage, place.block).index
+            told = next(t for t in found["plot_a"].data if t.customdata is not None).customdata
+            told = torch.tensor(np.asarray(told)).reshape(-1, 3)[:, 1]
+            if not (
+                torch.equal(own, same)
+                and shown.probabilities == probabilities
+                and torch.equal(told.long(), index[:, 0])
+            ):
+                wrong.append((user, turn))
+
+    threads = [threading.Thread(target=use, args=(user,)) for user in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+    assert not any(network.model.training for network in desk.offered.values())
