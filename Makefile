@@ -19,7 +19,7 @@ INSTALL := $(PIP) install -qq --prefer-binary $(if $(CONSTRAINTS),-c $(CONSTRAIN
 EXTENSIONS := torch-cluster==1.6.3 torch-scatter==2.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help modelnet40 test lint format bench ext no-ext clean
+.PHONY: help modelnet40 app test lint format bench ext no-ext clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [ARGS='--option ...'] [PYTHON=python3.12] [VENV=.venv]"
@@ -27,6 +27,9 @@ help:  ## list the targets
 
 modelnet40: $(VENV)/.train  ## train, test and draw a classifier of 3D objects; ARGS=--help tells more
 	$(BIN)/python examples/modelnet40.py $(ARGS)
+
+app: $(VENV)/.app  ## look at clusters in a browser; ARGS=--help tells more
+	$(BIN)/python -m pointcluster.app $(ARGS)
 
 test: $(VENV)/.test  ## run the tests, slow ones last; ARGS='-m "not slow"' leaves these out
 	$(BIN)/python -m pytest $(ARGS)
@@ -108,7 +111,12 @@ $(VENV)/.train: $(VENV)/.created setup.cfg pyproject.toml $(CONSTRAINTS)
 	@$(INSTALL) -e '.[train]'
 	@touch $@
 
+$(VENV)/.app: $(VENV)/.train
+	@echo "installing into $(VENV) what the demo needs"
+	@$(INSTALL) -e '.[train,app]'
+	@touch $@
+
 $(VENV)/.test: $(VENV)/.train
 	@echo "installing into $(VENV) what the tests need"
-	@$(INSTALL) -e '.[train,viz,data,scans,image,export,hub,test]'
+	@$(INSTALL) -e '.[train,viz,data,scans,image,export,hub,app,test]'
 	@touch $@

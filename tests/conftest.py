@@ -56,7 +56,9 @@ def pytest_addoption(parser):
 def browser_lacks():
     """What is missing for tests in a browser."""
     programs = [name for name in ("chromium", "chromedriver") if shutil.which(name) is None]
-    modules = [name for name in ("gradio", "plotly", "selenium") if not importlib.util.find_spec(name)]
+    modules = [
+        name for name in ("gradio", "plotly", "selenium") if not importlib.util.find_spec(name)
+    ]
     return programs + modules
 
 

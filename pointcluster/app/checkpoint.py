@@ -15,7 +15,7 @@ from pointcluster.models import CoC, PointMLPCoC, create_model, load_model, save
 from pointcluster.models.convert import convert, read_published
 from pointcluster.models.published import unwrapped
 from pointcluster.predict import Predictor
-from pointcluster.training import data_config, read_network
+from pointcluster.training import read_network
 
 OWN = (".safetensors", ".json")
 
@@ -24,8 +24,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
     """Read a network of pictures or clouds, with its classes and preprocessing.
 
     Taken are networks that :func:`pointcluster.models.save_model` wrote, checkpoints of this
-    library's training runs on pictures, and published checkpoints (`.pth`, `.pth.tar`). Nothing in a
-    file is ever executed.
+    library's training runs on pictures, and published checkpoints (`.pth`, `.pth.tar`). Nothing in
+    a file is ever executed.
 
     Args:
         path: The file; of a `.safetensors` the `.json` must lie beside it.

@@ -109,9 +109,7 @@ class Desk:
         both = view._replace(compare=True).places(shown.network)
         found = figures(shown, places, view.look())
         a, point = places[0], point_number(shown, view.point)
-        out: Answer = {
-            f"plot_{side}": figure for side, figure in zip(ASIDES, found, strict=False)
-        }
+        out: Answer = {f"plot_{side}": figure for side, figure in zip(ASIDES, found, strict=False)}
         out["column_b"] = self.update(visible=bool(view.compare))
         out["code"] = (
             "The same in Python: "
@@ -270,9 +268,7 @@ class Desk:
         progress(0.2, "Drawing")
         return {} if shown is None else self.pictures(shown, view)
 
-    def save(
-        self, form: str, shown: Shown | None, view: View, progress: Progress = _unseen
-    ) -> str:
+    def save(self, form: str, shown: Shown | None, view: View, progress: Progress = _unseen) -> str:
         """The path of a file with what is shown.
 
         Raises:

@@ -28,7 +28,7 @@ _SCANS = ("chair", "person", "plant", "lamp", "sofa", "vehicle", "bed", "vessel"
 
 
 def example_scans() -> list[Source]:
-    """Test clouds of HomeObjects, one of each of some classes; none where they did not come along."""
+    """Test clouds of HomeObjects, one each of some classes; none where they did not come along."""
     try:
         test = HomeObjects(split="test")
     except FileNotFoundError:

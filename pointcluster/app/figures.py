@@ -53,7 +53,7 @@ def _finished(figure: Figure, shown: Shown, panel: Panel) -> Figure:
     told, words = _told(panel), _words(shown, panel)
     for trace in figure.data:
         if trace.type == "heatmap":  # one for all pixels
-            shape = shown.data.shape[2:]  # type: ignore[union-attr]
+            shape = shown.data.shape[2:]
             told, words = told.reshape(*shape, 3), words.reshape(shape)
         elif trace.hoverinfo == "skip" or trace.type == "image":
             continue

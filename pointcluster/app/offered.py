@@ -1,4 +1,4 @@
-"""The networks that the page offers to everyone: given ones, and those that come with the package."""
+"""The networks that the page offers to everyone."""
 
 from __future__ import annotations
 

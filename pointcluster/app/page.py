@@ -56,9 +56,7 @@ def build_app(
     if desk.first is not None:
         start = desk.whole(desk.first, first_view(desk.first.network))
         del start["shown"]  # it is every user's own
-    with gr.Blocks(
-        title="pointcluster", analytics_enabled=False, delete_cache=(300, _KEPT)
-    ) as app:
+    with gr.Blocks(title="pointcluster", analytics_enabled=False, delete_cache=(300, _KEPT)) as app:
         parts = lay_out(list(desk.offered), examples, start, max_bytes)
         _connect(gr, desk, parts, app)
     app.queue(max_size=64, default_concurrency_limit=at_once, api_open=False)
@@ -73,7 +71,7 @@ def _connect(gr: Any, desk: Desk, parts: dict[str, Any], app: Blocks) -> None:
     changed = [part for name, part in parts.items() if name not in fixed]
 
     def answered(answer: Callable[..., Answer | str]) -> Callable[..., Any]:
-        """A function for gradio: first the answer's own inputs, then the user's; friendly errors."""
+        """A function for gradio: takes the answer's own inputs, then the user's; kind errors."""
 
         def run(progress: Any = gr.Progress(), *values: Any) -> Any:  # noqa: B008
             own, (shown, title, *chosen) = values[: -len(user)], values[-len(user) :]
@@ -113,7 +111,10 @@ def _connect(gr: Any, desk: Desk, parts: dict[str, Any], app: Blocks) -> None:
         choose = answered(partial(desk.choose_example, kind))
 
         def clicked(
-            event: Any, progress: Any = gr.Progress(), *values: Any, choose: Any = choose  # noqa: B008
+            event: Any,
+            progress: Any = gr.Progress(),  # noqa: B008
+            *values: Any,
+            choose: Any = choose,
         ) -> Any:
             return choose(progress, event.index, *values)
 

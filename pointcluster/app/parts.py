@@ -12,8 +12,8 @@ from pointcluster.app.source import PICTURES, SCANS, Source
 from pointcluster.transforms.turn_up import AXES
 
 _HEADING = """# pointcluster
-A picture and a 3D scan are both a set of points, and one operator gathers both into clusters. Open one and
-see what a network takes together."""
+A picture and a 3D scan are both a set of points, and one operator gathers both into clusters. Open
+one and see what a network takes together."""
 _OWN = "Read as data, never executed, and seen by you alone."
 
 

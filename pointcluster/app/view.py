@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from pointcluster.app import choices
 from pointcluster.app.choices import Place
@@ -39,7 +39,8 @@ class View(NamedTuple):
 
     def at(self, a: Place, b: Place) -> View:
         """The same of other places."""
-        return View(*a, *b, *self[6:])
+        rest: Any = self[6:]
+        return View(*a, *b, *rest)
 
 
 def first_view(network: Network, before: View | None = None) -> View:

@@ -62,10 +62,7 @@ def test_every_choice_is_one_that_the_network_answers(name):
 def test_any_place_is_led_to_one_that_exists(name):
     model = built(name)
     there = [
-        Place(s, b, h)
-        for s in stages(model)
-        for b in blocks(model, s)
-        for h in heads(model, s, b)
+        Place(s, b, h) for s in stages(model) for b in blocks(model, s) for h in heads(model, s, b)
     ]
     for place in there:
         assert nearest_place(model, place) == place

@@ -140,9 +140,7 @@ def test_users_at_the_same_time_see_their_own(desk, tmp_path):
             name = ("scan.npy", "photo.png")[(turn + user) % 2]
             folder = tmp_path / f"{user}-{turn}"
             folder.mkdir()
-            answer = desk.open_file(
-                upload(folder, name, seed=user + 1), "blobs", {}, shown, view
-            )
+            answer = desk.open_file(upload(folder, name, seed=user + 1), "blobs", {}, shown, view)
             shown = answer["shown"]
             data, probabilities = expected[user, name]
             same = data.pos if name == "scan.npy" else data
