@@ -11,7 +11,7 @@ from typing import Any
 from pointcluster.app.cloud_network import CloudNetwork
 from pointcluster.app.network import Network
 from pointcluster.app.picture_network import PictureNetwork
-from pointcluster.models import CoC, PointMLPCoC, create_model, load_model, save_model
+from pointcluster.models import CoC, PointMLPCoC, create_model, list_models, load_model, save_model
 from pointcluster.models.convert import convert, read_published
 from pointcluster.models.published import unwrapped
 from pointcluster.predict import Predictor
@@ -24,8 +24,9 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
     """Read a network of pictures or clouds, with its classes and preprocessing.
 
     Taken are networks that :func:`pointcluster.models.save_model` wrote, checkpoints of this
-    library's training runs on pictures, and published checkpoints (`.pth`, `.pth.tar`). Nothing in
-    a file is ever executed.
+    library's training runs on pictures, and published checkpoints (`.pth`, `.pth.tar`), whose file
+    must be named after the network where several have the same entries. Nothing in a file is ever
+    executed.
 
     Args:
         path: The file; of a `.safetensors` the `.json` must lie beside it.
@@ -54,7 +55,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
         if any(key.startswith("embedding.net.") for key in unwrapped(content)):
             save_model(target, _published_clouds(path, content))
         else:
-            convert(path, target)
+            _convert(path, target)
         return _saved(target, title)
 
 
@@ -68,6 +69,18 @@ def _saved(path: Path, title: str) -> Network:
     classes = _names(found.classes, model)
     config = found.data_config
     return PictureNetwork(title, found.model, classes, _about(model, metadata), config=config)
+
+
+def _convert(path: Path, target: Path) -> None:
+    """Several published networks have the same entries: the file's name tells them apart."""
+    named = path.name.lower().replace("-", "_")
+    fitting = [name for name in list_models("coc_*") if name in named]
+    try:
+        convert(path, target, name=max(fitting, key=len, default=None))
+    except ValueError as error:
+        hint = "name the file after it, as coc_tiny.pth.tar"
+        text = str(error).replace("say which it is with --model", hint)
+        raise ValueError(text) from error
 
 
 def _published_clouds(path: Path, content: Mapping[str, Any]) -> PointMLPCoC:

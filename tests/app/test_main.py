@@ -1,0 +1,55 @@
+"""The program starts, or says in one line why not."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import pytest
+
+from pointcluster.app.__main__ import main
+from pointcluster.app.temporary import gradio_settings
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (["--port", "0"], "expected 1 to 65535"),
+        (["--port", "x"], "invalid int value"),
+        (["--max-size", "0"], "expected 0.001 to 1,000,000"),
+        (["--max-size", "nan"], "expected 0.001 to 1,000,000"),
+        (["--checkpoint"], "expected at least one argument"),
+        (["--unknown"], "unrecognized arguments"),
+    ],
+)
+def test_wrong_arguments_are_named(capsys, arguments, expected):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    said = capsys.readouterr().err
+    assert expected in said and said.count("\n") == 1
+
+
+def test_a_checkpoint_that_is_not_there_is_one_line(capsys, tmp_path):
+    pytest.importorskip("gradio")
+    assert main(["--checkpoint", str(tmp_path / "nowhere.safetensors")]) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("error: ") and "is not there" in said and said.count("\n") == 1
+
+
+@pytest.mark.parametrize("absent", ["gradio", "plotly"])
+def test_without_its_packages_it_names_them(capsys, monkeypatch, absent):
+    monkeypatch.setitem(sys.modules, absent, None)
+    assert main([]) == 2
+    said = capsys.readouterr().err
+    assert absent in said and "pip install 'pointcluster[app]'" in said
+
+
+def test_settings_are_put_back_and_the_folder_goes(monkeypatch):
+    monkeypatch.setenv("GRADIO_TEMP_DIR", "mine")
+    monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
+    with gradio_settings() as folder:
+        assert folder.is_dir() and os.environ["GRADIO_TEMP_DIR"] == str(folder)
+        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
+    assert not folder.exists() and os.environ["GRADIO_TEMP_DIR"] == "mine"
+    assert "GRADIO_ANALYTICS_ENABLED" not in os.environ
