@@ -54,7 +54,7 @@ def _torch() -> _Torch | None:
     return _Torch(team, address) if address is not None and multiplies(gemm) else None
 
 
-def multiplies(gemm: Callable[..., Any]) -> bool:
+def multiplies(gemm: Any) -> bool:
     """Whether a function is the product that the kernels take it for: asked once, of one product.
 
     Args:
@@ -69,11 +69,12 @@ def multiplies(gemm: Callable[..., Any]) -> bool:
     strides = [ctypes.c_int64(value) for value in (2, 3, 2)]
     flags = ctypes.create_string_buffer(b"N"), ctypes.create_string_buffer(b"N")
     pointers = [ctypes.c_void_p(each.data_ptr()) for each in (b, a, c)]
+    place: Any = ctypes.byref
     gemm.restype = None
     gemm(
-        *flags, *map(ctypes.byref, (*sizes, one)), pointers[0], ctypes.byref(strides[0]),
-        pointers[1], ctypes.byref(strides[1]), ctypes.byref(two), pointers[2],
-        ctypes.byref(strides[2]),
+        *flags, *map(place, (*sizes, one)), pointers[0], place(strides[0]),
+        pointers[1], place(strides[1]), place(two), pointers[2],
+        place(strides[2]),
     )  # fmt: skip
     return torch.equal(c, expected)
 
