@@ -113,7 +113,7 @@ $(VENV)/.train: $(VENV)/.created setup.cfg pyproject.toml $(CONSTRAINTS)
 
 $(VENV)/.app: $(VENV)/.train
 	@echo "installing into $(VENV) what the demo needs"
-	@$(INSTALL) -e '.[train,app]'
+	@$(INSTALL) -e '.[app]'
 	@touch $@
 
 $(VENV)/.test: $(VENV)/.train

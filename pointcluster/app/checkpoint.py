@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from pointcluster._optional import installed_by
 from pointcluster.app.cloud_network import CloudNetwork
 from pointcluster.app.network import Network
 from pointcluster.app.picture_network import PictureNetwork
@@ -15,7 +16,6 @@ from pointcluster.models import CoC, PointMLPCoC, create_model, list_models, loa
 from pointcluster.models.convert import convert, read_published
 from pointcluster.models.published import unwrapped
 from pointcluster.predict import Predictor
-from pointcluster.training import read_network
 
 OWN = (".safetensors", ".json")
 
@@ -42,7 +42,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
     title = title or path.name
     content = read_published(path)
     if "network" in content:
-        found: Any = read_network(path, build=create_model)
+        found = _network_of_pictures(path)
         return PictureNetwork(
             title,
             found.model,
@@ -65,10 +65,17 @@ def _saved(path: Path, title: str) -> Network:
         raise ValueError(f"{path} holds weights that are NaN or infinite")
     if not isinstance(model, CoC):
         return CloudNetwork(title, Predictor(path), _about(model, metadata))
-    found = read_network(path, build=create_model)
+    found = _network_of_pictures(path)
     classes = _names(found.classes, model)
     config = found.data_config
     return PictureNetwork(title, found.model, classes, _about(model, metadata), config=config)
+
+
+def _network_of_pictures(path: Path) -> Any:
+    with installed_by("app"):
+        from pointcluster.training import read_network
+
+        return read_network(path, build=create_model)
 
 
 def _convert(path: Path, target: Path) -> None:

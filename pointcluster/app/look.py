@@ -14,8 +14,9 @@ from pointcluster.viz.scene import Scene, make_scene
 class Look(NamedTuple):
     """The settings that drawing goes by."""
 
-    opacity: float = 0.6
-    """How much of the clusters' colours lies over the points' own, from 0 to 1."""
+    opacity: float | None = 0.6
+    """How much of the clusters' colours lies over the points' own, from 0 to 1; 0.6 where the field
+    is empty."""
     borders: bool = True
     """Whether regions' borders are shown."""
     centers: bool = True
@@ -43,7 +44,7 @@ def drawing(shown: Shown, places: list[Place], look: Look) -> tuple[dict, dict[s
     """
     options: dict[str, Any] = {
         "head": 0,
-        "opacity": min(max(float(look.opacity), 0.0), 1.0),
+        "opacity": 0.6 if look.opacity is None else min(max(float(look.opacity), 0.0), 1.0),
         "borders": bool(look.borders),
         "centers": bool(look.centers),
         "highlight": point_number(shown, look.point),

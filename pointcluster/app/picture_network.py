@@ -8,10 +8,10 @@ from typing import Any
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pointcluster._optional import installed_by
 from pointcluster.app.network import Network, UnpackedFile
 from pointcluster.app.source import Source
 from pointcluster.datasets import read_image
-from pointcluster.training import eval_transform
 
 _LARGEST = 448
 
@@ -52,6 +52,9 @@ class PictureNetwork(Network):
         if isinstance(image, bytes):
             with UnpackedFile(source) as path:
                 image = read_image(path)
+        with installed_by("app"):
+            from pointcluster.training import eval_transform
+
         channels, height, width = self.config["input_size"]
         scale = size / max(height, width)
         scaled = [channels, round(height * scale), round(width * scale)]

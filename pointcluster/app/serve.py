@@ -43,6 +43,7 @@ def serve(
         prevent_thread_lock=True,
         quiet=True,
         max_file_size=max_bytes,
+        state_session_capacity=100,  # of more users the longest idle are forgotten, and told so
         ssr_mode=False,  # no other program beside this one
         footer_links=[],
         run_history=False,

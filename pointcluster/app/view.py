@@ -21,7 +21,7 @@ class View(NamedTuple):
     block_b: int | None = None
     head_b: int | None = None
     compare: bool = False
-    opacity: float = 0.6
+    opacity: float | None = 0.6
     borders: bool = True
     centers: bool = True
     point: str | None = None
