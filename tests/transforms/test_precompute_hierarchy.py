@@ -11,6 +11,7 @@ from torch_geometric.loader import DataLoader
 from torch_geometric.transforms import Compose, RandomJitter
 
 from pointcluster.geometry import LatticePlan, StagePlan
+from pointcluster.models import clusters as clusters_module
 from pointcluster.models import coc as coc_module
 from pointcluster.models import create_model
 from pointcluster.models import point_coc as point_coc_module
@@ -46,9 +47,10 @@ def no_search(monkeypatch):
         raise AssertionError("a neighbour search")
 
     for module, names in [
-        (point_coc_module, ["build_hierarchy", "knn"]),
-        (pointmlp_coc_module, ["planned_anchors", "knn"]),
-        (coc_module, ["image_hierarchy", "knn"]),
+        (point_coc_module, ["build_hierarchy"]),
+        (pointmlp_coc_module, ["planned_anchors"]),
+        (coc_module, ["image_hierarchy"]),
+        (clusters_module, ["knn"]),
     ]:
         for name in names:
             monkeypatch.setattr(module, name, fail)
