@@ -39,16 +39,19 @@ class Size(NamedTuple):
     k: int
     mlp_ratio: float
     head_hidden: int
+    layer_scale: float | None = None
 
 
 # fmt: off
 SIZES = {
     # channels, blocks, heads and share of points kept for each stage, hidden channels of its
-    # encoder; points an anchor gathers; hidden channels of an MLP as a multiple; of the head
+    # encoder; points an anchor gathers; hidden channels of an MLP as a multiple; of the head; start
+    # of the scales of the blocks' branches (deep networks learn far faster with them)
     "point_coc_tiny": Size(
         (48, 96, 192), (1, 1, 1), (2, 4, 4), (0.25, 0.5, 0.5), (16, 0, 0), 16, 2.0, 128),
     "point_coc_small": Size(
-        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.5,) * 4, (32, 16, 16, 16), 24, 3.0, 160),
+        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.25, 0.5, 0.5, 0.5), (32, 16, 16, 16),
+        24, 3.0, 160, 0.1),
 }
 # fmt: on
 """The networks by name."""
