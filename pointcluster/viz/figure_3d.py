@@ -115,10 +115,13 @@ def write_html(path: str | os.PathLike[str], scenes: Sequence[Scene]) -> Path:
         include_plotlyjs=True,
         include_mathjax=False,
         full_html=True,
+        default_height="100vh",
         config={"displaylogo": False, "responsive": True},
     )
     name = (scenes[0].title or "Clusters").replace("&", "&amp;").replace("<", "&lt;")
-    text = text.replace("<head>", f"<head><title>{name}</title>", 1)
+    text = text.replace(
+        "<head>", f"<head><title>{name}</title><style>body {{margin: 0}}</style>", 1
+    )
     with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
     return Path(path)
@@ -136,7 +139,7 @@ def page_of(figure: Any) -> str:
 def _solid(go: Any, scene: Scene, panel: Panel) -> list[Any]:
     """A cloud's points and centres."""
     pos = positions(scene).astype(np.float32)
-    size = float(np.clip(160 / np.sqrt(len(pos)), 1.5, 6))
+    size = float(np.clip(120 / np.sqrt(len(pos)), 1.5, 6))
     traces = [
         go.Scatter3d(
             x=pos[:, 0], y=pos[:, 1], z=pos[:, 2], mode="markers",
@@ -147,7 +150,7 @@ def _solid(go: Any, scene: Scene, panel: Panel) -> list[Any]:
     where, colour = shown_centers(scene, panel)
     if scene.centers and len(where):
         x, y, z = in_space(where, False).astype(np.float32).T
-        ring = {"size": size + 3, "color": _hex(colour), "line": {"width": 2, "color": "black"}}
+        ring = {"size": size + 2.5, "color": _hex(colour), "line": {"width": 2, "color": "black"}}
         traces.append(
             go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=ring, hoverinfo="skip")
         )  # fmt: skip
@@ -223,7 +226,7 @@ def _stand_up(figure: Any, scene: Scene) -> None:
     turn = np.linalg.inv(upright(np.eye(3), scene.up))
     up, eye = (0, 1, 0), (0, 0, 1.8)
     if not flat:
-        up, eye = tuple(np.array([0, 1, 0]) @ turn), tuple(np.array([0.95, 0.6, 1.4]) @ turn)
+        up, eye = tuple(np.array([0, 1, 0]) @ turn), tuple(np.array([1.08, 0.68, 1.6]) @ turn)
     camera = {
         name: dict(zip("xyz", map(float, each), strict=True))
         for name, each in [("up", up), ("eye", eye)]
