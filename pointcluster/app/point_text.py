@@ -50,7 +50,8 @@ def position_words(shown: Shown, pos: Sequence[float]) -> str:
     """A position in words: x, y and z of a cloud, row and column of a picture."""
     if shown.network.kind == "scan":
         return "(" + ", ".join(f"{value:.2f}" for value in pos) + ")"
-    return "row {:.0f}, column {:.0f}".format(*pos)
+    row, column = (f"{round(value, 1):g}" for value in pos)
+    return f"row {row}, column {column}"
 
 
 def _place(shown: Shown, point: int) -> list[float]:

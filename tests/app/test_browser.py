@@ -23,7 +23,7 @@ from .conftest import blob
 from .test_actions import NAN, Trap, npy, ply, png
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds; the machines share their cores
+PATIENCE = 120  # seconds; the machines share their cores
 # The server, watched: what it connects to and looks up.
 SERVER = """
 import sys
@@ -57,7 +57,7 @@ def server(chromium, tmp_path_factory, picture_weights, cloud_weights):
             stderr=errors,
             text=True,
         )
-    ready = select.select([process.stdout], [], [], 300)[0]
+    ready = select.select([process.stdout], [], [], 600)[0]
     line = process.stdout.readline() if ready else ""
     found = re.search(r"http://127\.0\.0\.1:\d+", line)
     if not found:
@@ -150,26 +150,33 @@ class Page:
         )
         return found and tuple(found[:1]) + (tuple(found[1]), found[2])
 
-    def choose(self, name, value):
-        """Choose in a list, as with the mouse."""
+    def open(self, name):
+        """Open a list, which does not open by itself where it is in focus already."""
         box = self.find(f"#{name} input")
+        self.driver.execute_script("document.activeElement.blur()")
         self.driver.execute_script("arguments[0].scrollIntoView({block: 'center'})", box)
         box.click()
-        option = self.until(
-            lambda: [
-                each
-                for each in self.driver.find_elements("css selector", f"#{name} [role=option]")
-                if each.text.strip().lstrip("✓").strip() == str(value)
-            ]
-        )
-        option[0].click()
+        return box
+
+    def choose(self, name, value):
+        """Choose in a list, as with the mouse."""
+        self.open(name)
+
+        def click():
+            for each in self.driver.find_elements("css selector", f"#{name} [role=option]"):
+                if each.text.strip().lstrip("✓").strip() == str(value):
+                    each.click()
+                    return True
+            return False
+
+        self.until(click, f"{name} does not offer {value}")
 
     def options(self, name):
         """What a list offers."""
         box = self.find(f"#{name} input")
         if not box.is_enabled() or not self.driver.find_elements("css selector", f"#{name} svg"):
             return [box.get_attribute("value")]
-        box.click()
+        self.open(name)
         found = self.until(
             lambda: self.driver.find_elements("css selector", f"#{name} [role=option]")
         )
@@ -185,10 +192,14 @@ class Page:
 
     def message(self):
         """The message beside the page, then closed."""
-        toast = self.until(lambda: self.find(".toast-body"), "there was no message")
-        text = toast.text
-        toast.find_element("css selector", ".toast-close").click()
-        self.until(lambda: not self.driver.find_elements("css selector", ".toast-body"))
+        text = self.until(lambda: self.text(".toast-body"), "there was no message")
+
+        def closed():
+            for button in self.driver.find_elements("css selector", ".toast-body .toast-close"):
+                button.click()
+            return not self.driver.find_elements("css selector", ".toast-body")
+
+        self.until(closed)
         return text
 
     def shot(self, name):

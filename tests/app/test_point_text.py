@@ -38,8 +38,8 @@ def test_a_point_has_its_cluster_its_similarity_and_its_centre(networks, kind):
             assert f"Centre at {words.format(*centre.tolist())}" in text
         else:
             assert f"at row {point // 28}, column {point % 28}" in text
-            row, column = ((centre + 0.5) * 27).tolist()
-            assert f"Centre at row {row:.0f}, column {column:.0f}" in text
+            row, column = (round((each + 0.5) * 27, 1) for each in centre.tolist())
+            assert f"Centre at row {row:g}, column {column:g}" in text
 
 
 def test_only_numbers_of_points_are_taken(networks):
