@@ -101,7 +101,7 @@ class Desk:
         }
         for kind, there in self.examples.items():
             out[f"{kind}s"] = self.update(visible=kind == network.kind and len(there) > 0)
-        return out | self.pictures(shown, view)
+        return out | self.pictures(shown, view._replace(listed=None))
 
     def pictures(self, shown: Shown, view: View) -> Answer:
         """The clusters, what is said of the chosen point, and what there is to choose."""
@@ -118,22 +118,25 @@ class Desk:
         said = [HINT] if point is None else [point_text(shown, each, point) for each in places]
         for title, text in zip(("words_a", "words_b"), [*said, ""], strict=False):
             out[title] = text
+        listed: dict[str, list[int]] = {}
         for side, place in zip(ASIDES, both, strict=True):
-            out |= self.chosen(shown.network, side, place)
-        return out
+            listed |= self.there(shown.network, side, place)
+            for name, value in place._asdict().items():
+                field, numbers = f"{name}_{side}", listed[f"{name}_{side}"]
+                # What is right is left alone: the user may have moved on in the meantime.
+                known = view.listed or {}
+                if known.get(field) != numbers or getattr(view, field) != value:
+                    out[field] = self.update(
+                        choices=numbers, value=value, interactive=len(numbers) > 1
+                    )
+        return out | {"listed": listed}
 
-    def chosen(self, network: Network, side: str, place: Place) -> Answer:
+    def there(self, network: Network, side: str, place: Place) -> dict[str, list[int]]:
         """The stages there are, the blocks of the stage, and the heads of the block."""
-        there = {
-            "stage": choices.stages(network.model),
-            "block": choices.blocks(network.model, place.stage),
-            "head": choices.heads(network.model, place.stage, place.block),
-        }
         return {
-            f"{name}_{side}": self.update(
-                choices=numbers, value=getattr(place, name), interactive=len(numbers) > 1
-            )
-            for name, numbers in there.items()
+            f"stage_{side}": choices.stages(network.model),
+            f"block_{side}": choices.blocks(network.model, place.stage),
+            f"head_{side}": choices.heads(network.model, place.stage, place.block),
         }
 
     def follow(self, before: Shown | None, shown: Shown, view: View) -> Answer:

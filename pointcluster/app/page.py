@@ -120,8 +120,10 @@ def _connect(gr: Any, desk: Desk, parts: dict[str, Any], app: Blocks) -> None:
 
         clicked.__annotations__ = {"event": gr.SelectData}  # gradio goes by it
         listen(parts[f"{kind}s"].select, clicked, "network", "own")
+    # The number of a point is also written by the script that waits for clicks.
+    touched = [parts[name].input for name in View._fields if name not in ("point", "listed")]
     listen(
-        partial(gr.on, [each.input for each in view]),
+        partial(gr.on, [*touched, parts["point"].change]),
         answered(desk.redraw),
         trigger_mode="always_last",
         show_progress="minimal",

@@ -36,7 +36,11 @@ def lay_out(
     """
     import gradio as gr
 
-    parts: dict[str, Any] = {"shown": gr.State(None), "own": gr.State({})}
+    parts: dict[str, Any] = {
+        "shown": gr.State(None),
+        "own": gr.State({}),
+        "listed": gr.State(start.get("listed")),
+    }
 
     def put(kind: Any, name: str, **options: Any) -> None:
         """A component, as it is at first."""

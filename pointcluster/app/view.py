@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from pointcluster.app import choices
@@ -25,6 +26,8 @@ class View(NamedTuple):
     borders: bool = True
     centers: bool = True
     point: str | None = None
+    listed: Mapping[str, Sequence[int]] | None = None
+    """What the page lets choose at present, by the fields' names; `None`: it is not known."""
 
     def places(self, network: Network) -> list[Place]:
         """The places that are looked at: one, or two to compare; those of the network next to the

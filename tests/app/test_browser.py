@@ -128,7 +128,7 @@ class Page:
             try:
                 if found := condition():
                     return found
-            except WebDriverException:
+            except (KeyError, TypeError, WebDriverException):  # not there yet
                 pass
             time.sleep(0.1)
         self.shot("failed")
@@ -158,18 +158,17 @@ class Page:
         box.click()
         return box
 
+    def entries(self, name):
+        """The entries of an open list, and what they say."""
+        found = self.driver.find_elements("css selector", f"#{name} [role=option]")
+        return {each.get_attribute("textContent").strip(" ✓\n\t"): each for each in found}
+
     def choose(self, name, value):
         """Choose in a list, as with the mouse."""
         self.open(name)
-
-        def click():
-            for each in self.driver.find_elements("css selector", f"#{name} [role=option]"):
-                if each.text.strip().lstrip("✓").strip() == str(value):
-                    each.click()
-                    return True
-            return False
-
-        self.until(click, f"{name} does not offer {value}")
+        self.until(lambda: self.entries(name)[str(value)].is_displayed())
+        self.until(lambda: self.entries(name)[str(value)].click() or True)
+        self.until(lambda: self.value(name) == str(value))
 
     def options(self, name):
         """What a list offers."""
@@ -177,12 +176,10 @@ class Page:
         if not box.is_enabled() or not self.driver.find_elements("css selector", f"#{name} svg"):
             return [box.get_attribute("value")]
         self.open(name)
-        found = self.until(
-            lambda: self.driver.find_elements("css selector", f"#{name} [role=option]")
-        )
-        texts = [each.text.strip().lstrip("✓").strip() for each in found]
+        found = list(self.until(lambda: self.entries(name)))
         box.send_keys("\ue00c")  # Escape
-        return texts
+        self.until(lambda: not self.entries(name))
+        return found
 
     def value(self, name):
         return self.find(f"#{name} input").get_attribute("value")
@@ -192,14 +189,10 @@ class Page:
 
     def message(self):
         """The message beside the page, then closed."""
-        text = self.until(lambda: self.text(".toast-body"), "there was no message")
-
-        def closed():
-            for button in self.driver.find_elements("css selector", ".toast-body .toast-close"):
-                button.click()
-            return not self.driver.find_elements("css selector", ".toast-body")
-
-        self.until(closed)
+        toast = self.until(lambda: self.find(".toast-body"), "there was no message")
+        text = toast.text
+        toast.find_element("css selector", ".toast-close").click()
+        self.until(lambda: not self.driver.find_elements("css selector", ".toast-body"))
         return text
 
     def shot(self, name):

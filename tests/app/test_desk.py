@@ -80,6 +80,22 @@ def test_whatever_the_fields_hold_the_answer_is_of_a_place_that_exists(desk):
         assert "stage={}, block={}, head={}".format(*place) in answer["code"]
 
 
+def test_what_is_right_is_not_written_again(desk):
+    """A late answer must not undo what the user chose while it was on its way."""
+    shown = desk.first.again()
+    fields = {f"{part}_{side}" for part in ("stage", "block", "head") for side in "ab"}
+    view = first_view(shown.network)
+    listed = desk.redraw(shown, view)["listed"]
+    assert set(listed) == fields
+    assert not fields & set(desk.redraw(shown, view._replace(listed=listed)))
+    moved = desk.redraw(shown, view._replace(listed=listed, stage_a=2, block_a=9))
+    assert "stage_a" not in moved and moved["block_a"]["value"] != 9
+    assert moved["listed"]["head_a"] == choices.heads(
+        shown.network.model, 2, moved["block_a"]["value"]
+    )
+    assert not {"stage_b", "block_b", "head_b"} & set(moved)
+
+
 def test_another_network_takes_the_same_input_and_resets_the_place(desk):
     own = {"blobs again": desk.offered["blobs"]}
     shown = desk.first.again()
