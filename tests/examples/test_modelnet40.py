@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from pointcluster.datasets import HomeObjects, ModelNet40
 from pointcluster.models import load_model
@@ -75,6 +76,18 @@ def test_a_run_leaves_what_it_promises(program, tmp_path, capsys):
         "num_points": 64, "sampled": 2048, "normalize": True, "up": "y", "features": ["normal"],
     }  # fmt: skip
     assert "val_accuracy" in (out / "metrics.csv").read_text()
+
+
+def test_animate_leaves_a_film_and_the_same_network(program, tmp_path, capsys):
+    for more in (["--animate"], []):
+        command = [*SMALL, "--epochs", "2", "--out", "with" if more else "without", *more]
+        assert program(*command) == 0
+    assert "  with/clusters.gif" in capsys.readouterr().out.splitlines()
+    with Image.open(tmp_path / "with" / "clusters.gif") as film:
+        assert film.n_frames == 3  # before training, and after both epochs
+    own, other = (tmp_path / name / "model.safetensors" for name in ("with", "without"))
+    assert own.read_bytes() == other.read_bytes()
+    assert not (tmp_path / "without" / "clusters.gif").exists()
 
 
 def test_several_seeds(program, tmp_path, capsys):

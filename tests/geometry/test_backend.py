@@ -34,3 +34,10 @@ def test_an_extension_that_does_not_load_is_no_backend(monkeypatch):
     finally:
         monkeypatch.undo()
         backend.extension.cache_clear()
+
+
+def test_a_notebook_shows_a_table():
+    report = pointcluster.backends()
+    text = report._repr_html_()
+    assert text.count("<tr>") == 1 + len(report) and text.count("<td>") == 4 * len(report)
+    assert all(f"<td>{backend.name}</td>" in text for backend in report)
