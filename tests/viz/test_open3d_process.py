@@ -172,5 +172,6 @@ def test_open3d_itself_draws_or_says_why(open3d):
         assert os.linesep not in str(error)
         return
     assert found.shape == (2, 60, 80, 3)
-    assert found[0, 15, 20].tolist() == [255, 0, 0] and found[0, 45, 60].tolist() == [0, 0, 255]
+    near = np.abs(found[0, [15, 45], [20, 60]] - np.array([[255, 0, 0], [0, 0, 255]]))
+    assert near.max() <= 5  # a ball's middle is a little darker than its point
     assert (found[:, 0, 0] == 255).all()
