@@ -16,6 +16,7 @@ def page(
     rows: dict[str, dict[str, Any]],
     test_clouds: int,
     usual_lr: float,
+    command: str,
     image: str = "",
 ) -> str:
     """The table of all networks, and by how much the first is ahead of the others."""
@@ -43,6 +44,7 @@ def page(
     other_rates = [f"{name} {row['lr']:g}" for name, row in rows.items() if row["lr"] != usual_lr]
     parts = [
         f"# {title}",
+        f"Made by {command}.",
         f"{one['epochs']} epochs, {one['num_points']:,} points a cloud, batches of "
         f"{one['batch_size']}, AdamW with weight decay {one['weight_decay']:g}, a highest learning "
         f"rate of {usual_lr:g} ({', '.join(other_rates) or 'all networks'}) and a cosine schedule, "

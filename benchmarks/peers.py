@@ -14,6 +14,7 @@ import argparse
 import csv
 import hashlib
 import json
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -174,7 +175,7 @@ def parse_arguments(
         help="where the runs themselves are",
     )
     args = parser.parse_args(argv)
-    args.lr = dict(args.lr)
+    args.lr, args.command = dict(args.lr), sys.argv[1:] if argv is None else argv
     if unknown := set(args.lr) - set(args.models):
         parser.error(f"argument --lr: {', '.join(sorted(unknown))} not among --models")
     if not set(args.models) - set(args.untrained):
@@ -289,7 +290,8 @@ def compare(args: argparse.Namespace, stem: str, title: str) -> int:
     image = f"{stem}.png" if args.budget else ""
     if image:
         picture(args.out / image, lambda figure: draw(figure, rows, list_models()), size=(7, 4.2))
-    text = page(title, runs, rows, len(test), recipe().lr, image)
+    command = f"`{shlex.join(['python', f'benchmarks/{stem}.py', *args.command])}`"
+    text = page(title, runs, rows, len(test), recipe().lr, command, image)
     write(args.out / f"{stem}.md", text)
     print(text)
     return 0
