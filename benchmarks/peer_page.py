@@ -80,6 +80,7 @@ def draw(figure: Any, rows: dict[str, dict[str, Any]], own: Collection[str]) -> 
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
+    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.6g}")
     title = "test accuracy, mean ± standard deviation over the seeds, %"
     tidy(axes, title, x="clouds a second, inference (searches included)")
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
