@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -51,6 +52,7 @@ class Desk:
         self.offered, self.examples, self.max_bytes = offered, examples, max_bytes
         self.update, self.tell = update, tell
         self.first = self._first()
+        self._fresh: deque[Shown] = deque(maxlen=64)
 
     def _first(self) -> Shown | None:
         """What is on the page before anyone did anything."""
@@ -80,7 +82,9 @@ class Desk:
             return shown
         if name != heading(self.first):
             raise ValueError("this page was open for so long that it was forgotten: load it again")
-        return self.first.again()
+        # Nothing else holds it, and a file that is saved for it must outlive the request.
+        self._fresh.append(self.first.again())
+        return self._fresh[-1]
 
     def whole(self, shown: Shown, view: View) -> Answer:
         """The whole page for another input or network."""

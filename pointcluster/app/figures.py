@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 
 HEIGHT = 460
 _AWAY = 1.08  # steps back, so that a cloud keeps inside when it is turned
+_UNUSED = [
+    "select2d", "lasso2d", "zoomIn2d", "zoomOut2d", "autoScale2d", "tableRotation",
+    "resetCameraLastSave3d", "zoom3d", "pan3d", "orbitRotation",
+]  # fmt: skip
 _HOVER = (
     "point %{customdata[0]}<br>cluster %{customdata[1]}<br>similarity %{customdata[2]:.3f}<br>"
     "centre at %{text}<extra></extra>"
@@ -61,11 +65,12 @@ def _finished(figure: Figure, shown: Shown, panel: Panel) -> Figure:
     eye = figure.layout.scene.camera.eye
     if shown.network.kind == "scan":
         eye.x, eye.y, eye.z = (_AWAY * each for each in (eye.x, eye.y, eye.z))
-    title = {"text": panel.entry, "x": 0.5, "y": 0.985, "yanchor": "top", "font": {"size": 14}}
+    title = {"text": panel.entry, "x": 0.015, "y": 0.985, "yanchor": "top", "font": {"size": 14}}
     return figure.update_layout(
         height=HEIGHT,
         margin={"l": 0, "r": 0, "t": 36, "b": 4},
         title=title,
+        modebar={"remove": _UNUSED},
         # The same input keeps the view that the user turned or zoomed to.
         uirevision=f"{shown.source.name} {shown.size} {shown.up} {shown.network.title}",
     )

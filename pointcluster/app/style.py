@@ -30,10 +30,13 @@ CLICKS = """
     set.call(field, String(number));
     field.dispatchEvent(new Event("input", { bubbles: true }));
   };
+  // Plotly looks at its width again when the window changes, not when its column does.
+  const narrower = new ResizeObserver(() => window.dispatchEvent(new Event("resize")));
   const listen = () => {
     for (const plot of document.querySelectorAll(".js-plotly-plot")) {
       if (!plot.on || plot.dataset.listens) continue;
       plot.dataset.listens = "yes";
+      narrower.observe(plot.closest(".plot") || plot.parentElement);
       plot.on("plotly_click", (event) => {
         const point = event.points.find((each) => each.customdata !== undefined);
         if (point) choose(Math.round(point.customdata[0]));
@@ -44,7 +47,8 @@ CLICKS = """
   listen();
 }
 """
-"""Clicking a point writes its number into the field that a keyboard reaches, too."""
+"""Clicking a point writes its number into the field that a keyboard reaches, too; and figures
+follow the width of their columns."""
 
 DOWNLOAD = """
 () => setTimeout(() => {

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import threading
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -127,6 +129,13 @@ def test_a_session_that_was_forgotten_is_not_mistaken_for_a_new_one(desk):
     with pytest.raises(ValueError, match="load it again"):
         desk.current(None, "### my scan.ply")
     assert desk.current(first, "### anything") is first
+
+
+def test_a_download_before_anything_was_opened_is_there_after_the_request(desk):
+    view = first_view(desk.first.network)
+    path = desk.save(".png", desk.current(None, heading(desk.first)), view)
+    gc.collect()
+    assert Path(path).read_bytes().startswith(b"\x89PNG")
 
 
 def test_examples_are_chosen_by_their_number(desk):
