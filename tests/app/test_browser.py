@@ -348,7 +348,6 @@ def test_points_are_clicked_and_blocks_compared(page, tmp_path):
     assert "there is no point" in page.message()
 
 
-@pytest.mark.skip(reason="not every headless Chromium answers clicks on WebGL")
 def test_a_point_of_a_cloud_is_clicked(page):
     from selenium.webdriver import ActionChains
 
@@ -369,7 +368,6 @@ def test_a_point_of_a_cloud_is_clicked(page):
     page.shot("cloud-point")
 
 
-@pytest.mark.skip(reason="not every headless Chromium keeps what it downloads")
 @pytest.mark.parametrize("suffix", [".png", ".ply", ".html"])
 def test_what_is_shown_is_downloaded(page, suffix):
     if suffix == ".ply" and importlib.util.find_spec("open3d") is None:
