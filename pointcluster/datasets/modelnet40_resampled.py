@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from pathlib import Path
 
 import numpy as np
@@ -92,10 +91,10 @@ def read_lines(path: Path) -> list[str]:
 
 def _read(path: Path) -> np.ndarray:
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # an empty file is a warning of NumPy's
-            values = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
-    except (ValueError, UserWarning) as error:
+        if not path.read_bytes().strip():
+            raise ValueError("it is empty")
+        values = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
+    except ValueError as error:
         raise ValueError(f"{path} is damaged or is no list of numbers: {error}") from error
     if values.shape != (POINTS, 6):
         raise ValueError(

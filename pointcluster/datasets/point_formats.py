@@ -5,7 +5,8 @@ from __future__ import annotations
 import io
 import re
 import warnings
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -37,8 +38,7 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
         )
     data, kind = path.read_bytes(), path.suffix.lower()[1:]
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")  # what cannot be parsed must not become numbers
+        with _numbers_alone():
             if kind == "ply":
                 mesh = _ply(data)
             else:
@@ -74,6 +74,22 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
         colors = mesh.visual.vertex_colors[mesh.faces[face], :3] / 255  # [P, 3, 3]
         out["color"] = np.clip(np.einsum("pc,pcd->pd", weights, colors), 0, 1)
     return out
+
+
+@contextmanager
+def _numbers_alone() -> Iterator[None]:
+    """Let text among numbers be an error, where it would end the list of numbers silently.
+
+    NumPy before 2.4 only warns of it. A process has one list of filters for all of its threads, so
+    this names that one warning: nothing else becomes an error in another thread meanwhile.
+    """
+    if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
+        yield
+        return
+    with warnings.catch_warnings():
+        text = "string or file could not be read to its end"
+        warnings.filterwarnings("error", text, DeprecationWarning)
+        yield
 
 
 def _ply(data: bytes) -> Any:
@@ -159,8 +175,7 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
         raise ImportError("reading .pcd files needs pypcd4: pip install pypcd4") from error
     data = path.read_bytes()
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error")
+        with _numbers_alone():
             cloud: Any = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(data)))
             columns = {name: cloud.pc_data[name] for name in cloud.pc_data.dtype.names}
             announced = cloud.points

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -155,6 +157,51 @@ def test_words_among_the_numbers_of_a_ply(trimesh, tmp_path):
     path.write_text("\n".join(lines))
     with pytest.raises(ValueError, match=r"a\.ply is damaged"):
         read_points(path)
+
+
+@pytest.mark.parametrize("numpy", ["1.26.0", np.__version__])
+def test_reading_turns_no_warning_of_another_thread_into_an_error(
+    trimesh, tmp_path, monkeypatch, numpy
+):
+    import trimesh.exchange.ply as parser
+
+    path = ascii_ply(tmp_path / "a.ply", POINTS, "xyz")
+    load, called = parser.load_ply, []
+
+    def load_ply(*args, **options):
+        warnings.warn("of something else", UserWarning, stacklevel=1)  # filters are of all threads
+        called.append(True)
+        return load(*args, **options)
+
+    monkeypatch.setattr(parser, "load_ply", load_ply)
+    monkeypatch.setattr(np, "__version__", numpy)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        read_points(path)
+        before = list(warnings.filters)
+        read_points(path)
+        assert warnings.filters == before
+    assert len(called) == 2
+
+
+def test_an_old_numpy_does_not_end_a_list_of_numbers_silently(trimesh, tmp_path, monkeypatch):
+    import trimesh.exchange.ply as parser
+
+    def load_ply(*args, **options):
+        warnings.warn(
+            "string or file could not be read to its end due to unmatched data; this will raise a "
+            "ValueError in the future.",
+            DeprecationWarning,
+            stacklevel=1,
+        )
+
+    monkeypatch.setattr(parser, "load_ply", load_ply)
+    monkeypatch.setattr(np, "__version__", "1.26.0")
+    path = ascii_ply(tmp_path / "a.ply", POINTS, "xyz")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with pytest.raises(ValueError, match="is damaged, .*could not be read to its end"):
+            read_points(path)
 
 
 def test_an_old_trimesh_is_no_damaged_file(trimesh, tmp_path, monkeypatch):
