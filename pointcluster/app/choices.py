@@ -14,6 +14,9 @@ class Place(NamedTuple):
     block: int = 0
     head: int = 0
 
+    def __str__(self) -> str:
+        return f"stage {self.stage}, block {self.block}, head {self.head}"
+
 
 def heads_of(model: Any) -> list[list[int]]:
     """Heads of every block of every stage.

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -52,7 +51,6 @@ class Desk:
         self.offered, self.examples, self.max_bytes = offered, examples, max_bytes
         self.update, self.tell = update, tell
         self.first = self._first()
-        self._fresh: deque[Shown] = deque(maxlen=64)
 
     def _first(self) -> Shown | None:
         """What is on the page before anyone did anything."""
@@ -82,9 +80,7 @@ class Desk:
             return shown
         if name != heading(self.first):
             raise ValueError("this page was open for so long that it was forgotten: load it again")
-        # Nothing else holds it, and a file that is saved for it must outlive the request.
-        self._fresh.append(self.first.again())
-        return self._fresh[-1]
+        return self.first.again()
 
     def whole(self, shown: Shown, view: View) -> Answer:
         """The whole page for another input or network."""
@@ -119,7 +115,11 @@ class Desk:
             "The same in Python: "
             f"`model.clusters(data, stage={a.stage}, block={a.block}, head={a.head})`"
         )
-        said = [HINT] if point is None else [point_text(shown, each, point) for each in places]
+        said = [HINT]
+        if point is not None:
+            said = [point_text(shown, each, point) for each in places]
+        if point is not None and len(places) > 1:
+            said = [f"*{place}*  \n{text}" for place, text in zip(places, said, strict=True)]
         for title, text in zip(("words_a", "words_b"), [*said, ""], strict=False):
             out[title] = text
         listed: dict[str, list[int]] = {}
@@ -275,8 +275,12 @@ class Desk:
         progress(0.2, "Drawing")
         return {} if shown is None else self.pictures(shown, view)
 
-    def save(self, form: str, shown: Shown | None, view: View, progress: Progress = _unseen) -> str:
-        """The path of a file with what is shown.
+    def save(
+        self, form: str, shown: Shown | None, view: View, progress: Progress = _unseen
+    ) -> Answer:
+        """A file with what is shown.
+
+        What is shown goes back as the user's own: the file is there for as long as it is.
 
         Raises:
             ImportError, OSError, ValueError: As :func:`actions.save_view`, or nothing is shown.
@@ -284,7 +288,8 @@ class Desk:
         if shown is None:
             raise ValueError("there is nothing to download yet: open a picture or a scan")
         progress(0.2, f"Writing {form}")
-        return str(actions.save_view(shown, view.places(shown.network), view.look(), form))
+        path = actions.save_view(shown, view.places(shown.network), view.look(), form)
+        return {"file": str(path), "shown": shown}
 
 
 def heading(shown: Shown) -> str:

@@ -70,7 +70,7 @@ def _connect(gr: Any, desk: Desk, parts: dict[str, Any], app: Blocks) -> None:
     fixed = {"compare", "centers", "format", "download", "file"}
     changed = [part for name, part in parts.items() if name not in fixed]
 
-    def answered(answer: Callable[..., Answer | str]) -> Callable[..., Any]:
+    def answered(answer: Callable[..., Answer]) -> Callable[..., Any]:
         """A function for gradio: takes the answer's own inputs, then the user's; kind errors."""
 
         def run(progress: Any = gr.Progress(), *values: Any) -> Any:  # noqa: B008
@@ -80,8 +80,6 @@ def _connect(gr: Any, desk: Desk, parts: dict[str, Any], app: Blocks) -> None:
             except _EXPECTED as error:
                 text = " ".join(str(error).split()) or "There is not enough memory for this."
                 raise gr.Error(text, title="This did not work", print_exception=False) from error
-            if isinstance(out, str):
-                return out
             return {parts[name]: each for name, each in out.items()} or gr.skip()
 
         return run
@@ -128,6 +126,7 @@ def _connect(gr: Any, desk: Desk, parts: dict[str, Any], app: Blocks) -> None:
         trigger_mode="always_last",
         show_progress="minimal",
     )
-    saved = listen(parts["download"].click, answered(desk.save), "format", outputs=parts["file"],
+    saved = listen(parts["download"].click, answered(desk.save), "format",
+                   outputs=[parts["file"], parts["shown"]],
                    show_progress_on=parts["download"])  # fmt: skip
     saved.success(None, js=DOWNLOAD)

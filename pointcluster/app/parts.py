@@ -58,7 +58,7 @@ def lay_out(
             put(gr.Markdown, "about")
             put(
                 gr.File, "upload", label=f"Picture or scan, up to {max_bytes / 1e6:,.3g} MB",
-                file_types=[*PICTURES, *SCANS], height=128,
+                file_types=[*PICTURES, *SCANS], height=150,
             )  # fmt: skip
             for kind, there in examples.items():
                 put(
@@ -76,7 +76,7 @@ def lay_out(
                 put(
                     gr.File, "checkpoint", label=".safetensors with its .json, or .pth.tar",
                     file_types=[".safetensors", ".json", ".pth", ".tar", ".ckpt"],
-                    file_count="multiple", height=128,
+                    file_count="multiple", height=150,
                 )  # fmt: skip
                 gr.Markdown(_OWN)
         with gr.Column(scale=9, min_width=480):

@@ -115,11 +115,16 @@ def test_another_network_takes_the_same_input_and_resets_the_place(desk):
 def test_a_chosen_point_is_told_for_both_blocks(desk):
     shown = desk.first.again()
     view = first_view(shown.network)._replace(compare=True, point="7")
+    places = view.places(shown.network)
+    assert len(set(places)) == 2
     answer = desk.redraw(shown, view)
-    assert answer["words_a"].startswith("**Point 7**")
-    assert answer["words_b"].startswith("**Point 7**")
+    for side, place in zip("ab", places, strict=True):
+        stage, block, head = place
+        named = f"*stage {stage}, block {block}, head {head}*  \n**Point 7**"
+        assert answer[f"words_{side}"].startswith(named)
     assert answer["column_b"] == {"visible": True} and answer["plot_b"].data
     alone = desk.redraw(shown, view._replace(compare=False))
+    assert alone["words_a"].startswith("**Point 7**")
     assert alone["words_b"] == "" and "plot_b" not in alone
 
 
@@ -133,9 +138,13 @@ def test_a_session_that_was_forgotten_is_not_mistaken_for_a_new_one(desk):
 
 def test_a_download_before_anything_was_opened_is_there_after_the_request(desk):
     view = first_view(desk.first.network)
-    path = desk.save(".png", desk.current(None, heading(desk.first)), view)
+    saved = desk.save(".png", desk.current(None, heading(desk.first)), view)
     gc.collect()
-    assert Path(path).read_bytes().startswith(b"\x89PNG")
+    assert Path(saved["file"]).read_bytes().startswith(b"\x89PNG")
+    folder = Path(saved["file"]).parent
+    del saved
+    gc.collect()
+    assert not folder.exists()
 
 
 def test_examples_are_chosen_by_their_number(desk):
