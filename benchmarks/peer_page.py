@@ -20,12 +20,13 @@ def page(
     image: str = "",
 ) -> str:
     """The table of all networks, and by how much the first is ahead of the others."""
+    one, seeds = runs[0], len({run["seed"] for run in runs})
     lines = [
         [
             name,
             f"{row['parameters'] / 1e6:.2f}M",
             f"{row['gflop']:.3f}",
-            *(spread(row[key]) if key in row else "–" for key in METRICS),
+            *(spread(row[key], row["runs"], seeds) if key in row else "–" for key in METRICS),
             *(number(row.get(what)) for what in ("inference", "training")),
             number(row["memory"] / MIB if "memory" in row else None, " MiB"),
         ]
@@ -40,7 +41,8 @@ def page(
     ]
     header = ["network", "parameters", "GFLOP", "overall, %", "mean over classes, %"]
     header += ["inference, clouds/s", "training, clouds/s", "its memory"]
-    one, seeds = runs[0], len({run["seed"] for run in runs})
+    counts = {row["runs"] for row in rows.values() if METRICS[0] in row}
+    fewer = " where no other number of runs is given" if len(counts) > 1 else ""
     other_rates = [f"{name} {row['lr']:g}" for name, row in rows.items() if row["lr"] != usual_lr]
     parts = [
         f"# {title}",
@@ -50,7 +52,7 @@ def page(
         f"rate of {usual_lr:g} ({', '.join(other_rates) or 'all networks'}) and a cosine schedule, "
         f"label smoothing {one['label_smoothing']:g}, augmentation {one['augmentation']}, the same "
         "for all. Test accuracy of the last epoch, mean ± standard deviation over "
-        f"{seeds} seed{'s' * (seeds > 1)}; one of the {test_clouds} test clouds is "
+        f"{seeds} seed{'s' * (seeds > 1)}{fewer}; one of the {test_clouds} test clouds is "
         f"{100 / test_clouds:.1f} percentage points. GFLOP: one cloud, inference.",
         "Trained on " + "; ".join(sorted({run["machine"] for run in runs})) + ".",
         f"Timed on {machine()}. Memory: of a training step. {MEMORY_NOTE}" if image else "",
@@ -86,9 +88,11 @@ def draw(figure: Any, rows: dict[str, dict[str, Any]], own: Collection[str]) -> 
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)
 
 
-def spread(values: dict[str, float]) -> str:
+def spread(values: dict[str, float], runs: int, usual: int) -> str:
+    """In per cent; where it is of other than the usual number of runs, this is said."""
     text = f"{100 * values['mean']:.1f}"
-    return text if values["std"] is None else f"{text} ± {100 * values['std']:.1f}"
+    text = text if values["std"] is None else f"{text} ± {100 * values['std']:.1f}"
+    return text if runs == usual else f"{text} ({runs} run{'s' * (runs > 1)})"
 
 
 def describe(one: dict[str, float], other: dict[str, float]) -> str:

@@ -122,7 +122,14 @@ def parse_arguments(
         default=list(models),
         help=f"the first is compared with the others: {', '.join(names)}",
     )
-    parser.add_argument("--seeds", type=count, default=3, metavar="N", help="runs a network")
+    parser.add_argument(
+        "--seeds",
+        nargs="+",
+        type=seeds,
+        default=[("", 3)],
+        metavar="N",
+        help="runs a network (3), and NAME=N for those that get another number",
+    )
     parser.add_argument(
         "--epochs",
         type=count,
@@ -176,11 +183,19 @@ def parse_arguments(
     )
     args = parser.parse_args(argv)
     args.lr, args.command = dict(args.lr), sys.argv[1:] if argv is None else argv
-    if unknown := set(args.lr) - set(args.models):
-        parser.error(f"argument --lr: {', '.join(sorted(unknown))} not among --models")
+    args.seeds = {"": 3} | dict(args.seeds)
+    for option, given in (("lr", args.lr), ("seeds", args.seeds)):
+        if unknown := set(given) - {"", *args.models}:
+            parser.error(f"argument --{option}: {', '.join(sorted(unknown))} not among --models")
     if not set(args.models) - set(args.untrained):
         parser.error("argument --untrained: no network is left to train")
     return args
+
+
+def seeds(text: str) -> tuple[str, int]:
+    """A number of runs, of one network, NAME=N, or of all that are not named: N."""
+    name, _, value = text.rpartition("=")
+    return name, training.number(int, 1)(value)
 
 
 def rate(text: str) -> tuple[str, float]:
@@ -268,9 +283,10 @@ def compare(args: argparse.Namespace, stem: str, title: str) -> int:
     path = args.out / f"{stem}.json"
     runs = []
     try:
-        for seed in range(args.seeds):
+        wanted = {name: args.seeds.get(name, args.seeds[""]) for name in args.models}
+        for seed in range(max(wanted.values())):
             for name in args.models:
-                if name in args.untrained:
+                if name in args.untrained or seed >= wanted[name]:
                     continue
                 settings = settings_of(name, seed, args, len(train.classes))
                 found = [run for run in read(path) if settings.items() <= run.items()]
@@ -310,6 +326,7 @@ def figures(
     for name in args.models:
         own = [run for run in runs if run["model"] == name]
         rows[name] = settings_of(name, 0, args, classes) | (training.summarise(own) if own else {})
+        rows[name]["runs"] = len(own)
     if not args.budget:
         return rows
     batch = clouds(args.batch_size, args.num_points)

@@ -161,6 +161,11 @@ def test_runs_are_written_compared_and_not_repeated(script, monkeypatch, tmp_pat
         encoding="utf-8"
     )
 
+    assert peers.main([*common, "--seeds", "2", "pointnet=1"]) == 0
+    page = (tmp_path / "peers.md").read_text(encoding="utf-8")
+    assert "90.5 ± 0.7 |" in page and "| 85.0 (1 run) | 75.0 (1 run) |" in page
+    assert "over 2 seeds where no other number of runs is given; one" in page
+
     timed = [*common, "--seeds", "2", "--budget", "1e-9", "--models", "pointnet", "pointmlp"]
     assert peers.main([*timed, "--untrained", "pointmlp"]) == 0
     page = (tmp_path / "peers.md").read_text(encoding="utf-8")
@@ -179,6 +184,13 @@ def test_a_learning_rate_needs_a_network_and_a_number(script, text, capsys):
     with pytest.raises(SystemExit):
         script("peers").parse_arguments(["--models", "pointnet", "--lr", text])
     assert "--lr" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["0", "pointnet=0", "pointnet=x", "dgcnn=2", "x"])
+def test_a_number_of_runs_is_one_or_more(script, text, capsys):
+    with pytest.raises(SystemExit):
+        script("peers").parse_arguments(["--models", "pointnet", "--seeds", text])
+    assert "--seeds" in capsys.readouterr().err
 
 
 @pytest.mark.slow
