@@ -98,7 +98,7 @@ class DGCNN(nn.Module):
         self.conv1 = EdgeConv(MLP([2 * 3, 64, 64, 64]), aggr="max")
         self.conv2 = LinearEdgeConv(64, 128)
         self.wide = nn.Linear(64 + 128, 1024)
-        self.cloud = MLP([1024, 512, 256, num_classes], dropout=0.5, norm=None)
+        self.cloud = MLP([1024, 512, 256, num_classes], dropout=[0.5, 0.5, 0.0])
 
     def forward(self, data: Batch) -> Tensor:
         batch, size = data.batch, data.num_graphs
@@ -112,7 +112,8 @@ class DGCNN(nn.Module):
 class SetAbstraction(nn.Module):
     """Farthest points, and for each the maximum of an MLP over the points in a ball around it.
 
-    Of more than `k` points in the ball the nearest count; with fewer, the nearest one is repeated.
+    Of more than `k` points in the ball the nearest count. Each point is computed once: published
+    code fills up a ball of fewer by repeating one of them, which alters no maximum.
     """
 
     def __init__(self, share: float, radius: float, channels: Sequence[int], k: int = 64) -> None:
@@ -127,16 +128,15 @@ class SetAbstraction(nn.Module):
         middle, cloud = pos[anchor], batch[anchor]
         near = knn(pos, middle, self.k, batch, cloud, batch_size=size)
         relative = pos[near] - middle[:, None]
-        outside = relative.norm(dim=2) > self.radius
-        near = torch.where(outside, near[:, :1], near)
-        relative = torch.where(outside[..., None], relative[:, :1], relative)
-        grouped = relative if x is None else torch.cat([x[near], relative], dim=2)
-        found = self.mlp(grouped.flatten(0, 1)).view(*near.shape, -1).amax(dim=1)
+        inside = relative.norm(dim=2) <= self.radius
+        near, relative = near[inside], relative[inside]
+        grouped = relative if x is None else torch.cat([x[near], relative], dim=1)
+        found = torch.segment_reduce(self.mlp(grouped), "max", lengths=inside.sum(dim=1))
         return found, middle, cloud
 
 
 class PointNet2(nn.Module):
-    """PointNet++ with single-scale grouping, as in PyG's classification example, 1.5M parameters.
+    """PointNet++ with single-scale grouping and the published widths, 1.5M parameters.
 
     "PointNet++: Deep Hierarchical Feature Learning on Point Sets in a Metric Space", Qi et al.,
     NeurIPS 2017.
@@ -145,10 +145,10 @@ class PointNet2(nn.Module):
     def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.config = {"name": "pointnet2", "num_classes": num_classes}
-        self.stage1 = SetAbstraction(0.5, 0.2, [3, 64, 64, 128])
+        self.stage1 = SetAbstraction(0.5, 0.2, [3, 64, 64, 128], k=32)
         self.stage2 = SetAbstraction(0.25, 0.4, [128 + 3, 128, 128, 256])
         self.wide = MLP([256 + 3, 256, 512, 1024], plain_last=False)
-        self.cloud = MLP([1024, 512, 256, num_classes], dropout=0.5, norm=None)
+        self.cloud = MLP([1024, 512, 256, num_classes], dropout=[0.5, 0.5, 0.0])
 
     def forward(self, data: Batch) -> Tensor:
         size = data.num_graphs
