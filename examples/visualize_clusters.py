@@ -42,6 +42,7 @@ PHOTOGRAPHS = {
     "china": ("sklearn.datasets", "load_sample_image", "scikit-learn"),
     "flower": ("sklearn.datasets", "load_sample_image", "scikit-learn"),
 }
+DEFAULTS = {"cloud": "point_coc_tiny", "picture": "coc_micro"}
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
 EPILOG = f"""examples:
@@ -157,7 +158,7 @@ def read_network(args: argparse.Namespace, cloud: bool) -> Network:
     shipped = dict(list_pretrained())
     name, weights = args.model, args.weights
     if weights is None:
-        name = name or ("point_coc_tiny" if cloud else "coc_micro")
+        name = name or DEFAULTS["cloud" if cloud else "picture"]
         if name not in shipped:
             raise ValueError(f"no weights of {name} come with the package: name a file by "
                              "--weights, or its random start by --weights none")  # fmt: skip
@@ -171,7 +172,8 @@ def read_network(args: argparse.Namespace, cloud: bool) -> Network:
     if not Path(weights).exists() and known:
         if name is not None and name not in known:
             raise ValueError(f"the weights for {weights} are of {', '.join(known)}, not of {name}")
-        return Network(*load_model(FOLDER / f"{name or known[0]}-{weights}.safetensors"))
+        name = name or next((each for each in DEFAULTS.values() if each in known), known[0])
+        return Network(*load_model(FOLDER / f"{name}-{weights}.safetensors"))
     path = Path(weights)
     if not path.is_file():
         raise FileNotFoundError(f"{path} is not there")

@@ -10,6 +10,9 @@ PRETRAINED = {
     ("coc_micro", "fashion_mnist"): (
         "7f722f2d8ae0381ad98e0606b780a7a350c0068210f2ecd916172e1230204c5a"
     ),
+    ("point_coc_small", "home_objects"): (
+        "387385c20ceb73d45fca85258f661234dcdd58746c55b6156984aed933cda7af"
+    ),
     ("point_coc_tiny", "home_objects"): (
         "c49cb2969ad53635e5645067023a54b9f3da745596a233263b9f8f14a45112fe"
     ),
