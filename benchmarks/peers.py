@@ -295,7 +295,8 @@ def compare(args: argparse.Namespace, stem: str, title: str) -> int:
                     write(path, json.dumps({"runs": read(path) + found}, indent=2) + "\n")
                 runs += found[:1]
                 print(
-                    f"{name} seed {seed}: test accuracy {found[0]['test_accuracy']:.1%} overall, "
+                    f"HomeObjects, {args.num_points:,} points, {name} seed {seed}: "
+                    f"test accuracy {found[0]['test_accuracy']:.1%} overall, "
                     f"{found[0]['test_mean_class_accuracy']:.1%} mean over classes",
                     flush=True,
                 )
