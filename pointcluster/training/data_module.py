@@ -61,25 +61,30 @@ class SeededDataModule(lightning.LightningDataModule):
         return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
 
     def val_dataloader(self) -> torch.utils.data.DataLoader:
-        return self._loader(self.val, self._every_item_once("validation", self.val))
+        return self._loader(self.val, self._every_item_once(self.val))
 
     def test_dataloader(self) -> torch.utils.data.DataLoader:
-        return self._loader(self.test, self._every_item_once("test", self.test))
+        return self._loader(self.test, self._every_item_once(self.test))
 
-    def _every_item_once(self, name: str, items: SeededDataset) -> ShardSampler:
-        """This process's share of the items.
+    def _every_item_once(self, items: SeededDataset) -> ShardSampler:
+        """This process's share of the items."""
+        rank, processes = self._share()
+        self.check_shares(processes)
+        return ShardSampler(len(items), rank, processes)
+
+    def check_shares(self, processes: int) -> None:
+        """Check that there is an item to validate and to test for every process.
 
         Raises:
-            RunError: There are fewer of them than processes: one without any would leave the others
-                waiting for its part of the measures.
+            RunError: There are fewer: a process without any would leave the others waiting for its
+                part of the measures.
         """
-        rank, processes = self._share()
-        if 0 < len(items) < processes:
-            raise RunError(
-                f"there are {len(items)} {name} items for {processes} processes, expected one a "
-                "process at least: use fewer processes"
-            )
-        return ShardSampler(len(items), rank, processes)
+        for name, items in (("test", self.test), ("validation", self.val)):
+            if 0 < len(items) < processes:
+                raise RunError(
+                    f"there are {len(items)} {name} items for {processes} processes, expected one "
+                    "a process at least: use fewer processes"
+                )
 
     def _share(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""

@@ -105,6 +105,7 @@ def fit_and_test(
             check_val_every_n_epoch=val_every,
             log_every_n_steps=1,
         )
+        data.check_shares(trainer.world_size)  # not after hours of training
         last = str(run.checkpoint) if resume and run.checkpoint.exists() else None
         with keyboard_interrupts(trainer), errors_of_workers():
             trainer.fit(classifier, datamodule=data, ckpt_path=last)
@@ -134,6 +135,7 @@ def evaluate(
             enable_progress_bar=bar,
             limit_test_batches=limit_batches,
         )
+        data.check_shares(trainer.world_size)
         with keyboard_interrupts(trainer), errors_of_workers():
             (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
@@ -169,7 +171,7 @@ def make_trainer(
             use_distributed_sampler=False,  # the data module's samplers shard
             **options,
         )
-    except (MisconfigurationException, ValueError, RuntimeError) as error:
+    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error).split())
         raise RunError(
             f"accelerator {accelerator!r}, devices {devices!r}, precision {precision!r}: {reason}"

@@ -90,7 +90,7 @@ class _Views(SeededDataModule):
         self.views = views
 
     def test_dataloader(self) -> Any:
-        sampler = self._every_item_once("test", self.test)
+        sampler = self._every_item_once(self.test)
         return [self._loader(view, sampler) for view in self.views]
 
 

@@ -52,8 +52,10 @@ def test_every_process_has_a_cloud(clouds):
     data.trainer.world_size = 4
     with pytest.raises(RunError, match="3 test items for 4 processes, .* use fewer processes"):
         data.test_dataloader()
+    data = PointDataModule(clouds[:6], clouds[6:], val_fraction=0.5)
+    data.check_shares(3)
     with pytest.raises(RunError, match="3 validation items for 4 processes"):
-        data.val_dataloader()
+        data.check_shares(4)
 
 
 def test_groups_stay_together():

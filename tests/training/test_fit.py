@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
 
-from pointcluster.training import Classifier, PointDataModule, fit_and_test
+from pointcluster.training import Classifier, PointDataModule, RunError, fit_and_test
 
 
 class InterruptAt(lightning.Callback):
@@ -119,6 +119,18 @@ def test_damaged_checkpoint(run, tmp_path):
         run("a", resume=True)
 
 
+@pytest.mark.parametrize("devices", ["x", "1,1", "-1", "0"])
+def test_devices_that_are_none_are_refused_in_a_sentence(run, devices):
+    with pytest.raises(RunError, match=f"devices '{devices}'"):
+        run("refused", devices=devices)
+
+
+def test_too_few_test_clouds_for_the_processes_are_found_before_training(run, tmp_path):
+    with pytest.raises(RunError, match="9 test items for 10 processes"):
+        run("refused", devices=10)
+    assert not (tmp_path / "refused" / "metrics.csv").exists()
+
+
 @pytest.mark.slow
 def test_two_processes_count_every_test_cloud_once(tmp_path):
     program = tmp_path / "program.py"
@@ -127,7 +139,7 @@ def test_two_processes_count_every_test_cloud_once(tmp_path):
             """
             import sys, torch
             from conftest import TinyNetwork, make_clouds, CLASSES
-            from pointcluster.training import Classifier, PointDataModule, fit_and_test
+            from pointcluster.training import Classifier, PointDataModule, RunError, fit_and_test
             torch.manual_seed(0)
             classifier = Classifier(TinyNetwork(), CLASSES)
             clouds = make_clouds(31)
