@@ -7,6 +7,7 @@ import os
 import sys
 import warnings
 from pathlib import Path
+from typing import Any
 
 # Of PyTorch Geometric, which does so when it is imported.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
@@ -117,6 +118,11 @@ def prepare(args: argparse.Namespace):
     return name, train, test
 
 
+def describe(args: argparse.Namespace, name: str, clouds: Any) -> str:
+    """What was tested, for every printed result."""
+    return f"{name}, {args.num_points:,} of {clouds[0].num_nodes:,} points"
+
+
 def augmentation(args: argparse.Namespace) -> list:
     """What happens to a training cloud, anew in each epoch."""
     steps = [FixedPoints(args.num_points, replace=False)]
@@ -174,12 +180,12 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         accelerator=args.accelerator,
         devices=args.devices,
         precision=args.precision,
-        title=f"{name} seed {seed} " if args.seeds > 1 else f"{name} ",
+        title=describe(args, name, train) + (f" seed {seed} " if args.seeds > 1 else " "),
         callbacks=tuple(film),
     )
-    result = {"data": name, "num_points": args.num_points, "model": args.model, "seed": seed}
-    result |= {"epochs": args.epochs, **metrics}
-    title = (f"{name}, {args.num_points:,} points, {args.model}, seed {seed}: test accuracy "
+    result = {"data": name, "num_points": args.num_points, "points": train[0].num_nodes}
+    result |= {"model": args.model, "seed": seed, "epochs": args.epochs, **metrics}
+    title = (f"{describe(args, name, train)}, {args.model}, seed {seed}: test accuracy "
              f"{metrics['test_accuracy']:.1%}")  # fmt: skip
     if training.is_first_process():
         model = model.cpu().eval()
@@ -210,7 +216,7 @@ def run(args: argparse.Namespace) -> None:
     summary = training.summarise(results)
     if args.seeds > 1:
         overall, mean = map(training.spread, summary.values())
-        say(f"{name}, {args.num_points:,} points, {args.model}, {args.seeds} seeds: test accuracy "
+        say(f"{describe(args, name, train)}, {args.model}, {args.seeds} seeds: test accuracy "
             f"{overall} overall, {mean} mean over classes (mean ± standard deviation)"
             )  # fmt: skip
     whole = {"data": name, "summary": summary, "runs": results}

@@ -172,12 +172,17 @@ def load_folder(root: Path, num_points: int) -> Clouds:
 
 
 def choose_recipe(args: argparse.Namespace, data: Clouds) -> training.PointRecipe:
-    """The recipe that was named or fits, with what was changed; its name is left in args."""
+    """The recipe that was named or fits, with what was changed; args keep its name."""
     if args.recipe is None:
         published = args.model in list_models("pointmlp_*")
         args.recipe = "published" if published else "modern"
         args.recipe = "small" if data.name == "HomeObjects" else args.recipe
     return training.chosen(args, RECIPES[args.recipe])
+
+
+def called(args: argparse.Namespace, recipe: training.PointRecipe) -> str:
+    """What results call the recipe: its name, and what was changed."""
+    return training.recipe_name(args.recipe, recipe, RECIPES[args.recipe])
 
 
 def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
@@ -202,7 +207,7 @@ def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log(args, f"{describe(args, data)}: {len(data.train):,} training and {len(data.test):,} "
         f"test clouds, {len(data.test.classes)} classes; {args.model}, "
-        f"{parameters / 1e6:.2f}M parameters, recipe {args.recipe}")  # fmt: skip
+        f"{parameters / 1e6:.2f}M parameters, recipe {called(args, recipe)}")  # fmt: skip
     return data, recipe
 
 
@@ -245,7 +250,7 @@ def train_and_test(
         epochs=recipe.epochs,
         resume=args.resume,
         clip_grad=recipe.clip_grad,
-        title=f"{data.name} seed {seed} " if args.seeds > 1 else f"{data.name} ",
+        title=describe(args, data) + (f" seed {seed} " if args.seeds > 1 else " "),
         say=lambda text: log(args, text),
         callbacks=() if each is None else (each,),
         **machine,
@@ -254,7 +259,8 @@ def train_and_test(
     result = {"data": data.name, "num_points": args.num_points, "points": data.points}
     if isinstance(data.test, ScanObjectNN):
         result |= {key: getattr(data.test, key) for key in ("variant", "background", "part")}
-    result |= {"model": args.model, "recipe": args.recipe, "seed": seed, "epochs": recipe.epochs}
+    result |= {"model": args.model, "recipe": called(args, recipe), "seed": seed}
+    result |= {"epochs": recipe.epochs}
     result |= metrics
     if each is not None:
         result["best_test_epoch"] = each.best()
@@ -367,7 +373,7 @@ def run(args: argparse.Namespace) -> None:
             if column in summary:
                 log(args, heading + f"{spread[column]} overall ({label})")
     whole = {"data": data.name, "num_points": args.num_points, "points": data.points,
-             "model": args.model, "recipe": args.recipe}  # fmt: skip
+             "model": args.model, "recipe": called(args, recipe)}  # fmt: skip
     whole |= {"command": shlex.join(["python", *sys.argv]), "summary": summary, "runs": results}
     training.finish(args, whole, files=("model.*", "confusion.*"))
 

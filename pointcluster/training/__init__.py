@@ -34,7 +34,7 @@ from pointcluster.training.program import (
     say,
     versions,
 )
-from pointcluster.training.recipe import add_settings, chosen
+from pointcluster.training.recipe import add_settings, chosen, recipe_name
 from pointcluster.training.run_folder import RunError, RunFolder, write_json
 from pointcluster.training.searches import searching_collate
 from pointcluster.training.summary import spread, summarise
@@ -75,6 +75,7 @@ __all__ = [
     "number",
     "program",
     "read_network",
+    "recipe_name",
     "say",
     "searching_collate",
     "spread",

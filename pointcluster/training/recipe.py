@@ -64,6 +64,16 @@ def chosen(args: argparse.Namespace, base: Recipe) -> Recipe:
     return replace(instance, **{name: value for name, value in given.items() if value is not None})
 
 
+def recipe_name(name: str, recipe: Any, base: Any) -> str:
+    """What results call a recipe: its name, and what differs from what the name stands for."""
+    changed = []
+    for item in fields(base):
+        if (value := getattr(recipe, item.name)) != getattr(base, item.name):
+            flag = _flag(item) if value is not False else _flag(item).replace("--", "--no-", 1)
+            changed.append(flag if isinstance(value, bool) else f"{flag} {value}")
+    return f"{name} with {' '.join(changed)}" if changed else name
+
+
 def _flag(item: Field) -> str:
     return "--" + item.name.replace("_", "-")
 

@@ -60,11 +60,11 @@ def test_a_run_leaves_what_it_promises(program, tmp_path, capsys):
     assert errors == ""
     lines = printed.splitlines()
     assert lines[0].startswith("ModelNet40 is not in")
-    assert "HomeObjects epoch   1/1" in printed
+    assert "HomeObjects, 64 of 2,048 points epoch   1/1" in printed
     result = json.loads((out / "results.json").read_text())
     (run,) = result["runs"]
     assert (result["data"], run["num_points"], run["seed"]) == ("HomeObjects", 64, 0)
-    line = "HomeObjects, 64 points, point_coc_tiny, seed 0: test accuracy "
+    line = "HomeObjects, 64 of 2,048 points, point_coc_tiny, seed 0: test accuracy "
     line += f"{run['test_accuracy']:.1%}"
     assert any(text.startswith(line) and "(last of 1 epochs)" in text for text in lines)
     for name in ("model.safetensors", "clusters.png", "confusion.png", "results.json"):
@@ -99,7 +99,7 @@ def test_several_seeds(program, tmp_path, capsys):
     assert result["summary"]["test_accuracy"]["mean"] == pytest.approx(np.mean(values))
     assert result["summary"]["test_accuracy"]["std"] == pytest.approx(np.std(values, ddof=1))
     printed = capsys.readouterr().out
-    assert "HomeObjects, 64 points, point_coc_tiny, 2 seeds: test accuracy" in printed
+    assert "HomeObjects, 64 of 2,048 points, point_coc_tiny, 2 seeds: test accuracy" in printed
     assert (tmp_path / "two" / "seed-4" / "clusters.png").exists()
     # both seeds are through: nothing is trained again
     assert program(*arguments, "--resume") == 0
@@ -123,7 +123,7 @@ def test_reads_modelnet40(program, tmp_path, monkeypatch, capsys):
     assert program(*SMALL, "--root", "data", "--epochs", "1") == 0
     printed = capsys.readouterr().out
     assert "HomeObjects" not in printed
-    assert "ModelNet40 HDF5, 64 points, point_coc_tiny, seed 0: test accuracy" in printed
+    assert "ModelNet40 HDF5, 64 of 2,048 points, point_coc_tiny, seed 0: test accuracy" in printed
     config = json.loads((tmp_path / "runs/modelnet40/config.json").read_text())
     assert (config["data"], config["label_smoothing"]) == ("ModelNet40 HDF5", 0.2)
 

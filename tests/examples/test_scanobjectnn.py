@@ -98,7 +98,8 @@ def test_without_data_it_runs_on_home_objects(program, tmp_path, capsys):
     assert (out / "log.txt").read_text() in printed
     results = json.loads((out / "results.json").read_text())
     (run,) = results["runs"]
-    assert (run["data"], run["recipe"], run["epochs"]) == ("HomeObjects", "small", 1)
+    changed = "small with --epochs 1 --batch-size 8 --warmup-epochs 0"
+    assert (run["data"], run["recipe"], run["epochs"]) == ("HomeObjects", changed, 1)
     assert "vote" not in run and "best_test_epoch" not in run
     line = "HomeObjects, 64 of 2,048 points, point_coc_tiny, seed 0: test accuracy "
     line += f"{run['test_accuracy']:.1%} overall"

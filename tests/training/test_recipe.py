@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from pointcluster.training.arguments import Parser, number
-from pointcluster.training.recipe import add_settings, chosen, setting
+from pointcluster.training.recipe import add_settings, chosen, recipe_name, setting
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,13 @@ def test_given_settings_replace_a_recipes_own():
     args = parse("--no-icing", "--kind", "nut", "--sugar", "0", "--layers", "1")
     assert chosen(args, Cake()) == Cake(0.0, 1, False, "nut")
     assert chosen(parse("--icing"), Cake(icing=False)) == Cake()
+
+
+def test_a_changed_recipe_is_not_called_by_its_name_alone():
+    base = Cake(layers=3)
+    assert recipe_name("tall", chosen(parse("--layers", "3"), base), base) == "tall"
+    changed = chosen(parse("--no-icing", "--sugar", "0.25"), base)
+    assert recipe_name("tall", changed, base) == "tall with --sugar 0.25 --no-icing"
 
 
 def test_help_names_each_value_once(capsys):
