@@ -1,12 +1,14 @@
-"""What each part of point_coc_tiny's design is worth on HomeObjects: one part changed at a time.
+"""What each part of a network's design is worth on HomeObjects: one part changed at a time.
 
 Data, recipe and results are those of benchmarks/peers.py; each variant is a network of its own
 name. As there, runs that are written already are not trained again, and several processes may share
-the work. The page, ablation.md, is written beside this program.
+the work. The page is written beside this program: ablation.md for point_coc_small, and
+ablation_tiny.md for point_coc_tiny.
 """
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -21,7 +23,8 @@ from pointcluster.geometry import ClusterGeometry, LatticeGeometry
 from pointcluster.models import create_model
 from pointcluster.nn import Clusters, ContextCluster, ContextClusterBlock
 
-BASE = "point_coc_tiny"
+PAGES = {"point_coc_small": "ablation", "point_coc_tiny": "ablation_tiny"}
+"""The networks to change, and what their pages are called."""
 HERE = Path(os.path.relpath(Path(__file__).resolve().parent))
 
 
@@ -70,38 +73,51 @@ class NoCluster(ContextCluster):
         return (torch.zeros_like(x) if onto is None else onto), None
 
 
-def changed(kind: type[ContextCluster] | None = None, **options: Any) -> Callable[[int], nn.Module]:
-    """Builds the base network with other options, or another operator with the same parameters."""
+def variants(base: str) -> dict[str, Callable[[int], nn.Module]]:
+    """Networks that differ from one in a part of the design, by what differs."""
+    heads = [stage[0].cluster.heads for stage in create_model(base).stages]
 
-    def build(num_classes: int) -> nn.Module:
-        model = create_model(BASE, num_classes=num_classes, **options)
-        for module in model.modules():
-            if kind is not None and isinstance(module, ContextClusterBlock):
-                module.cluster.__class__ = kind
-        return model
+    def changed(
+        kind: type[ContextCluster] | None = None, **options: Any
+    ) -> Callable[[int], nn.Module]:
+        """Builds the network with other options, or another operator with the same parameters."""
 
-    return build
+        def build(num_classes: int) -> nn.Module:
+            model = create_model(base, num_classes=num_classes, **options)
+            for module in model.modules():
+                if kind is not None and isinstance(module, ContextClusterBlock):
+                    module.cluster.__class__ = kind
+            return model
 
+        return build
 
-VARIANTS: dict[str, Callable[[int], nn.Module]] = {
-    "each cloud one region": changed(region_size=None),
-    "regions of 16 points": changed(region_size=16),
-    "1 centre": changed(num_centers=1),
-    "16 centres": changed(num_centers=16),
-    "1 head": changed(heads=(1, 1, 1)),
-    "twice the heads": changed(heads=(4, 8, 8)),
-    "soft clusters": changed(SoftCluster),
-    "no clusters, MLPs alone": changed(NoCluster),
-    "no blocks": changed(depths=(0, 0, 0)),
-    "concat reducer": changed(reducer="concat"),
-    "no relative positions": changed(relative=False),
-}
-peers.PEERS.update(VARIANTS)
+    return {
+        "each cloud one region": changed(region_size=None),
+        "regions of 16 points": changed(region_size=16),
+        "1 centre": changed(num_centers=1),
+        "16 centres": changed(num_centers=16),
+        "1 head": changed(heads=[1 for _ in heads]),
+        "twice the heads": changed(heads=[2 * own for own in heads]),
+        "soft clusters": changed(SoftCluster),
+        "no clusters, MLPs alone": changed(NoCluster),
+        "no blocks": changed(depths=[0 for _ in heads]),
+        "concat reducer": changed(reducer="concat"),
+        "no relative positions": changed(relative=False),
+    }
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    args = peers.parse_arguments(argv, models=[BASE, *VARIANTS], description=__doc__, out=HERE)
-    return peers.compare(args, "ablation", f"What the parts of {BASE} are worth")
+    first = argparse.ArgumentParser(add_help=False)
+    first.add_argument("--base", choices=tuple(PAGES), default="point_coc_small")
+    base = first.parse_known_args(argv)[0].base
+    networks = variants(base)
+    peers.PEERS.update(networks)
+    args = peers.parse_arguments(
+        argv, models=[base, *networks], description=__doc__, out=HERE, parents=[first]
+    )
+    return peers.compare(
+        args, PAGES[base], f"What the parts of {base} are worth", program="ablation"
+    )
 
 
 if __name__ == "__main__":

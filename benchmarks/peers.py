@@ -107,11 +107,14 @@ def parse_arguments(
     ),
     description: str | None = __doc__,
     out: Path = RESULTS,
+    parents: Sequence[argparse.ArgumentParser] = (),
 ) -> argparse.Namespace:
     usual = recipe()
     names = [*list_models("point*"), *PEERS]
     parser = training.Parser(
-        description=description, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+        description=description,
+        formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+        parents=list(parents),
     )
     count = training.number(int, 1)
     parser.add_argument(
@@ -277,7 +280,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     return compare(parse_arguments(argv), "peers", "Peers on HomeObjects")
 
 
-def compare(args: argparse.Namespace, stem: str, title: str) -> int:
+def compare(args: argparse.Namespace, stem: str, title: str, program: str = "peers") -> int:
     """Train what has not been trained yet, time the networks, and write a page of all."""
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
     path = args.out / f"{stem}.json"
@@ -307,7 +310,7 @@ def compare(args: argparse.Namespace, stem: str, title: str) -> int:
     image = f"{stem}.png" if args.budget else ""
     if image:
         picture(args.out / image, lambda figure: draw(figure, rows, list_models()), size=(7, 4.2))
-    command = f"`{shlex.join(['python', f'benchmarks/{stem}.py', *args.command])}`"
+    command = f"`{shlex.join(['python', f'benchmarks/{program}.py', *args.command])}`"
     text = page(title, runs, rows, len(test), recipe().lr, command, image)
     write(args.out / f"{stem}.md", text)
     print(text)

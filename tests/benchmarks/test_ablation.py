@@ -11,18 +11,37 @@ def clouds():
     return Batch.from_data_list([Data(pos=torch.rand(256, 3, generator=generator))] * 2)
 
 
-def test_every_variant_is_another_network_that_trains(script, clouds):
+@pytest.mark.parametrize("base", ["point_coc_tiny", "point_coc_small"])
+def test_every_variant_is_another_network_that_trains(script, clouds, base):
     ablation = script("ablation")
+    variants = ablation.variants(base)
     seen = set()
-    for name in [ablation.BASE, *ablation.VARIANTS]:
+    for build in [
+        lambda classes: ablation.create_model(base, num_classes=classes),
+        *variants.values(),
+    ]:
         torch.manual_seed(0)
-        model = ablation.peers.create(name, 5)
+        model = build(5)
         logits = model(clouds)
         logits.logsumexp(dim=1).sum().backward()
         assert logits.shape == (2, 5) and logits.isfinite().all()
         model.eval()
         seen.add(tuple(model(clouds)[0].tolist()))
-    assert len(seen) == 1 + len(ablation.VARIANTS)
+    assert len(seen) == 1 + len(variants)
+
+
+def test_the_page_is_of_the_network_that_was_asked_for(script, monkeypatch):
+    ablation = script("ablation")
+    seen = []
+    monkeypatch.setattr(
+        ablation.peers, "compare", lambda args, *rest, **more: seen.append((args, *rest)) or 0
+    )
+    assert ablation.main(["--budget", "0"]) == 0
+    assert ablation.main(["--base", "point_coc_tiny", "--models", "point_coc_tiny", "1 head"]) == 0
+    small, tiny = seen
+    assert small[1] == "ablation" and small[0].models[0] == "point_coc_small"
+    assert tiny[1] == "ablation_tiny" and tiny[0].models == ["point_coc_tiny", "1 head"]
+    assert ablation.peers.create("1 head", 5).config["name"] == "point_coc_tiny"
 
 
 def test_soft_clusters_agree_with_a_loop(script):
@@ -55,6 +74,6 @@ def test_soft_clusters_agree_with_a_loop(script):
 
 
 def test_soft_clusters_have_no_one_cluster_to_tell(script, clouds):
-    model = script("ablation").VARIANTS["soft clusters"](5)
+    model = script("ablation").variants("point_coc_tiny")["soft clusters"](5)
     with pytest.raises(ValueError, match="no one cluster"):
         model.clusters(clouds)
