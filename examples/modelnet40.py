@@ -67,7 +67,7 @@ def parse_arguments() -> argparse.Namespace:
         default="hdf5",
         metavar="NAME",
         help="of ModelNet40: hdf5 (2,048 points), resampled (text files of 10,000 "
-        "points with normals) or meshes, whose points are drawn (%(default)s)",
+        "points) or meshes, whose points are drawn (%(default)s)",
     )
     data.add_argument("--download", action="store_true",
                       help="fetch ModelNet40's HDF5 form where it is not there yet")  # fmt: skip
@@ -77,7 +77,8 @@ def parse_arguments() -> argparse.Namespace:
     data.add_argument(
         "--normals",
         action="store_true",
-        help="normals as input features; ModelNet40's HDF5 form has none",
+        help="normals as input features; all data here have them, but for copies of ModelNet40's "
+        "HDF5 form that were written without",
     )
     training.add_training_arguments(parser, models=list_models("point_*"), out="runs/modelnet40")
     parser.add_argument(
@@ -91,11 +92,9 @@ def parse_arguments() -> argparse.Namespace:
 def load_data(args: argparse.Namespace):
     """The two splits: ModelNet40 where it is or was asked for, otherwise HomeObjects."""
     if args.root or args.download or find_modelnet40(ROOT, args.form):
-        if args.normals and args.form == "hdf5":
-            raise ValueError("--normals: ModelNet40's HDF5 form has no normals")
-        root, form = args.root or ROOT, args.form
-        train = ModelNet40(root, "train", form=form, download=args.download)
-        return train.name, train, ModelNet40(root, "test", form=form)
+        root, options = args.root or ROOT, {"form": args.form, "normals": args.normals}
+        train = ModelNet40(root, "train", download=args.download, **options)
+        return train.name, train, ModelNet40(root, "test", **options)
     if args.form != "hdf5":
         raise ValueError(f"--form {args.form}: it is not in {ROOT}, and --root names no folder")
     say(f"ModelNet40 is not in {ROOT}, and neither --root nor --download asks for it: "

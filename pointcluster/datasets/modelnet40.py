@@ -55,7 +55,7 @@ class ModelNet40(CloudDataset):
     =============== ============================== ============== ==================================
     form            folder                         clouds         points of each
     =============== ============================== ============== ==================================
-    ``"hdf5"``      ``modelnet40_ply_hdf5_2048``   9,840 + 2,468  2,048 (`"PointNet"
+    ``"hdf5"``      ``modelnet40_ply_hdf5_2048``   9,840 + 2,468  2,048 with normals (`"PointNet"
                                                                   <https://arxiv.org/abs/1612.00593>`_)
     ``"resampled"`` ``modelnet40_normal_resampled`` 9,843 + 2,468 10,000 with normals (`"PointNet++"
                                                                   <https://arxiv.org/abs/1706.02413>`_)
@@ -74,6 +74,9 @@ class ModelNet40(CloudDataset):
         num_points: Points a cloud: the first ones, of meshes as many as are drawn (2,048). All by
             default.
         seed: Of drawing points from meshes; the other forms draw nothing and refuse it.
+        normals: ``True`` must have them, ``False`` leaves them out. By default they are given
+            where the files have them, as the genuine ones of all forms do; some copies of the HDF5
+            form were written anew without.
         download: Fetch the HDF5 archive (about 435 MB) into ``root`` where it is not there yet.
         transform: Applied to every item when it is read.
         sizes: Clouds that the two splits must have: ``"published"`` as in the table, or two
@@ -81,12 +84,14 @@ class ModelNet40(CloudDataset):
 
     Shapes and units:
         Items are ``Data(pos [num_points, 3] float32, y [1] int64)``, with ``normal [num_points, 3]
-        float32`` where the form has them. Clouds lie in the unit sphere, the second axis points up.
+        float32`` of length one where the files have them. Clouds lie in the unit sphere, the second
+        axis points up.
 
     Raises:
         FileNotFoundError: The folder, or a file that its lists name, is missing.
-        ValueError: An argument is unknown or does not fit the form, or a file is damaged or is not
-            what the benchmark has; names file, found, expected.
+        ValueError: An argument is unknown or does not fit the form, a file is damaged or is not
+            what the benchmark has, or lacks normals that are asked for or that other files of the
+            split have; names file, found, expected.
         OSError: The download failed; the message says what to do by hand.
     """
 
@@ -98,6 +103,7 @@ class ModelNet40(CloudDataset):
         form: str = "hdf5",
         num_points: int | None = None,
         seed: int | None = None,
+        normals: bool | None = None,
         download: bool = False,
         transform: Callable[[Data], Data] | None = None,
         sizes: tuple[int, int] | str | None = "published",
@@ -130,7 +136,7 @@ class ModelNet40(CloudDataset):
             raise FileNotFoundError(_not_there(Path(root), form))
         self.split, self.form, self.seed = split, form, (seed or 0) if form == "meshes" else None
         if form == "hdf5":
-            self.classes, y, points = _read_hdf5(folder, split, num_points)
+            self.classes, y, points = _read_hdf5(folder, split, num_points, normals)
         else:
             if form == "resampled":
                 self.classes = resampled.list_resampled(folder, split)[0]
@@ -141,6 +147,8 @@ class ModelNet40(CloudDataset):
                 _check_classes(self.classes, folder)
                 tensors = meshes.sample_meshes(folder, split, num_points or 2048, seed or 0)
             y, points = tensors.pop("y"), tensors
+            if normals is False:
+                del points["normal"]
         expected = FORMS[form][3] if sizes == "published" else sizes
         if isinstance(expected, tuple):
             number = expected[split == "test"]
@@ -186,16 +194,24 @@ def _check_classes(classes: list[str], where: Path) -> None:
 
 
 def _read_hdf5(
-    folder: Path, split: str, num_points: int | None
+    folder: Path, split: str, num_points: int | None, normals: bool | None
 ) -> tuple[list[str], torch.Tensor, dict[str, torch.Tensor]]:
     classes = read_lines(folder / "shape_names.txt")
     _check_classes(classes, folder / "shape_names.txt")
     # The lists hold paths of the machine they were written on: only the names count.
     files = [folder / Path(line).name for line in read_lines(folder / f"{split}_files.txt")]
-    parts = [read_h5(file, len(classes)) for file in files]
-    pos = np.concatenate([part["pos"][:, :num_points] for part in parts])
+    parts = [read_h5(file, len(classes), normal=normals is not False) for file in files]
+    without = [file for file, part in zip(files, parts, strict=True) if "normal" not in part]
+    if without and (normals or (normals is None and len(without) < len(files))):
+        raise ValueError(
+            f"{without[0]} holds no array 'normal', which {len(files) - len(without)} of the "
+            f"{len(files)} files for {split} have and all genuine ones: fetch them again, or do "
+            "without normals"
+        )
+    keys = ("pos",) if without or normals is False else ("pos", "normal")
+    points = {key: np.concatenate([part[key][:, :num_points] for part in parts]) for key in keys}
     y = np.concatenate([part["y"] for part in parts])
-    return classes, torch.from_numpy(y), {"pos": torch.from_numpy(pos)}
+    return classes, torch.from_numpy(y), {k: torch.from_numpy(a) for k, a in points.items()}
 
 
 def fetch_modelnet40(root: Path, urls: Sequence[str] = MIRRORS) -> Path:

@@ -9,7 +9,12 @@ import numpy as np
 
 
 def read_h5(
-    path: Path, num_classes: int, *, dtypes: Sequence[str] = ("float32",), mask: bool = False
+    path: Path,
+    num_classes: int,
+    *,
+    dtypes: Sequence[str] = ("float32",),
+    mask: bool = False,
+    normal: bool = False,
 ) -> dict[str, np.ndarray]:
     """Read the arrays ``data`` and ``label`` of a file of clouds of 2,048 points.
 
@@ -18,9 +23,11 @@ def read_h5(
         num_classes: Class indices must be below it.
         dtypes: Types that ``data`` may have.
         mask: Read ``mask`` too, where the file has it.
+        normal: Read ``normal`` too, where the file has it, and scale it to length one.
 
     Shapes and units:
-        ``pos [n, 2048, 3]`` float32, ``y [n]`` int64 and, where it is there, ``mask [n, 2048]``.
+        ``pos [n, 2048, 3]`` float32, ``y [n]`` int64 and, where they are there, ``mask [n, 2048]``
+        and ``normal [n, 2048, 3]`` float32, whose zeros stay zeros.
 
     Raises:
         ImportError: h5py is not installed.
@@ -42,7 +49,8 @@ def read_h5(
                 raise ValueError(
                     f"{path} holds {sorted(file)}, expected the arrays 'data' and 'label'"
                 )
-            keys = ("data", "label", *(("mask",) if mask and "mask" in file else ()))
+            wanted = {"mask": mask, "normal": normal}
+            keys = ["data", "label", *(key for key in wanted if wanted[key] and key in file)]
             for key in keys:
                 if not isinstance(file[key], h5py.Dataset):
                     raise ValueError(f"{path}: {key!r} is a group, expected an array")
@@ -70,7 +78,22 @@ def read_h5(
                 f"{list(pos.shape[:2])}"
             )
         read["mask"] = values
+    if "normal" in arrays:
+        read["normal"] = _normals(path, np.asarray(arrays["normal"]), pos.shape)
     return read
+
+
+def _normals(path: Path, normal: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    if normal.shape != shape or normal.dtype.kind != "f":
+        raise ValueError(
+            f"{path}: 'normal' is {normal.dtype} {list(normal.shape)}, expected float32 "
+            f"{list(shape)}"
+        )
+    normal = normal.astype(np.float32, copy=False)
+    if not np.isfinite(normal).all():
+        bad = int(np.argmin(np.isfinite(normal).all(axis=(1, 2))))
+        raise ValueError(f"{path}: cloud {bad} has NaN or infinite normals")
+    return normal / np.maximum(np.linalg.norm(normal, axis=2, keepdims=True), 1e-12)
 
 
 def _labels(path: Path, y: np.ndarray, count: int, num_classes: int) -> np.ndarray:

@@ -12,11 +12,15 @@ FOLDER = "modelnet40_ply_hdf5_2048"
 SIZES = (5, 2)
 
 
-def write(path, count, *, first=0, points=2048, dtype="float32"):
+def write(path, count, *, first=0, points=2048, dtype="float32", normal=True):
+    """The four arrays of a genuine file; ``normal`` may be left out."""
     rng = np.random.default_rng(first)
     with h5py.File(path, "w") as file:
         file["data"] = rng.uniform(-1, 1, (count, points, 3)).astype(dtype)
+        file["faceId"] = rng.integers(0, 9000, (count, points), dtype="int32")
         file["label"] = np.arange(first, first + count, dtype="uint8")[:, None]
+        if normal:
+            file["normal"] = rng.normal(size=(count, points, 3)).astype("float32")
 
 
 @pytest.fixture
@@ -44,6 +48,39 @@ def test_reads_folder_or_the_one_above(root, inside):
     with h5py.File(root / FOLDER / "ply_data_train1.h5") as file:
         assert np.array_equal(item.pos.numpy(), file["data"][1])
     assert len(ModelNet40(root, "test", sizes=SIZES)) == 2
+
+
+@pytest.mark.parametrize("num_points", [None, 100])
+def test_normals_have_length_one(root, num_points):
+    with h5py.File(root / FOLDER / "ply_data_train1.h5", "a") as file:
+        file["normal"][1, 3] = 0
+        expected = file["normal"][1][:num_points].astype("float64")
+    item = ModelNet40(root, num_points=num_points, sizes=SIZES)[4]
+    assert (item.normal.shape, item.normal.dtype) == (item.pos.shape, torch.float32)
+    assert item.normal[3].tolist() == [0, 0, 0]
+    expected[3, 0] = 1e-30
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    expected[3] = 0
+    assert np.abs(item.normal.numpy() - expected).max() < 1e-6
+    assert "normal" in ModelNet40(root, "test", normals=True, sizes=SIZES)[0]
+    assert "normal" not in ModelNet40(root, normals=False, sizes=SIZES)[4]
+
+
+def test_files_without_normals(root):
+    for name, count, first in (("train0", 3, 0), ("train1", 2, 3), ("test0", 2, 0)):
+        write(root / FOLDER / f"ply_data_{name}.h5", count, first=first, normal=False)
+    assert set(ModelNet40(root, sizes=SIZES)[0].keys()) == {"pos", "y"}
+    message = "ply_data_train0.h5 holds no array 'normal', which 0 of the 2 files for train have"
+    with pytest.raises(ValueError, match=message):
+        ModelNet40(root, normals=True, sizes=SIZES)
+
+
+@pytest.mark.parametrize("normals", [None, True])
+def test_one_file_without_normals(root, normals):
+    write(root / FOLDER / "ply_data_train1.h5", 2, first=3, normal=False)
+    with pytest.raises(ValueError, match="train1.h5 holds no array 'normal', which 1 of the 2"):
+        ModelNet40(root, normals=normals, sizes=SIZES)
+    assert len(ModelNet40(root, normals=False, sizes=SIZES)) == 5
 
 
 def test_transform_is_applied_to_a_copy(root):
@@ -91,7 +128,9 @@ def test_truncated_file(root, keep):
 def test_missing_array(root):
     with h5py.File(root / FOLDER / "ply_data_train0.h5", "a") as file:
         del file["label"]
-    with pytest.raises(ValueError, match=r"holds \['data'\], expected.*'data' and 'label'"):
+    with pytest.raises(
+        ValueError, match=r"holds \['data', 'faceId', .*expected.*'data' and 'label'"
+    ):
         ModelNet40(root, sizes=SIZES)
 
 

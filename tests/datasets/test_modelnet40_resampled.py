@@ -61,6 +61,8 @@ def test_first_points_of_each(root):
     whole = ModelNet40(root, form="resampled", sizes=SIZES)
     some = ModelNet40(root, form="resampled", num_points=64, sizes=SIZES)
     assert some.num_points == 64
+    without = ModelNet40(root, form="resampled", num_points=64, normals=False, sizes=SIZES)
+    assert set(without[0].keys()) == {"pos", "y"} and torch.equal(without[0].pos, some[0].pos)
     for a, b in zip(whole, some, strict=True):
         assert torch.equal(a.pos[:64], b.pos) and torch.equal(a.normal[:64], b.normal)
 

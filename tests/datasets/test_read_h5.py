@@ -15,6 +15,7 @@ def path(tmp_path):
         file["data"] = np.zeros((2, 2048, 3), dtype="float32")
         file["label"] = np.array([0, 2], dtype="uint8")
         file["mask"] = np.zeros((2, 2048))
+        file["normal"] = np.full((2, 2048, 3), 2, dtype="float32")
     return tmp_path / "a.h5"
 
 
@@ -29,6 +30,9 @@ def test_arrays(path):
     read = read_h5(path, 3, mask=True)
     assert read["pos"].shape == (2, 2048, 3) and read["y"].tolist() == [0, 2]
     assert read["y"].dtype == np.int64 and read["mask"].shape == (2, 2048)
+    read = read_h5(path, 3, normal=True)
+    assert set(read) == {"pos", "y", "normal"} and read["normal"].dtype == np.float32
+    assert np.allclose(read["normal"], 3**-0.5)
 
 
 @pytest.mark.parametrize(
@@ -37,6 +41,9 @@ def test_arrays(path):
         ("label", np.array([0.5, 1]), r"'label' is float64 \[2\], expected integers \[2, 1\]"),
         ("label", np.array([0, 3]), "go from 0 to 3, expected 0 to 2"),
         ("mask", np.zeros((2, 7)), r"'mask' is float64 \[2, 7\], expected numbers \[2, 2048\]"),
+        ("normal", np.zeros((2, 2048)), r"'normal' is float64 \[2, 2048\], expected float32"),
+        ("normal", np.zeros((2, 2048, 3), dtype="int32"), r"'normal' is int32 .*expected float32"),
+        ("normal", np.full((2, 2048, 3), np.nan), "cloud 0 has NaN or infinite normals"),
         ("data", np.zeros((2, 2048, 3)), r"float64 .*expected float32 \[n, 2048, 3\]"),
         ("data", np.zeros((0, 2048, 3), dtype="float32"), "holds no cloud"),
     ],
@@ -44,7 +51,7 @@ def test_arrays(path):
 def test_arrays_of_another_form(path, name, value, message):
     replace(path, name, value)
     with pytest.raises(ValueError, match=message):
-        read_h5(path, 3, mask=True)
+        read_h5(path, 3, mask=True, normal=True)
 
 
 def test_a_group(path):

@@ -107,7 +107,8 @@ def test_several_seeds(program, tmp_path, capsys):
     assert json.loads((tmp_path / "two" / "results.json").read_text()) == result
 
 
-def test_reads_modelnet40(program, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("normal", [True, False])
+def test_reads_modelnet40(program, tmp_path, monkeypatch, capsys, normal):
     folder = tmp_path / "data"
     folder.mkdir()
     (folder / "shape_names.txt").write_text("\n".join(f"class{i}" for i in range(40)))
@@ -115,14 +116,24 @@ def test_reads_modelnet40(program, tmp_path, monkeypatch, capsys):
         (folder / f"{split}_files.txt").write_text(f"x/{split}.h5")
         with h5py.File(folder / f"{split}.h5", "w") as file:
             file["data"] = np.random.default_rng(0).normal(size=(8, 2048, 3)).astype("float32")
+            file["faceId"] = np.zeros((8, 2048), dtype="int32")
             file["label"] = np.arange(8, dtype="uint8")[:, None]
+            if normal:
+                file["normal"] = file["data"][()]
     assert program(*SMALL, "--root", "data") == 2
     assert "train split has 8 clouds, not 9,840" in capsys.readouterr().err
     few = functools.partial(ModelNet40, sizes=None)
     monkeypatch.setattr(program.module, "ModelNet40", few)
-    assert program(*SMALL, "--root", "data", "--epochs", "1") == 0
+    if not normal:
+        assert program(*SMALL, "--root", "data", "--normals") == 2
+        error = capsys.readouterr().err
+        assert "train.h5 holds no array 'normal'" in error and error.count("\n") == 1
+    options = ["--normals"] if normal else []
+    assert program(*SMALL, "--root", "data", "--epochs", "1", *options) == 0
     printed = capsys.readouterr().out
     assert "HomeObjects" not in printed
+    network, _ = load_model(tmp_path / "runs/modelnet40/model")
+    assert network.config["in_channels"] == (3 if normal else 0)
     assert "ModelNet40 HDF5, 64 of 2,048 points, point_coc_tiny, seed 0: test accuracy" in printed
     config = json.loads((tmp_path / "runs/modelnet40/config.json").read_text())
     assert (config["data"], config["label_smoothing"]) == ("ModelNet40 HDF5", 0.2)
@@ -133,7 +144,7 @@ def test_reads_modelnet40(program, tmp_path, monkeypatch, capsys):
     [
         (["--root", "nowhere"], "no ModelNet40 in nowhere"),
         (["--num-points", "4096"], "--num-points is 4096, HomeObjects has 2048 points a cloud"),
-        (["--root", "nowhere", "--normals"], "no normals"),
+        (["--root", "nowhere", "--normals"], "no ModelNet40 in nowhere"),
         (["--form", "meshes"], "--form meshes: it is not in"),
         (["--form", "meshes", "--download"], "form 'meshes' is not fetched by this program"),
         (["--out", "file/run"], "cannot write to the output folder file/run"),
