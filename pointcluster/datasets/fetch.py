@@ -10,9 +10,14 @@ import zipfile
 import zlib
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
+from typing import NoReturn
 
 import requests
 from tqdm import tqdm
+
+
+class DamagedArchive(ValueError):
+    """A zip archive that ends early or cannot be read otherwise: it is to be fetched again."""
 
 
 def https_session() -> requests.Session:
@@ -129,8 +134,9 @@ def unpack(archive: Path, folder: Path, names: Sequence[str] | None = None) -> N
         names: Only these members, each written whole or not at all; all by default.
 
     Raises:
-        ValueError: The archive is damaged or encrypted, lacks one of the names, or has a member
-            that is absolute, climbs with ``..`` or is a link.
+        DamagedArchive: The archive is damaged or encrypted.
+        ValueError: It lacks one of the names, or has a member that is absolute, climbs with ``..``
+            or is a link.
     """
     try:
         with zipfile.ZipFile(archive) as file:
@@ -152,7 +158,79 @@ def unpack(archive: Path, folder: Path, names: Sequence[str] | None = None) -> N
             file.extractall(folder)
     # A member that is encrypted or packed in a way that zipfile does not know is a RuntimeError.
     except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        raise ValueError(f"{archive} is not a whole zip archive: {error}") from error
+        _damaged(archive, error)
+
+
+def _damaged(archive: Path, error: Exception) -> NoReturn:
+    raise DamagedArchive(
+        f"{archive} is not a whole zip archive: {error} (delete it, and fetch it again)"
+    ) from error
+
+
+def unpack_folder(archive: Path, folder: Path, sign: str) -> None:
+    """Unpack the folder of a zip archive that holds a certain file, and show it when it is whole.
+
+    All is unpacked into ``<name>.part`` beside ``folder`` and then renamed. Where ``folder`` is
+    there already, from an unpacking that was interrupted, its files are replaced one by one, the
+    certain one last; others in it stay.
+
+    Args:
+        archive: The zip archive.
+        folder: What the archive's folder becomes.
+        sign: A pattern such as ``"train_files.txt"``, of the paths below the archive's folder.
+
+    Raises:
+        DamagedArchive: The archive is damaged or encrypted.
+        ValueError: No folder in it holds such a file, or several do, or a member would leave it.
+    """
+    top, _ = _members(archive, sign)
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
+    try:
+        unpack(archive, part)
+        if not folder.exists():
+            os.rename(part / top, folder)
+            return
+        files = [path for path in sorted((part / top).rglob("*")) if path.is_file()]
+        for path in sorted(files, key=lambda path: path.match(sign)):
+            target = folder / path.relative_to(part / top)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(path, target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def lacks(folder: Path, archive: Path, sign: str) -> str | None:
+    """The first file of an archive's folder that is missing or shorter in one on disk, or ``None``.
+
+    Args:
+        folder: What was unpacked.
+        archive: Where from.
+        sign: As for :func:`unpack_folder`, as are the errors.
+    """
+    for name, size in _members(archive, sign)[1].items():
+        path = folder / name
+        if not path.is_file() or path.stat().st_size < size:
+            return name
+    return None
+
+
+def _members(archive: Path, sign: str) -> tuple[str, dict[str, int]]:
+    """The folder of an archive that holds a sign, and the sizes of its files by their paths."""
+    try:
+        with zipfile.ZipFile(archive) as file:
+            infos = [info for info in file.infolist() if not info.is_dir()]
+    except (zipfile.BadZipFile, EOFError) as error:
+        _damaged(archive, error)
+    sizes = {PurePosixPath(info.filename): info.file_size for info in infos}
+    sizes = {path: size for path, size in sizes.items() if "__MACOSX" not in path.parts}
+    depth = len(PurePosixPath(sign).parts)
+    tops = sorted({path.parents[depth - 1] for path in sizes if path.match(sign)})
+    if len(tops) != 1:
+        found = f"holds {sign} in {tops[0]} and in {tops[1]}" if tops else f"holds no {sign}"
+        raise ValueError(f"{archive} {found}: it is another archive, delete or rename it")
+    below = {path: size for path, size in sizes.items() if path.is_relative_to(tops[0])}
+    return str(tops[0]), {str(path.relative_to(tops[0])): size for path, size in below.items()}
 
 
 def _unpack_one(file: zipfile.ZipFile, name: str, folder: Path) -> None:

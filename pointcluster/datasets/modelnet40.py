@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,37 +13,14 @@ from torch_geometric.data import Data
 from pointcluster.datasets import modelnet40_meshes as meshes
 from pointcluster.datasets import modelnet40_resampled as resampled
 from pointcluster.datasets.cloud_dataset import CloudDataset, check_size
+from pointcluster.datasets.modelnet40_archive import (
+    FORMS,
+    fetch_modelnet40,
+    find_archive,
+    find_modelnet40,
+)
 from pointcluster.datasets.modelnet40_resampled import read_lines
 from pointcluster.datasets.read_h5 import read_h5
-
-FOLDER = "modelnet40_ply_hdf5_2048"
-
-# In the order in which they are tried. None could be reached from where this was written.
-MIRRORS = (
-    "https://shapenet.cs.stanford.edu/media/modelnet40_ply_hdf5_2048.zip",
-    "https://github.com/ma-xu/pointMLP-pytorch/releases/download/Modenet40_dataset/"
-    "modelnet40_ply_hdf5_2048.zip",
-    "https://huggingface.co/datasets/Msun/modelnet40/resolve/main/modelnet40_ply_hdf5_2048.zip",
-)
-
-MANUAL_STEPS = f"""To get ModelNet40 by hand:
-  1. fetch {FOLDER}.zip (about 435 MB) with a browser, for example from
-     {MIRRORS[1]}
-  2. unpack it: the folder {FOLDER} holds train_files.txt and seven .h5 files
-  3. give that folder, or the one above it, as root (--root)"""
-
-MANUAL_STEPS_OTHERS = {
-    "resampled": f"fetch {resampled.FOLDER}.zip (1.6 GB) with a browser, unpack it and give the "
-    "folder as root; datasets/modelnet40/README.md has the links",
-    "meshes": f"fetch {meshes.FOLDER}.zip (2 GB) from modelnet.cs.princeton.edu with a browser, "
-    "unpack it and give the folder as root",
-}
-# form: how results name it, folder, what shows that it is there, training and test clouds
-FORMS = {
-    "hdf5": ("HDF5", FOLDER, "train_files.txt", (9840, 2468)),
-    "resampled": ("resampled", resampled.FOLDER, resampled.NAMES, (9843, 2468)),
-    "meshes": ("meshes", meshes.FOLDER, "*/train/*.off", (9843, 2468)),
-}
 
 
 class ModelNet40(CloudDataset):
@@ -77,7 +54,8 @@ class ModelNet40(CloudDataset):
         normals: ``True`` must have them, ``False`` leaves them out. By default they are given
             where the files have them, as the genuine ones of all forms do; some copies of the HDF5
             form were written anew without.
-        download: Fetch the HDF5 archive (about 435 MB) into ``root`` where it is not there yet.
+        download: Fetch the HDF5 archive (about 435 MB) into ``root`` and unpack it, where that was
+            not done yet or was interrupted.
         transform: Applied to every item when it is read.
         sizes: Clouds that the two splits must have: ``"published"`` as in the table, or two
             numbers; ``None`` takes them as they are.
@@ -126,12 +104,11 @@ class ModelNet40(CloudDataset):
             )
         if download and form != "hdf5":
             raise ValueError(
-                f"form {form!r} is not fetched by this program: {MANUAL_STEPS_OTHERS[form]}"
+                f"form {form!r} is not fetched by this program: python datasets/fetch.py "
+                f"modelnet40_{form} tells how to get it, as does datasets/modelnet40/README.md"
             )
         super().__init__(None, transform)
-        folder = find_modelnet40(root, form)
-        if folder is None and download:
-            folder = fetch_modelnet40(Path(root))
+        folder = fetch_modelnet40(root) if download else find_modelnet40(root, form)
         if folder is None:
             raise FileNotFoundError(_not_there(Path(root), form))
         self.split, self.form, self.seed = split, form, (seed or 0) if form == "meshes" else None
@@ -166,22 +143,14 @@ class ModelNet40(CloudDataset):
         return f"ModelNet40({len(self)}, split={self.split!r}{form})"
 
 
-def find_modelnet40(root: str | os.PathLike[str], form: str = "hdf5") -> Path | None:
-    """The folder with a form of the benchmark: ``root``, the one inside it, or ``None``."""
-    _, name, sign, _ = FORMS[form]
-    folders = [Path(root).expanduser(), Path(root).expanduser() / name]
-    if form == "meshes":
-        folders.append(folders[0] / "raw")  # where PyTorch Geometric's ModelNet puts them
-    for folder in folders:
-        if any(path.is_file() for path in folder.glob(sign)):
-            return folder
-    return None
-
-
 def _not_there(root: Path, form: str) -> str:
     _, name, sign, _ = FORMS[form]
     others = [other for other in FORMS if other != form and find_modelnet40(root, other)]
     there = f"; it holds the form {others[0]!r}" if others else ""
+    archive = find_archive(root, form)
+    if archive is not None:
+        program = "modelnet40" if form == "hdf5" else f"modelnet40_{form}"
+        there += f"; {archive} is not unpacked: python datasets/fetch.py {program} --root {root}"
     return (
         f"no ModelNet40 in {root}: expected {sign} there or in {name}/{there} "
         "(datasets/modelnet40/README.md tells how to get it)"
@@ -212,32 +181,3 @@ def _read_hdf5(
     points = {key: np.concatenate([part[key][:, :num_points] for part in parts]) for key in keys}
     y = np.concatenate([part["y"] for part in parts])
     return classes, torch.from_numpy(y), {k: torch.from_numpy(a) for k, a in points.items()}
-
-
-def fetch_modelnet40(root: Path, urls: Sequence[str] = MIRRORS) -> Path:
-    """Download the HDF5 form into a folder, where its archive is not there yet, and unpack it.
-
-    Args:
-        root: Gets the archive, its SHA-256 and the folder.
-        urls: Where the archive may be had, in the order in which they are tried.
-
-    Returns:
-        The folder with the benchmark's lists.
-
-    Raises:
-        OSError: No address gave it; the message says what to do by hand.
-        ValueError: What came is not the archive.
-    """
-    from pointcluster.datasets.fetch import download, unpack
-
-    archive = root / f"{FOLDER}.zip"
-    try:
-        if not archive.exists():
-            download(urls, archive)
-        unpack(archive, root)
-    except OSError as error:
-        raise OSError(f"ModelNet40 could not be fetched: {error}\n{MANUAL_STEPS}") from error
-    folder = find_modelnet40(root)
-    if folder is None:
-        raise ValueError(f"{archive} holds no train_files.txt: it is not ModelNet40's HDF5 form")
-    return folder

@@ -233,9 +233,11 @@ def _from_archive(archive: Path, folder: str, name: str) -> Path:
             f"{archive} is truncated or is no zip archive ({error}): root must be the archive "
             f"{ARCHIVE} or the folder it unpacks to"
         ) from error
-    if len(members) != 1:
-        count = f"{len(members)} times" if members else "not there"
-        raise FileNotFoundError(f"{folder}/{name} is {count} in {archive}\n{MANUAL_STEPS}")
+    if not members:
+        raise FileNotFoundError(f"{folder}/{name} is not there in {archive}\n{MANUAL_STEPS}")
+    if len(members) > 1:
+        names = " and ".join(member.filename for member in members[:2])
+        raise ValueError(f"{archive} holds {names}: unpack it and give one of the folders as root")
     target = archive.with_suffix("") if archive.suffix else archive.with_name(f"{archive.name}_h5")
     path = target / members[0].filename
     whole = path.is_file() and path.stat().st_size == members[0].file_size

@@ -9,8 +9,16 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from torch_geometric.datasets import ModelNet
 
-from pointcluster.datasets import ModelNet40, ScanObjectNN, fetch, modelnet40, scanobjectnn
+from pointcluster.datasets import (
+    ModelNet40,
+    ScanObjectNN,
+    fetch,
+    modelnet40_archive,
+    modelnet40_resampled,
+    scanobjectnn,
+)
 
 PROGRAM = Path(__file__).resolve().parents[2] / "datasets" / "fetch.py"
 
@@ -30,6 +38,8 @@ def clouds(path, count):
     with h5py.File(path, "w") as file:
         file["data"] = np.random.default_rng(0).normal(size=(count, 2048, 3)).astype("float32")
         file["label"] = np.arange(count, dtype="uint8")[:, None]
+        file["faceId"] = np.zeros((count, 2048), dtype="int32")
+        file["normal"] = np.ones((count, 2048, 3), dtype="float32")
 
 
 def pack(folder, archive, top=""):
@@ -68,20 +78,22 @@ def serve(monkeypatch, archive):
 def test_lists_what_there_is(program, capsys):
     assert program.main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines] == ["modelnet40", "scanobjectnn", "imagenet"]
+    assert [line.split()[0] for line in lines] == [
+        "modelnet40", "modelnet40_resampled", "modelnet40_meshes", "scanobjectnn", "imagenet",
+    ]  # fmt: skip
     assert all("not yet" in line for line in lines)
     (program.ROOM / "imagenet" / "train").mkdir(parents=True)
     (program.ROOM / "imagenet" / "val").mkdir()
     assert program.main([]) == 0
-    assert "imagenet      here" in capsys.readouterr().out
+    assert "imagenet             here" in capsys.readouterr().out
 
 
 def test_fetches_modelnet40(program, archive, monkeypatch, capsys):
     asked, _ = serve(monkeypatch, archive)
-    published = modelnet40.FORMS["hdf5"]
-    monkeypatch.setitem(modelnet40.FORMS, "hdf5", (*published[:3], (3, 2)))
+    published = modelnet40_archive.FORMS["hdf5"]
+    monkeypatch.setitem(modelnet40_archive.FORMS, "hdf5", (*published[:3], (3, 2)))
     assert program.main(["modelnet40"]) == 0
-    assert tuple(asked) == modelnet40.MIRRORS
+    assert tuple(asked) == modelnet40_archive.MIRRORS
     printed = capsys.readouterr().out.splitlines()
     assert "ModelNet40 HDF5, 2,048 points: 3 clouds for train" in printed[0]
     assert "2 clouds for test" in printed[1]
@@ -90,8 +102,13 @@ def test_fetches_modelnet40(program, archive, monkeypatch, capsys):
     assert digest in (folder / "modelnet40_ply_hdf5_2048.zip.sha256").read_text()
     assert len(ModelNet40(folder)) == 3
     # what is there is checked, not fetched again
-    assert program.main(["modelnet40"]) == 0 and tuple(asked) == modelnet40.MIRRORS
-    (folder / "modelnet40_ply_hdf5_2048" / "train.h5").write_bytes(b"")
+    assert program.main(["modelnet40"]) == 0 and tuple(asked) == modelnet40_archive.MIRRORS
+    # what is not whole is unpacked again from the archive, where that is there
+    damaged = folder / "modelnet40_ply_hdf5_2048" / "train.h5"
+    damaged.write_bytes(b"")
+    assert program.main(["modelnet40"]) == 0 and tuple(asked) == modelnet40_archive.MIRRORS
+    damaged.write_bytes(b"")
+    (folder / "modelnet40_ply_hdf5_2048.zip").unlink()
     assert program.main(["modelnet40"]) == 2
     assert "is truncated or is no HDF5" in capsys.readouterr().err
 
@@ -104,7 +121,7 @@ def test_another_address(program, archive, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "has 3 clouds, not 9,840" in error and error.count("\n") == 1
     assert asked == ["https://example.org/a.zip"]
-    assert modelnet40.find_modelnet40(root)
+    assert modelnet40_archive.find_modelnet40(root)
 
 
 def test_where_nothing_can_be_reached(program, monkeypatch, capsys):
@@ -117,18 +134,24 @@ def test_where_nothing_can_be_reached(program, monkeypatch, capsys):
     printed, error = capsys.readouterr()
     assert error.startswith("fetch.py: ModelNet40 could not be fetched") and error.count("\n") == 1
     assert "To get ModelNet40 by hand" in printed
-    assert all(url in printed for url in modelnet40.MIRRORS)
+    assert all(url in printed for url in modelnet40_archive.MIRRORS)
 
 
 @pytest.mark.parametrize(
     ("name", "text"),
-    [("scanobjectnn", "hkust-vgd.github.io/scanobjectnn"), ("imagenet", "prepare.py unpack")],
+    [
+        ("scanobjectnn", "accept its authors' terms of use"),
+        ("imagenet", "agree to its terms"),
+        ("modelnet40_resampled", "modelnet40_resampled --root THE_ARCHIVE"),
+        ("modelnet40_meshes", "modelnet40_meshes --pyg"),
+    ],
 )
 def test_what_is_fetched_by_hand(program, monkeypatch, capsys, name, text):
+    monkeypatch.setattr(program, "download_with_pyg", lambda *a: pytest.fail("not asked for"))
     monkeypatch.setattr(program, "download", lambda *a: pytest.fail("nothing is to be fetched"))
     assert program.main([name]) == 1
     printed, error = capsys.readouterr()
-    assert text in printed and "terms" in printed and error == ""
+    assert text in printed and error == ""
     assert not program.ROOM.exists()
 
 
@@ -150,14 +173,151 @@ def test_scanobjectnn_from_an_address_of_ones_own(program, tmp_path, monkeypatch
     printed = capsys.readouterr().out
     assert hashlib.sha256(archive.read_bytes()).hexdigest() in printed
     assert "PB_T50_RS with background, main split, 2,048 points: 3 clouds for train" in printed
-    assert "ScanObjectNN OBJ_ONLY: no file for test" in printed
+    assert "ScanObjectNN main_split: no file of OBJ_BG for train, OBJ_BG for test" in printed
+    for folder in ("main_split_nobg", "split1", "split4_nobg"):
+        assert f"ScanObjectNN {folder}: no file\n" in printed
     assert len(ScanObjectNN(program.ROOM / "scanobjectnn", "test")) == 2
+
+
+def test_scanobjectnn_is_checked_in_all_parts(program, tmp_path, monkeypatch, capsys):
+    sizes = {"split3": (4, 3), "main_split": (4, 3)}
+    monkeypatch.setattr(scanobjectnn, "PARTS", scanobjectnn.PARTS | sizes)
+    monkeypatch.setattr(scanobjectnn, "PUBLISHED", {})
+    name = scanobjectnn.VARIANTS["PB_T25"]
+    clouds(tmp_path / "small" / "split3_nobg" / f"training_{name}", 15)
+    clouds(tmp_path / "small" / "split3" / "test_objectdataset.h5", 3)
+    archive = pack(tmp_path / "small", tmp_path / "h5_files.zip", "h5_files/")
+    for root in (tmp_path / "small", archive):
+        with monkeypatch.context() as patch:  # fifteen of the twenty that are possible are too few
+            patch.setattr(scanobjectnn, "_bounds", lambda *a: (3, 15))
+            assert program.main(["scanobjectnn", "--root", str(root)]) == 0
+        printed = capsys.readouterr().out
+        assert "PB_T25 without background, split 3, 2,048 points: 15 clouds for train" in printed
+        assert "OBJ_BG with background, split 3, 2,048 points: 3 clouds for test" in printed
+        assert "ScanObjectNN split3_nobg: no file of OBJ_ONLY for train, OBJ_ONLY for test, " in (
+            printed
+        )
+        assert "ScanObjectNN main_split: no file\n" in printed
+        assert program.main(["scanobjectnn", "--root", str(root)]) == 2
+        assert "has 15 clouds, expected 19 to 20" in capsys.readouterr().err
+
+
+def test_another_archive_is_not_scanobjectnn(program, archive, tmp_path, capsys):
+    other = archive.rename(tmp_path / "h5_files.zip")
+    for root in (tmp_path, other):
+        assert program.main(["scanobjectnn", "--root", str(root)]) == 2
+        printed, error = capsys.readouterr()
+        assert "holds none of ScanObjectNN's files" in error and error.count("\n") == 1
+        assert printed.count("no file\n") == 10
+
+
+def test_one_file_twice_in_an_archive(program, tmp_path, capsys):
+    for folder in ("a", "b"):
+        name = f"test_{scanobjectnn.VARIANTS['PB_T50_RS']}"
+        clouds(tmp_path / "small" / folder / "main_split" / name, 2)
+    archive = pack(tmp_path / "small", tmp_path / "h5_files.zip")
+    assert program.main(["scanobjectnn", "--root", str(archive)]) == 2
+    assert "holds a/main_split/test_" in capsys.readouterr().err
+
+
+@pytest.fixture
+def other(tmp_path, monkeypatch):
+    """Makes a miniature of one of ModelNet40's other forms, in a folder of its name."""
+
+    def make(form):
+        label, name, sign, _ = modelnet40_archive.FORMS[form]
+        monkeypatch.setitem(modelnet40_archive.FORMS, form, (label, name, sign, (40, 40)))
+        folder, classes = tmp_path / "made" / name, [f"class{i}" for i in range(40)]
+        mesh = "OFF\n4 2 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n"
+        for split in ("train", "test"):
+            for i in range(40):
+                path = folder / f"class{i}" / split / f"class{i}_{split}.off"
+                path = path if form == "meshes" else path.parents[1] / f"{path.stem}.txt"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.write_text(mesh if form == "meshes" else f"{i},1,2,0,0,1\n2,{i},1,0,1,0\n")
+            if form == "resampled":
+                shapes = "\n".join(f"{name}_{split}" for name in classes)
+                (folder / f"modelnet40_{split}.txt").write_text(shapes)
+        if form == "resampled":
+            (folder / "modelnet40_shape_names.txt").write_text("\n".join(classes))
+            monkeypatch.setattr(modelnet40_resampled, "POINTS", 2)
+        return folder
+
+    return make
+
+
+@pytest.mark.parametrize("given", ["archive", "folder of the archive", "folder"])
+@pytest.mark.parametrize("form", ["resampled", "meshes"])
+def test_other_forms_that_one_has(program, other, tmp_path, capsys, form, given):
+    folder, place = other(form), tmp_path / "place"
+    name = f"modelnet40_{form}"
+    place.mkdir()
+    if given == "folder":
+        root, place = folder, folder.parent
+    else:
+        archive = "fetched.zip" if given == "archive" else f"{folder.name}.zip"
+        archive = pack(folder, place / archive, f"{folder.name}/")
+        root = archive if given == "archive" else place
+    assert program.main([name, "--root", str(root)]) == 0
+    printed = capsys.readouterr().out
+    assert f"ModelNet40 {form}" in printed and f"40 clouds for test in {place / folder.name}" in (
+        printed
+    )
+    # a file that is lost is unpacked again where the archive is there
+    lost = "class7/test/class7_test.off" if form == "meshes" else "class7/class7_test.txt"
+    (place / folder.name / lost).unlink()
+    assert program.main([name, "--root", str(root)]) == (2 if given == "folder" else 0)
+
+
+@pytest.mark.parametrize("damage", ["cut", "another"])
+@pytest.mark.parametrize("form", ["resampled", "meshes"])
+def test_archive_of_another_form_that_is_damaged(program, other, archive, capsys, form, damage):
+    folder = other(form)
+    root = pack(folder, archive.parent / "fetched.zip") if damage == "cut" else archive
+    if damage == "cut":
+        root.write_bytes(root.read_bytes()[:-500])
+    assert program.main([f"modelnet40_{form}", "--root", str(root)]) == 2
+    error = capsys.readouterr().err
+    assert error.count("\n") == 1 and "delete" in error and str(root) in error
+    assert not (root.parent / folder.name).exists()
+
+
+def test_meshes_from_an_address_of_ones_own(program, other, tmp_path, monkeypatch, capsys):
+    archive = pack(other("meshes"), tmp_path / "a.zip", "ModelNet40/")
+    asked, download = serve(monkeypatch, archive)
+    monkeypatch.setattr(program, "download", download)
+    assert program.main(["modelnet40_meshes", "--url", "https://example.org/a.zip"]) == 0
+    assert asked == ["https://example.org/a.zip"]
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert (program.ROOM / "modelnet40" / "ModelNet40" / "class0").is_dir()
+
+
+def test_meshes_by_pyg_where_asked_for(program, other, tmp_path, monkeypatch, capsys):
+    archive = pack(other("meshes"), tmp_path / "a.zip", "ModelNet40/")
+    asked = []
+
+    def download_url(url, folder):
+        asked.append(url)
+        path = Path(folder) / "ModelNet40.zip"
+        path.write_bytes(archive.read_bytes())
+        return str(path)
+
+    monkeypatch.setattr("torch_geometric.data.download_url", download_url)
+    assert program.main(["modelnet40_meshes", "--pyg"]) == 0
+    assert program.main(["modelnet40_meshes", "--pyg"]) == 0
+    assert asked == [ModelNet.urls["40"]]
+    assert hashlib.sha256(archive.read_bytes()).hexdigest() in capsys.readouterr().out
+    assert sorted(path.name for path in (program.ROOM / "modelnet40").iterdir()) == [
+        "ModelNet40", "ModelNet40.zip", "ModelNet40.zip.sha256",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["mnist"], "there is no 'mnist': choose one of modelnet40, scanobjectnn, imagenet"),
+        (["mnist"], "there is no 'mnist': choose one of modelnet40, modelnet40_resampled, "),
+        (["modelnet40", "--pyg"], "--pyg is for modelnet40_meshes"),
+        (["modelnet40_meshes", "--pyg", "--url", "https://a.org/b.zip"], "without --url"),
         (["--root", "x"], "which data set?"),
         (["modelnet40", "--url", "http://a.org/b.zip"], "expected an address that begins with"),
         (["imagenet", "--url", "https://a.org/b.zip"], "imagenet is three archives"),
