@@ -23,6 +23,12 @@ class Handler(BaseHTTPRequestHandler):
             self.send_error(404)
             return
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if start >= len(CONTENT):
+            self.send_response(416)
+            self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+            return
         self.send_response(206 if start else 200)
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
@@ -96,6 +102,26 @@ def test_part_of_another_mirror_is_not_joined(tmp_path, server, session):
     download([url(server, "whole")], path, session=session)
     assert server.ranges[-1] == ("/whole", None)
     assert path.read_bytes() == CONTENT
+
+
+def test_part_that_is_longer_than_the_file_is_thrown_away(tmp_path, server, session):
+    path, part = tmp_path / "a.zip", tmp_path / "a.zip.part"
+    part.write_bytes(CONTENT + b"more")
+    part.with_name("a.zip.part.url").write_text(url(server, "whole"))
+    with pytest.raises(OSError, match=r"1,280,004 bytes came where the server announced 1,280,000"):
+        download([url(server, "whole")], path, session=session)
+    assert not part.exists() and not path.exists()
+    download([url(server, "whole")], path, session=session)
+    assert path.read_bytes() == CONTENT
+    assert [sent for _, sent in server.ranges] == ["bytes=1280004-", None]
+
+
+def test_part_that_is_the_whole_file(tmp_path, server, session):
+    path, part = tmp_path / "a.zip", tmp_path / "a.zip.part"
+    part.write_bytes(CONTENT)
+    part.with_name("a.zip.part.url").write_text(url(server, "whole"))
+    assert download([url(server, "whole")], path, session=session) == DIGEST
+    assert server.ranges == [("/whole", "bytes=1280000-")] and path.read_bytes() == CONTENT
 
 
 def test_no_mirror(tmp_path, server, session):

@@ -64,6 +64,25 @@ def test_draws_points(folder, above):
     assert ModelNet40(root, "test", form="meshes", num_points=8, sizes=SIZES)[39].y == 39
 
 
+def test_up_becomes_the_second_axis_and_nothing_is_mirrored(folder):
+    # One triangle without any symmetry, in a plane that no axis is in.
+    corners = torch.tensor([[0.0, 0, 0], [0, 3, 1], [6, 3, 8]])
+    (folder / "class00" / "train" / "class00_0001.off").write_text(
+        off(corners.tolist(), [[0, 1, 2]])
+    )
+    item = ModelNet40(folder, form="meshes", num_points=4000, sizes=SIZES)[0]
+    x, y, z = corners.unbind(dim=1)
+    turned = torch.stack([x, z, -y], dim=1)
+    normal = torch.linalg.cross(turned[1] - turned[0], turned[2] - turned[0])
+    normal = normal / normal.norm()
+    assert torch.allclose(item.normal, normal.expand(4000, 3), atol=1e-6)
+    assert (item.pos @ normal).abs().max() < 1e-5
+    turned = turned - turned.mean(dim=0)
+    turned = turned / turned.norm(dim=1).max()
+    assert torch.allclose(item.pos.amax(dim=0), turned.amax(dim=0), atol=0.05)
+    assert torch.allclose(item.pos.amin(dim=0), turned.amin(dim=0), atol=0.05)
+
+
 def test_two_thousand_points_by_default(folder):
     data = ModelNet40(folder, form="meshes", sizes=SIZES)
     assert data.num_points == 2048 and data[0].pos.size(0) == 2048

@@ -1,10 +1,12 @@
 from __future__ import annotations
 
 import csv
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch_geometric.data import Batch
 
 from pointcluster.training import Classifier, PointDataModule, evaluate, fit_and_test
 from pointcluster.training.callbacks import EpochTable, LastCheckpoint, TestEachEpoch
@@ -109,6 +111,30 @@ def test_testing_each_epoch_changes_nothing_and_is_right(fit, tmp_path):
     assert best["test_accuracy"] == max(row["test_accuracy"] for row in rows)
     assert rows[best["epoch"] - 1]["test_accuracy"] == best["test_accuracy"]
     assert "not a result" in best["label"]
+
+
+@pytest.mark.parametrize("frozen", [(), ("inner",), ("inner.2", "head"), ("",)])
+def test_every_part_gets_its_mode_back(tiny_network, clouds, classes, tmp_path, frozen):
+    classifier = Classifier(tiny_network(), classes)
+    for name in frozen:
+        classifier.model.get_submodule(name).eval()
+    before = {name: part.training for name, part in classifier.named_modules()}
+    during = []
+    classifier.model.register_forward_hook(
+        lambda model, *_: during.extend(part.training for part in model.modules())
+    )
+    batch = Batch.from_data_list(clouds)
+    trainer = SimpleNamespace(
+        current_epoch=0,
+        is_global_zero=True,
+        datamodule=SimpleNamespace(test_dataloader=lambda: [batch]),
+        strategy=SimpleNamespace(batch_to_device=lambda batch: batch),
+        precision_plugin=SimpleNamespace(forward_context=nullcontext),
+    )
+    TestEachEpoch(tmp_path / "each.csv").on_train_epoch_end(trainer, classifier)
+    assert during and not any(during)
+    assert {name: part.training for name, part in classifier.named_modules()} == before
+    assert (not all(before.values())) == bool(frozen)
 
 
 def test_rows_of_a_run_that_is_through_come_back(fit, tmp_path):

@@ -2,7 +2,8 @@ from __future__ import annotations
 
 import pytest
 import torch
-from torch_geometric.data import Batch
+from torch import nn
+from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose, FixedPoints, RandomJitter
 
 from pointcluster.training import Classifier, PointDataModule, evaluate, vote
@@ -35,6 +36,39 @@ def test_equals_a_plain_loop(classifier, clouds):
     mean = float((by_class[:, 0] / by_class[:, 1]).mean())
     assert found["voted_mean_class_accuracy"] == pytest.approx(mean)
     assert set(found) == {"voted_accuracy", "voted_mean_class_accuracy"}
+
+
+class FirstPoint(nn.Module):
+    """Gives the first point of each cloud as the logits of three classes."""
+
+    def __init__(self):
+        super().__init__()
+        self.config = {"name": "first"}
+
+    def forward(self, batch):
+        return batch.pos[batch.ptr[:-1]]
+
+
+@pytest.mark.parametrize(
+    ("second", "winner"),
+    [
+        (2.0, 1),  # by probabilities: 1.21 against 1.57; by logits it would be the first class
+        (0.2, 0),  # by probabilities: 1.62 against 0.76; by counting views it would be the second
+    ],
+)
+def test_probabilities_are_averaged_not_logits_or_choices(classes, second, winner):
+    views = torch.tensor([[[9.0, 0, 0]], [[0, second, 0]], [[0, second, 0]]])
+    for label in range(3):
+        cloud = Data(pos=torch.zeros(1, 3), y=torch.tensor([label]))
+        drawn = iter(views)
+        found = vote(
+            Classifier(FirstPoint(), classes),
+            [cloud],
+            3,
+            transform=lambda cloud, drawn=drawn: Data(pos=next(drawn), y=cloud.y),
+            accelerator="cpu",
+        )
+        assert found["voted_accuracy"] == (label == winner)
 
 
 def test_views_that_are_the_cloud_vote_as_the_test_does(classifier, clouds):
