@@ -25,7 +25,8 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
     """Read a row a point, with spaces, commas or semicolons between the numbers.
 
     A first line may name the columns or, in a `.pts` file, announce the number of points. What
-    `#` or `//` begin is passed over, unless it names the columns.
+    `#` or `//` begin is passed over, unless it names the columns; that may be in any encoding, the
+    rest is UTF-8.
 
     Returns:
         `pos` and, where there are any, `normal` and `color`, float64.
@@ -34,11 +35,8 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
         OSError: The file cannot be read.
         ValueError: It is no text, or no table of points.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text, which a {path.suffix} file must be") from None
-    if "\0" in text:
+    text = _decoded(path.read_bytes())
+    if text is None or "\0" in text:
         raise ValueError(f"{path} is no text, which a {path.suffix} file must be")
     names: list[str] = []
     rows: list[str] = []
@@ -189,6 +187,19 @@ def to_unit(path: str | os.PathLike[str], color: np.ndarray, *kinds: np.dtype) -
     if not low >= 0 or most is None:
         raise ValueError(f"{path}: colours go from {low:g} to {high:g}, expected 0 to 1 or to 255")
     return color / most
+
+
+def _decoded(data: bytes) -> str | None:
+    """Text in UTF-8, or in another encoding of which only comments make use; else `None`."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not all(re.split(rb"#|//", line, maxsplit=1)[0].isascii() for line in data.splitlines()):
+        return None
+    # Not as Latin-1, in which some bytes would end a line.
+    return data.decode("ascii", errors="replace")
 
 
 def _words(line: str) -> Sequence[str]:
