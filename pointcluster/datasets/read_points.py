@@ -62,6 +62,8 @@ def read_points(
     suffix = path.suffix.lower()
     if mesh_points < 1:
         raise ValueError(f"mesh_points is {mesh_points}, expected at least 1")
+    if min(seed if isinstance(seed, Sequence) else (seed,), default=0) < 0:
+        raise ValueError(f"seed is {seed}, expected at least 0")
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} is of an unknown kind, expected one of {' '.join(SUFFIXES)}")
     if path.stat().st_size == 0 and path.is_file():
