@@ -28,7 +28,8 @@ def read_points(
     r"""Read a scan as it is, or a mesh sampled evenly by area.
 
     - ``.ply .obj .off .stl .glb``: with faces a mesh, whose points get the normals of their faces,
-      and the colours of vertices or faces (textures are not read); without faces the vertices.
+      and the colours of vertices or, where they have none, of faces (textures are not read);
+      without faces the vertices.
     - ``.pcd``: text, binary or compressed.
     - ``.las .laz``: scaled and moved as the file says.
     - ``.npy`` and text, ``.xyz .xyzn .xyzrgb .pts .txt .csv``: a row a point, of x y z, perhaps an

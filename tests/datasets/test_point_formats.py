@@ -211,6 +211,109 @@ def test_an_old_trimesh_is_no_damaged_file(trimesh, tmp_path, monkeypatch):
         read_points(tmp_path / "a.off")
 
 
+SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+
+
+def write_ply(path, vertices, faces, vertex="", face="", kind="int"):
+    """An ascii file; `vertex` and `face` name further properties, all of the same type."""
+    more = [f"property {kind} {name}" for name in vertex.split()]
+    header = ["ply", "format ascii 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property double {name}" for name in "xyz"] + more
+    if len(faces):
+        header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+        header += [f"property {kind} {name}" for name in face.split()]
+    rows = [" ".join(map(str, row)) for row in [*vertices, *faces]]
+    path.write_text("\n".join([*header, "end_header", *rows, ""]))
+    return path
+
+
+@pytest.mark.parametrize("corner", [4, 99, -1])
+def test_a_corner_that_is_not_there(trimesh, tmp_path, corner):
+    write_ply(tmp_path / "a.ply", SQUARE, [[3, 0, 1, 2], [3, 0, 2, corner]])
+    mesh = trimesh.Trimesh(SQUARE, [[0, 1, 2], [0, 2, corner]], process=False)
+    mesh.export(tmp_path / "b.ply", file_type="ply")
+    write_ply(tmp_path / "c.ply", SQUARE, [[4, 0, 1, 2, 3], [3, 0, 2, corner]])
+    (tmp_path / "a.off").write_text(f"OFF 4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 {corner}\n")
+    for name in ("a.ply", "b.ply", "c.ply", "a.off"):
+        message = rf"{name} is damaged.* has vertex {corner} as a corner, of 4 from 0"
+        with pytest.raises(ValueError, match=message):
+            read_points(tmp_path / name)
+
+
+@pytest.mark.parametrize("meshes", [1, 2])
+def test_a_corner_of_a_glb_that_is_not_there(trimesh, tmp_path, meshes):
+    scene = trimesh.Scene()
+    for step in range(meshes):
+        scene.add_geometry(trimesh.Trimesh(SQUARE + step, [[0, 1, 2], [0, 2, 3]], process=False))
+    content = scene.export(file_type="glb")
+    indices = np.array([0, 1, 2, 0, 2, 3], "<u4").tobytes()
+    assert content.count(indices) >= 1
+    bad = np.array([0, 1, 2, 0, 2, 5], "<u4").tobytes()
+    (tmp_path / "a.glb").write_bytes(content.replace(indices, bad, 1))
+    with pytest.raises(ValueError, match=r"a\.glb is damaged"):
+        read_points(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize("corner", ["9", "0", "0/1/1", "-9"])
+def test_a_corner_of_an_obj_that_is_not_there(trimesh, tmp_path, corner):
+    rows = [f"v {x} {y} {z}" for x, y, z in SQUARE] + [f"f 1 2 {corner}"]
+    (tmp_path / "a.obj").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=r"a\.obj is damaged"):
+        read_points(tmp_path / "a.obj")
+
+
+def test_whatever_sampling_raises_names_the_file(trimesh, tmp_path, monkeypatch):
+    def sample_surface(*args, **options):
+        raise IndexError("deep inside")
+
+    monkeypatch.setattr(trimesh.sample, "sample_surface", sample_surface)
+    write_ply(tmp_path / "a.ply", SQUARE, [[3, 0, 1, 2]])
+    with pytest.raises(ValueError, match=r"a\.ply is damaged.*deep inside"):
+        read_points(tmp_path / "a.ply")
+
+
+PLY_NAMES = ["red green blue", "r g b", "R G B", "diffuse_red diffuse_green diffuse_blue"]
+
+
+@pytest.mark.parametrize("names", PLY_NAMES)
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("uchar", 255), ("ushort", 65535), ("ushort", 255), ("int", 255), ("uint", 2**32 - 1),
+     ("float", 1)],
+)  # fmt: skip
+def test_colours_of_ply_by_any_name_and_width(trimesh, tmp_path, names, kind, most):
+    share = np.array([[0, 0.2, 1], [1, 0.4, 0], [0.6, 0, 0], [0, 0.8, 0]])
+    colors = share * most if kind == "float" else np.round(share * most).astype(np.int64)
+    rows = [[*v, *c] for v, c in zip(SQUARE.tolist(), colors.tolist(), strict=True)]
+    data = read_points(write_ply(tmp_path / "a.ply", rows, [], names, kind=kind))
+    close(data.color, share, 1e-5)
+    write_ply(tmp_path / "b.ply", rows, [[3, 0, 1, 2], [3, 0, 2, 3]], names, kind=kind)
+    data = read_points(tmp_path / "b.ply", mesh_points=200)
+    x, y = data.pos[:, :1].numpy(), data.pos[:, 1:2].numpy()
+    lower = share[0] + x * (share[1] - share[0]) + y * (share[2] - share[1])
+    upper = share[0] + y * (share[3] - share[0]) + x * (share[2] - share[3])
+    close(data.color, np.where(y <= x, lower, upper), 1e-5)
+
+
+def test_dark_colours_of_whole_numbers_stay_dark(trimesh, tmp_path):
+    rows = [[*v, 1, 0, 1] for v in SQUARE.tolist()]
+    data = read_points(write_ply(tmp_path / "a.ply", rows, [], "red green blue", kind="uchar"))
+    close(data.color, np.tile([1 / 255, 0, 1 / 255], (4, 1)))
+
+
+@pytest.mark.parametrize("names", PLY_NAMES)
+@pytest.mark.parametrize("kind", ["uchar", "ushort"])
+def test_colours_of_faces_of_ply(trimesh, tmp_path, names, kind):
+    vertices = np.vstack([SQUARE, SQUARE + [2, 0, 0]]).tolist()
+    most = {"uchar": 255, "ushort": 65535}[kind]
+    for name, second in (("a", [[4, 4, 5, 6, 7]]), ("b", [[3, 4, 5, 6], [3, 4, 6, 7]])):
+        faces = [[4, 0, 1, 2, 3, most, 0, 0]] + [[*row, 0, 0, most] for row in second]
+        path = write_ply(tmp_path / f"{name}.ply", vertices, faces, face=names, kind=kind)
+        data = read_points(path, mesh_points=50)
+        right = data.pos[:, :1].numpy() > 1.5
+        close(data.color, np.where(right, [0, 0, 1], [1, 0, 0]))
+
+
 # --- .pcd ----------------------------------------------------------------------------------------
 
 
@@ -305,6 +408,7 @@ def test_coordinates_of_the_earth_keep_their_millimetres(las, suffix):
 def test_colours_of_las(las, most):
     colors = (COLORS * (most // 255)).clip(0, most)
     close(read_points(las(colors=colors)).color, COLORS / 255, 1e-4)
+    close(read_points(las(colors=colors * 0 + 1)).color, np.full((50, 3), 1 / 255), 1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".las", ".laz"])
