@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -250,14 +251,21 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         with path.open("rb") as file:
-            las = laspy.read(file)
-        out = {"pos": np.asarray(las.xyz, np.float64)}
-        announced = las.header.point_count
-        names = set(las.point_format.dimension_names)
-        if {"red", "green", "blue"} <= names:
-            color = np.column_stack([las.red, las.green, las.blue])
-            if color.any():
-                out["color"] = to_unit(path, color.astype(np.float64), color.dtype)
+            _check_las(file, path.stat().st_size)
+            file.seek(0)
+            with laspy.open(file, closefd=False) as reader:
+                announced = reader.header.point_count
+                names = set(reader.header.point_format.dimension_names)
+                # In pieces, so that a number of points which is wrong takes no memory.
+                pos, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint16)]
+                for piece in reader.chunk_iterator(1_000_000):
+                    pos.append(np.column_stack([piece.x, piece.y, piece.z]))
+                    if {"red", "green", "blue"} <= names:
+                        colors.append(np.column_stack([piece.red, piece.green, piece.blue]))
+        out = {"pos": np.concatenate(pos)}
+        color = np.concatenate(colors)
+        if color.any():
+            out["color"] = to_unit(path, color.astype(np.float64), color.dtype)
     except (MemoryError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except BaseException as error:  # lazrs panics, too, which is no Exception
@@ -269,3 +277,33 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
     if len(out["pos"]) != announced:
         raise ValueError(f"{path} announces {announced:,} points and holds {len(out['pos']):,}")
     return out
+
+
+def _check_las(file: BinaryIO, size: int) -> None:
+    """Compare what a header announces with the file's size, before anything is read by it."""
+    head = file.read(375)
+    if head[:4] != b"LASF":
+        raise ValueError("it does not begin with LASF")
+    header, start, records, form, length, points = struct.unpack_from("<HIIBHI", head, 94)
+    if not header <= start <= size:
+        raise ValueError(f"its points begin at byte {start:,}, expected {header:,} to {size:,}")
+    room = start - header
+    if 54 * records > room:  # what the header of each takes
+        raise ValueError(f"{records:,} records of variable length announced in {room:,} bytes")
+    if (head[24], head[25]) >= (1, 4):
+        extended, more, points = struct.unpack_from("<QIQ", head, 235)
+        if more and 60 * more > size - extended:
+            raise ValueError(
+                f"{more:,} extended records announced at byte {extended:,} of {size:,}"
+            )
+    if not form & 0xC0:
+        if points * length > size - start:
+            raise ValueError(f"{points:,} points of {length} bytes announced in {size - start:,}")
+    elif size >= start + 8:  # compressed, in pieces; their table lies behind them
+        file.seek(start)
+        (table,) = struct.unpack("<q", file.read(8))
+        if start < table <= size - 8:
+            file.seek(table + 4)
+            (pieces,) = struct.unpack("<I", file.read(4))
+            if pieces > size:
+                raise ValueError(f"{pieces:,} pieces announced in {size:,} bytes")

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -379,8 +381,8 @@ def las(tmp_path):
     laspy = pytest.importorskip("laspy")
     pytest.importorskip("lazrs")
 
-    def write(suffix=".las", shift=(0, 0, 0), colors=None, points=POINTS):
-        header = laspy.LasHeader(point_format=2, version="1.2")
+    def write(suffix=".las", shift=(0, 0, 0), colors=None, points=POINTS, version="1.2"):
+        header = laspy.LasHeader(point_format={"1.2": 2, "1.4": 7}[version], version=version)
         header.scales, header.offsets = [0.0001] * 3, np.floor(shift)
         file = laspy.LasData(header)
         file.x, file.y, file.z = (points.astype(np.float64) + shift).T
@@ -418,6 +420,61 @@ def test_truncated_las(las, suffix, share):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ValueError, match=rf"a\{suffix} (is damaged|announces)"):
         read_points(path)
+
+
+def damage(path, place, form, *values):
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, place, *values)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("version", ["1.2", "1.4"])
+@pytest.mark.parametrize(
+    ("place", "form", "value", "message"),
+    [
+        (94, "<H", 60_000, "its points begin at byte"),
+        (96, "<I", 10**9, "its points begin at byte"),
+        (96, "<I", 0, "its points begin at byte"),
+        (100, "<I", 2**32 - 1, "4,294,967,295 records of variable length announced"),
+        (100, "<I", 3, "3 records of variable length announced"),
+        (243, "<I", 10**9, "1,000,000,000 extended records announced"),
+        ("count", None, 10**9, "is damaged|announces"),
+        ("count", None, 51, "is damaged|announces"),
+    ],
+)
+def test_a_las_header_that_cannot_be_true(las, suffix, version, place, form, value, message):
+    version = "1.4" if place == 243 else version  # the first that has it
+    path = las(suffix, version=version)
+    if place == "count":
+        place, form = (247, "<Q") if version == "1.4" else (107, "<I")
+    damage(path, place, form, value)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"a\{suffix} .*({message})"):
+            read_points(path)
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_table_of_pieces_that_cannot_be_true(las):
+    path = las(".laz")
+    (start,) = struct.unpack_from("<I", path.read_bytes(), 96)
+    (table,) = struct.unpack_from("<q", path.read_bytes(), start)
+    damage(path, table + 4, "<I", 2**32 - 1)
+    with pytest.raises(ValueError, match=r"a\.laz is damaged.*4,294,967,295 pieces announced"):
+        read_points(path)
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("version", ["1.2", "1.4"])
+def test_las_of_many_points_is_read_in_pieces(las, suffix, version):
+    points = np.random.default_rng(3).uniform(-1, 1, (1_000_003, 3))
+    colors = np.arange(3_000_009).reshape(-1, 3) % 65_536
+    data = read_points(las(suffix, colors=colors, points=points, version=version))
+    close(data.pos.double() + torch.tensor(data.origin), points, 1e-4)
+    close(data.color, colors / 65_535)
 
 
 def test_no_las_and_no_points(las, tmp_path):
