@@ -253,7 +253,15 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file:
             _check_las(file, path.stat().st_size)
             file.seek(0)
-            with laspy.open(file, closefd=False) as reader:
+            header = laspy.LasHeader.read_from(file)
+            file.seek(0)
+            backend = None
+            if header.are_points_compressed:
+                (size,) = struct.unpack_from("<I", header.vlrs.get("LasZipVlr")[0].record_data, 12)
+                # Several threads take memory for whole pieces of the size that the file announces.
+                if 10_000_000 < size < 2**32 - 1:  # the last means that sizes differ
+                    backend = laspy.LazBackend.Lazrs
+            with laspy.open(file, closefd=False, laz_backend=backend) as reader:
                 announced = reader.header.point_count
                 names = set(reader.header.point_format.dimension_names)
                 # In pieces, so that a number of points which is wrong takes no memory.

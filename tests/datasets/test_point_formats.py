@@ -467,6 +467,12 @@ def test_a_table_of_pieces_that_cannot_be_true(las):
         read_points(path)
 
 
+def test_a_size_of_pieces_that_cannot_be_true_takes_no_memory(las):
+    path = las(".laz")
+    damage(path, 227 + 54 + 12, "<I", 2**31 - 1)  # one piece holds all points: the same file
+    assert read_points(path).num_nodes == 50
+
+
 @pytest.mark.parametrize("suffix", [".las", ".laz"])
 @pytest.mark.parametrize("version", ["1.2", "1.4"])
 def test_las_of_many_points_is_read_in_pieces(las, suffix, version):
