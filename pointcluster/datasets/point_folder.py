@@ -218,7 +218,7 @@ class PointFolder(Dataset):
         if self._cache is None:
             return None
         settings: tuple[Any, ...] = (
-            1,
+            2,  # what is read of the same file changed: more of its colours and normals
             self.num_points,
             self.voxel_size,
             self.seed,
