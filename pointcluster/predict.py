@@ -55,7 +55,7 @@ class Predictor:
     Raises:
         FileNotFoundError: The network is not there.
         ValueError: It is damaged, is none of point clouds, its metadata make no sense, or it takes
-            features and nothing says which.
+            features and nothing says which; the seed is negative.
     """
 
     def __init__(
@@ -69,6 +69,8 @@ class Predictor:
         drop_invalid: bool = False,
         device: str | torch.device = "cpu",
     ) -> None:
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, expected at least 0")
         model, metadata = load_model(path)
         if isinstance(model, CoC):
             raise ValueError(f"{path} holds {model.config['name']}, a network of pictures")
@@ -230,13 +232,18 @@ def _parser() -> _Parser:
             raise argparse.ArgumentTypeError(f"is {text}, expected at least 1")
         return value
 
+    def natural(text: str) -> int:
+        if (value := int(text)) < 0:
+            raise argparse.ArgumentTypeError(f"is {text}, expected at least 0")
+        return value
+
     def device(text: str) -> torch.device:
         try:
             return torch.device(text)
         except RuntimeError:
             raise argparse.ArgumentTypeError(f"{text!r} is no device of torch's") from None
 
-    positive.__name__ = "int"  # argparse's messages name it
+    positive.__name__ = natural.__name__ = "int"  # argparse's messages name it
     parser = _Parser(
         prog="python -m pointcluster.predict",
         description="Tell the classes of scans and meshes with a trained network.",
@@ -256,7 +263,7 @@ def _parser() -> _Parser:
                         "down")  # fmt: skip
     parser.add_argument("--features", nargs="+", choices=FIELDS, help="what the network's features "
                         "are, where its metadata does not say; put it last")  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="of sampling (%(default)s)")
+    parser.add_argument("--seed", type=natural, default=0, help="of sampling (%(default)s)")
     parser.add_argument("--drop-invalid", action="store_true", help="leave out points with a NaN "
                         "or infinite position")  # fmt: skip
     parser.add_argument("--device", type=device, default="cpu", help="where the network runs "

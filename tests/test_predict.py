@@ -172,6 +172,19 @@ def test_arguments(folder, arguments, capsys):
 
 
 @pytest.mark.parametrize(
+    ("value", "message"),
+    [("-1", "argument --seed: is -1, expected at least 0"), ("x", "argument --seed: invalid int")],
+)
+def test_a_seed_that_is_none(folder, capsys, value, message):
+    with pytest.raises(SystemExit) as caught:
+        main([str(folder / "net"), str(folder / "scans"), "--seed", value])
+    err = capsys.readouterr().err
+    assert caught.value.code == 2 and message in err and err.count("\n") == 1
+    with pytest.raises(ValueError, match="seed is -1, expected at least 0"):
+        Predictor(folder / "net", seed=-1)
+
+
+@pytest.mark.parametrize(
     ("metadata", "message"),
     [
         ({"classes": ["a"]}, "'classes' must be 3 names, found 1"),

@@ -101,6 +101,8 @@ class PointFolder(Dataset):
             raise ValueError(f"on_error is {on_error!r}, expected 'raise' or 'skip'")
         if num_points < 1:
             raise ValueError(f"num_points is {num_points}, expected at least 1")
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, expected at least 0")
         if voxel_size is not None and not 0 < voxel_size < float("inf"):
             raise ValueError(f"voxel_size is {voxel_size}, expected a positive number or None")
         if not 0 <= test_fraction <= 1:
@@ -216,7 +218,7 @@ class PointFolder(Dataset):
         if self._cache is None:
             return None
         settings: tuple[Any, ...] = (
-            1,
+            2,  # what is read of the same file changed: more of its colours and normals
             self.num_points,
             self.voxel_size,
             self.seed,

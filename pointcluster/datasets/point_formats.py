@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import io
 import re
+import struct
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
-from pointcluster.datasets.point_tables import by_name
+from pointcluster.datasets.point_tables import by_name, find_columns, to_unit
+from pointcluster.datasets.read_off import fan, read_off
 
 
 def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, np.ndarray]:
@@ -37,43 +39,72 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
             f"{trimesh.__version__}: pip install --upgrade trimesh"
         )
     data, kind = path.read_bytes(), path.suffix.lower()[1:]
+    with _whole(path):
+        if kind == "ply":
+            found = _ply(data)
+        elif kind == "off":
+            found = read_off(data)
+        else:
+            if kind == "obj" and re.search(rb"(?m)^f[ \t](?:.*[ \t])?0(?:[/\s]|$)", data):
+                raise ValueError("a face has vertex 0 as a corner, they are counted from 1")
+            scene = trimesh.load_scene(
+                io.BytesIO(data), file_type=kind, process=False, skip_materials=True
+            )
+            found = _joined(scene)
+        _check_corners(found.get("face", ()), len(found.get("pos", ())))
+    if not len(found.get("pos", ())):
+        raise ValueError(f"{path} holds neither points nor faces, or is no .{kind} file")
+    for key in ("color", "face_color"):
+        if key in found:
+            color = np.asarray(found[key])
+            found[key] = to_unit(path, color.astype(np.float64), color.dtype)
+    if not len(found.get("face", ())):
+        return {key: found[key] for key in ("pos", "normal", "color") if key in found}
+    return _sampled(path, found, points, seed)
+
+
+def _sampled(
+    path: Path, found: dict[str, np.ndarray], points: int, seed: int | Sequence[int]
+) -> dict[str, np.ndarray]:
+    """Points of a surface, with the normals of their faces, and colours of corners or faces."""
+    import trimesh
+
+    faces = found["face"]
+    if not np.isfinite(found["pos"][np.unique(faces)]).all():
+        raise ValueError(f"{path}: a corner of a face is NaN or infinite")
+    with _whole(path):
+        mesh = trimesh.Trimesh(found["pos"], faces, process=False)
+        area = mesh.area
+    if not area > 0:
+        raise ValueError(f"{path}: none of its {len(faces):,} faces has an area to sample")
+    with _whole(path):
+        rng = np.random.default_rng(seed)
+        pos, face = trimesh.sample.sample_surface(mesh, points, seed=rng)[:2]
+        corners = np.asarray(mesh.triangles)[face]  # [P, 3, 3]
+        edges = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
+        out = {"pos": np.asarray(pos), "normal": np.cross(*edges)}
+        if "color" in found:
+            weights = trimesh.triangles.points_to_barycentric(corners, pos)
+            colors = found["color"][faces[face]]  # [P, 3, 3]
+            out["color"] = np.clip(np.einsum("pc,pcd->pd", weights, colors), 0, 1)
+        elif "face_color" in found:
+            out["color"] = found["face_color"][face]
+    return out
+
+
+@contextmanager
+def _whole(path: Path) -> Iterator[None]:
+    """Make whatever a parser raises of a damaged file the ValueError that names the file."""
     try:
         with _numbers_alone():
-            if kind == "ply":
-                mesh = _ply(data)
-            else:
-                if kind == "off":
-                    _check_off(data)
-                scene = trimesh.load_scene(
-                    io.BytesIO(data), file_type=kind, process=False, skip_materials=True
-                )
-                mesh = _joined(scene)
+            yield
     except MemoryError:
         raise
-    except Exception as error:  # whatever the parsers make of a damaged file
+    except Exception as error:
         raise ValueError(
-            f"{path} is damaged, ends early or is no .{kind} file: {error or repr(error)}"
+            f"{path} is damaged, ends early or is no {path.suffix.lower()} file: "
+            f"{error or repr(error)}"
         ) from error
-    if isinstance(mesh, dict):
-        return mesh
-    if mesh is None:
-        raise ValueError(f"{path} holds neither points nor faces, or is no .{kind} file")
-    if len(mesh.faces) and not np.isfinite(mesh.vertices[np.unique(mesh.faces)]).all():
-        raise ValueError(f"{path}: a corner of a face is NaN or infinite")
-    if not mesh.area > 0:
-        raise ValueError(f"{path}: none of its {len(mesh.faces):,} faces has an area to sample")
-    pos, face = trimesh.sample.sample_surface(mesh, points, seed=np.random.default_rng(seed))[:2]
-    corners = np.asarray(mesh.triangles)[face]  # [P, 3, 3]
-    edges = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
-    out = {"pos": np.asarray(pos), "normal": np.cross(*edges)}
-    visual = mesh.visual.kind
-    if visual == "face":
-        out["color"] = mesh.visual.face_colors[face, :3] / 255
-    elif visual == "vertex":
-        weights = trimesh.triangles.points_to_barycentric(corners, pos)
-        colors = mesh.visual.vertex_colors[mesh.faces[face], :3] / 255  # [P, 3, 3]
-        out["color"] = np.clip(np.einsum("pc,pcd->pd", weights, colors), 0, 1)
-    return out
 
 
 @contextmanager
@@ -92,73 +123,74 @@ def _numbers_alone() -> Iterator[None]:
         yield
 
 
-def _ply(data: bytes) -> Any:
-    """A mesh, or a dictionary of points, after a check that all rows announced are there."""
-    import trimesh
+def _check_corners(faces: Any, vertices: int) -> None:
+    """Compare the corners of faces with the vertices: a negative one would count from the end."""
+    if not len(faces):
+        return
+    for corner in (int(np.min(faces)), int(np.max(faces))):
+        if not 0 <= corner < vertices:
+            raise ValueError(f"a face has vertex {corner} as a corner, of {vertices:,} from 0")
+
+
+def _ply(data: bytes) -> dict[str, np.ndarray]:
+    """Vertices and faces, after a check that all rows announced are there."""
     from trimesh.exchange.ply import load_ply
 
     found = load_ply(io.BytesIO(data), skip_materials=True, fix_texture=False)
     elements = found["metadata"]["_ply_raw"]
+    columns: dict[str, dict[str, np.ndarray]] = {}
     for name, element in elements.items():
         rows = element.get("data")
         if name in ("vertex", "face") and element["length"]:
-            first = next(iter(rows.values())) if isinstance(rows, dict) else rows
-            count = 0 if first is None else len(first)
+            names = list(rows) if isinstance(rows, dict) else rows.dtype.names or ()
+            columns[name] = {key: rows[key] for key in names}
+            count = len(next(iter(columns[name].values()), rows))
             if count != element["length"]:
                 raise ValueError(f"{element['length']:,} of {name} announced, {count:,} there")
     if "vertices" not in found:
-        return None
-    colors = found.get("vertex_colors")
-    if found.get("faces") is not None:
-        colored = {"vertex_colors": colors} if colors is not None else {}
-        if not colored and found.get("face_colors") is not None:
-            colored = {"face_colors": found["face_colors"]}
-        return trimesh.Trimesh(found["vertices"], found["faces"], process=False, **colored)
+        return {}
     out = {"pos": np.asarray(found["vertices"], np.float64)}
     if found.get("vertex_normals") is not None:
         out["normal"] = np.asarray(found["vertex_normals"], np.float64)
-    if colors is not None:
-        out["color"] = _to_unit(colors)
+    if color := find_columns(columns["vertex"], "color"):
+        out["color"] = np.column_stack(list(color.values()))
+    if found.get("faces") is not None:
+        polygons = np.asarray(found["faces"])
+        for name in ("vertex_index", "vertex_indices"):
+            rows = columns["face"].get(name)
+            if rows is not None and rows.dtype == object:  # polygons that differ in length
+                polygons = rows
+        out["face"], owner = fan(polygons)
+        if color := find_columns(columns["face"], "color"):
+            out["face_color"] = np.column_stack(list(color.values()))[owner]
     return out
 
 
-def _to_unit(colors: Any) -> np.ndarray:
-    """Colours as trimesh gives them: bytes, or fractions."""
-    colors = np.asarray(colors)[:, :3]
-    return colors / 255 if colors.dtype.kind in "iu" else colors.astype(np.float64)
-
-
-def _joined(scene: Any) -> Any:
-    """All meshes of a scene as one, or all its points where it has no mesh; `None` if neither."""
+def _joined(scene: Any) -> dict[str, np.ndarray]:
+    """All meshes of a scene as one, or all its points where it has no mesh."""
     import trimesh
 
     parts = scene.dump()
     meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
     if meshes:
-        return trimesh.util.concatenate(meshes) if len(meshes) > 1 else meshes[0]
+        for part in meshes:  # joined, a corner that is not there would be one of the next mesh
+            _check_corners(part.faces, len(part.vertices))
+        mesh: Any = trimesh.util.concatenate(meshes) if len(meshes) > 1 else meshes[0]
+        out = {"pos": np.asarray(mesh.vertices), "face": np.asarray(mesh.faces)}
+        if mesh.visual.kind == "vertex":
+            out["color"] = np.asarray(mesh.visual.vertex_colors)[:, :3]
+        elif mesh.visual.kind == "face":
+            out["face_color"] = np.asarray(mesh.visual.face_colors)[:, :3]
+        return out
     kinds = (trimesh.Trimesh, trimesh.PointCloud)  # or a mesh without faces
     clouds: list[Any] = [part for part in parts if isinstance(part, kinds) and len(part.vertices)]
     if not clouds:
-        return None
+        return {}
     out = {"pos": np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])}
-    colors = [_to_unit(part.colors) for part in clouds if len(getattr(part, "colors", ()))]
+    colors = [np.asarray(part.colors)[:, :3] for part in clouds if len(getattr(part, "colors", ()))]
     if colors and len(joined := np.concatenate(colors)) == len(out["pos"]):
         out["color"] = joined
     return out
-
-
-def _check_off(data: bytes) -> None:
-    """Compare the number of lines with what the header announces: trimesh reads fewer faces."""
-    lines = [line.split(b"#")[0].strip() for line in data.splitlines()]
-    lines = [line for line in lines if line]
-    # "OFF" may stand in the same line as the numbers.
-    header = re.match(rb"C?OFF\s*(\d+)\s+(\d+)", b" ".join(lines[:2]))
-    if header is None:
-        raise ValueError("it does not begin with OFF and the numbers of vertices and faces")
-    expected = int(header[1]) + int(header[2])
-    found = len(lines) - (1 if re.match(rb"C?OFF\s*\d", lines[0]) else 2)
-    if found < expected:
-        raise ValueError(f"{expected:,} vertices and faces announced, {found:,} there")
 
 
 def read_pcd(path: Path) -> dict[str, np.ndarray]:
@@ -174,24 +206,17 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
     except ImportError as error:
         raise ImportError("reading .pcd files needs pypcd4: pip install pypcd4") from error
     data = path.read_bytes()
-    try:
-        with _numbers_alone():
-            cloud: Any = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(data)))
-            columns = {name: cloud.pc_data[name] for name in cloud.pc_data.dtype.names}
-            announced = cloud.points
-            packed = next((name for name in ("rgb", "rgba") if name in columns), None)
-            if packed is not None:
-                # Four bytes, whatever their type is called: blue, green, red and the last one.
-                word = np.ascontiguousarray(columns.pop(packed), dtype=columns_type(cloud, packed))
-                word = word.view("<u4").ravel()
-                for shift, name in zip((16, 8, 0), "rgb", strict=True):
-                    columns[name] = (word >> shift & 255).astype(np.uint8)
-    except MemoryError:
-        raise
-    except Exception as error:  # whatever the parser makes of a damaged file
-        raise ValueError(
-            f"{path} is damaged, ends early or is no .pcd file: {error or repr(error)}"
-        ) from error
+    with _whole(path):
+        cloud: Any = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(data)))
+        columns = {name: cloud.pc_data[name] for name in cloud.pc_data.dtype.names}
+        announced = cloud.points
+        packed = next((name for name in ("rgb", "rgba") if name in columns), None)
+        if packed is not None:
+            # Four bytes, whatever their type is called: blue, green, red and the last one.
+            word = np.ascontiguousarray(columns.pop(packed), dtype=columns_type(cloud, packed))
+            word = word.view("<u4").ravel()
+            for shift, name in zip((16, 8, 0), "rgb", strict=True):
+                columns[name] = (word >> shift & 255).astype(np.uint8)
     columns = {name: np.atleast_1d(column) for name, column in columns.items()}
     if any(len(column) != announced for column in columns.values()):
         found = len(next(iter(columns.values())))
@@ -226,15 +251,29 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
         ) from error
     try:
         with path.open("rb") as file:
-            las = laspy.read(file)
-        out = {"pos": np.asarray(las.xyz, np.float64)}
-        announced = las.header.point_count
-        names = set(las.point_format.dimension_names)
-        if {"red", "green", "blue"} <= names:
-            color = np.column_stack([las.red, las.green, las.blue]).astype(np.float64)
-            if color.any():
-                # 16 bits by the standard; not every writer keeps to it.
-                out["color"] = color / (65535 if color.max() > 255 else 255)
+            _check_las(file, path.stat().st_size)
+            file.seek(0)
+            header = laspy.LasHeader.read_from(file)
+            file.seek(0)
+            backend = None
+            if header.are_points_compressed:
+                (size,) = struct.unpack_from("<I", header.vlrs.get("LasZipVlr")[0].record_data, 12)
+                # Several threads take memory for whole pieces of the size that the file announces.
+                if 10_000_000 < size < 2**32 - 1:  # the last means that sizes differ
+                    backend = laspy.LazBackend.Lazrs
+            with laspy.open(file, closefd=False, laz_backend=backend) as reader:
+                announced = reader.header.point_count
+                names = set(reader.header.point_format.dimension_names)
+                # In pieces, so that a number of points which is wrong takes no memory.
+                pos, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint16)]
+                for piece in reader.chunk_iterator(1_000_000):
+                    pos.append(np.column_stack([piece.x, piece.y, piece.z]))
+                    if {"red", "green", "blue"} <= names:
+                        colors.append(np.column_stack([piece.red, piece.green, piece.blue]))
+        out = {"pos": np.concatenate(pos)}
+        color = np.concatenate(colors)
+        if color.any():
+            out["color"] = to_unit(path, color.astype(np.float64), color.dtype)
     except (MemoryError, FileNotFoundError, PermissionError, IsADirectoryError):
         raise
     except BaseException as error:  # lazrs panics, too, which is no Exception
@@ -246,3 +285,33 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
     if len(out["pos"]) != announced:
         raise ValueError(f"{path} announces {announced:,} points and holds {len(out['pos']):,}")
     return out
+
+
+def _check_las(file: BinaryIO, size: int) -> None:
+    """Compare what a header announces with the file's size, before anything is read by it."""
+    head = file.read(375)
+    if head[:4] != b"LASF":
+        raise ValueError("it does not begin with LASF")
+    header, start, records, form, length, points = struct.unpack_from("<HIIBHI", head, 94)
+    if not header <= start <= size:
+        raise ValueError(f"its points begin at byte {start:,}, expected {header:,} to {size:,}")
+    room = start - header
+    if 54 * records > room:  # what the header of each takes
+        raise ValueError(f"{records:,} records of variable length announced in {room:,} bytes")
+    if (head[24], head[25]) >= (1, 4):
+        extended, more, points = struct.unpack_from("<QIQ", head, 235)
+        if more and 60 * more > size - extended:
+            raise ValueError(
+                f"{more:,} extended records announced at byte {extended:,} of {size:,}"
+            )
+    if not form & 0xC0:
+        if points * length > size - start:
+            raise ValueError(f"{points:,} points of {length} bytes announced in {size - start:,}")
+    elif size >= start + 8:  # compressed, in pieces; their table lies behind them
+        file.seek(start)
+        (table,) = struct.unpack("<q", file.read(8))
+        if start < table <= size - 8:
+            file.seek(table + 4)
+            (pieces,) = struct.unpack("<I", file.read(4))
+            if pieces > size:
+                raise ValueError(f"{pieces:,} pieces announced in {size:,} bytes")

@@ -13,7 +13,11 @@ import numpy as np
 _NAMES = {
     "pos": (("x", "y", "z"),),
     "normal": (("nx", "ny", "nz"), ("normal_x", "normal_y", "normal_z")),
-    "color": (("r", "g", "b"), ("red", "green", "blue")),
+    "color": (
+        ("r", "g", "b"),
+        ("red", "green", "blue"),
+        ("diffuse_red", "diffuse_green", "diffuse_blue"),
+    ),
 }
 _FORMS = (
     "3 columns (x y z), 4 (and an intensity, left out), 6 (and a normal, or red green blue) or "
@@ -25,7 +29,8 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
     """Read a row a point, with spaces, commas or semicolons between the numbers.
 
     A first line may name the columns or, in a `.pts` file, announce the number of points. What
-    `#` or `//` begin is passed over, unless it names the columns.
+    `#` or `//` begin is passed over, unless it names the columns; that may be in any encoding, the
+    rest is UTF-8.
 
     Returns:
         `pos` and, where there are any, `normal` and `color`, float64.
@@ -34,11 +39,8 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
         OSError: The file cannot be read.
         ValueError: It is no text, or no table of points.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise ValueError(f"{path} is no text, which a {path.suffix} file must be") from None
-    if "\0" in text:
+    text = _decoded(path.read_bytes())
+    if text is None or "\0" in text:
         raise ValueError(f"{path} is no text, which a {path.suffix} file must be")
     names: list[str] = []
     rows: list[str] = []
@@ -124,21 +126,26 @@ def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> 
     Raises:
         ValueError: There is no x, y and z, or a column holds no numbers.
     """
-    columns = {name.lower(): column for name, column in columns.items()}
     out = {}
-    for field, choices in _NAMES.items():
-        for names in choices:
-            if all(name in columns for name in names):
-                found = [columns[name] for name in names]
-                if any(column.dtype.kind not in "fiu" for column in found):
-                    raise ValueError(f"{path}: {', '.join(names)} must be numbers")
-                out[field] = np.column_stack(found).astype(np.float64)
-                if field == "color":
-                    out[field] = to_unit(path, out[field], *(c.dtype for c in found))
-                break
+    for field in _NAMES:
+        if found := find_columns(columns, field):
+            if any(column.dtype.kind not in "fiu" for column in found.values()):
+                raise ValueError(f"{path}: {', '.join(found)} must be numbers")
+            out[field] = np.column_stack(list(found.values())).astype(np.float64)
+            if field == "color":
+                out[field] = to_unit(path, out[field], *(c.dtype for c in found.values()))
     if "pos" not in out:
         raise ValueError(f"{path} has the columns {', '.join(columns)}, expected x, y and z")
     return out
+
+
+def find_columns(columns: Mapping[str, np.ndarray], field: str) -> dict[str, np.ndarray]:
+    """The three columns of ``pos``, ``normal`` or ``color`` by their names; none if one lacks."""
+    lower = {name.lower(): column for name, column in columns.items()}
+    for names in _NAMES[field]:
+        if all(name in lower for name in names):
+            return {name: lower[name] for name in names}
+    return {}
 
 
 def by_column(path: Path, table: np.ndarray, kind: str | None = None) -> dict[str, np.ndarray]:
@@ -174,21 +181,36 @@ def by_column(path: Path, table: np.ndarray, kind: str | None = None) -> dict[st
 def to_unit(path: str | os.PathLike[str], color: np.ndarray, *kinds: np.dtype) -> np.ndarray:
     """Colours from 0 to 1, whatever they were counted in.
 
-    Integers of 8 and 16 bits are counted to 255 and 65,535, other numbers to the first of 1, 255
-    and 65,535 that all reach at most.
+    Integers of 8 bits are counted to 255, wider ones to 65,535, or to the most that their type
+    holds where one exceeds that; not every writer uses all bits, so to 255 where none exceeds
+    that. Other numbers are counted to the first of 1, 255 and 65,535 that all reach at most.
 
     Raises:
         ValueError: They are in none of these ranges.
     """
-    if kinds and all(kind == np.uint8 for kind in kinds):
-        return color / 255
     if not color.size:
         return color
     low, high = float(color.min()), float(color.max())
-    most = next((most for most in (1, 255, 65535) if high <= most), None)
+    limits: tuple[int, ...] = (1, 255, 65535)
+    if kinds and all(kind.kind in "iu" for kind in kinds):
+        limits = (255, 65535, max(int(np.iinfo(kind).max) for kind in kinds))
+    most = next((most for most in limits if high <= most), None)
     if not low >= 0 or most is None:
         raise ValueError(f"{path}: colours go from {low:g} to {high:g}, expected 0 to 1 or to 255")
     return color / most
+
+
+def _decoded(data: bytes) -> str | None:
+    """Text in UTF-8, or in another encoding of which only comments make use; else `None`."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        pass
+    data = data.removeprefix(b"\xef\xbb\xbf")
+    if not all(re.split(rb"#|//", line, maxsplit=1)[0].isascii() for line in data.splitlines()):
+        return None
+    # Not as Latin-1, in which some bytes would end a line.
+    return data.decode("ascii", errors="replace")
 
 
 def _words(line: str) -> Sequence[str]:

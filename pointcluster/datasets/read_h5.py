@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -52,10 +53,17 @@ def read_h5(
             wanted = {"mask": mask, "normal": normal}
             keys = ["data", "label", *(key for key in wanted if wanted[key] and key in file)]
             for key in keys:
-                if not isinstance(file[key], h5py.Dataset):
+                # A link whose target is not there is listed, and cannot be opened.
+                if (entry := file.get(key)) is None:
+                    raise ValueError(
+                        f"{path}: {key!r} is a link to {_target(file.get(key, getlink=True))}, "
+                        "which is not there, expected an array"
+                    )
+                if not isinstance(entry, h5py.Dataset):
                     raise ValueError(f"{path}: {key!r} is a group, expected an array")
             arrays = {key: file[key][()] for key in keys}
-    except OSError as error:  # what h5py raises for a file that ends early or is no HDF5
+    # What h5py raises for a file that ends early, is damaged inside or is no HDF5.
+    except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is truncated or is no HDF5 file: {error}") from error
     pos = np.asarray(arrays["data"])
     if str(pos.dtype) not in dtypes or pos.ndim != 3 or pos.shape[1:] != (2048, 3):
@@ -77,6 +85,9 @@ def read_h5(
                 f"{path}: 'mask' is {values.dtype} {list(values.shape)}, expected numbers "
                 f"{list(pos.shape[:2])}"
             )
+        if not np.isfinite(values).all():
+            bad = int(np.argmin(np.isfinite(values).all(axis=1)))
+            raise ValueError(f"{path}: cloud {bad} has a 'mask' that is NaN or infinite")
         read["mask"] = values
     if "normal" in arrays:
         read["normal"] = _normals(path, np.asarray(arrays["normal"]), pos.shape)
@@ -94,6 +105,12 @@ def _normals(path: Path, normal: np.ndarray, shape: tuple[int, ...]) -> np.ndarr
         bad = int(np.argmin(np.isfinite(normal).all(axis=(1, 2))))
         raise ValueError(f"{path}: cloud {bad} has NaN or infinite normals")
     return normal / np.maximum(np.linalg.norm(normal, axis=2, keepdims=True), 1e-12)
+
+
+def _target(link: Any) -> str:
+    """What a soft link, or one to another file, names."""
+    there = repr(getattr(link, "path", "an entry"))
+    return f"{there} in {link.filename}" if hasattr(link, "filename") else there
 
 
 def _labels(path: Path, y: np.ndarray, count: int, num_classes: int) -> np.ndarray:

@@ -28,7 +28,8 @@ def read_points(
     r"""Read a scan as it is, or a mesh sampled evenly by area.
 
     - ``.ply .obj .off .stl .glb``: with faces a mesh, whose points get the normals of their faces,
-      and the colours of vertices or faces (textures are not read); without faces the vertices.
+      and the colours of vertices or, where they have none, of faces (textures are not read);
+      without faces the vertices.
     - ``.pcd``: text, binary or compressed.
     - ``.las .laz``: scaled and moved as the file says.
     - ``.npy`` and text, ``.xyz .xyzn .xyzrgb .pts .txt .csv``: a row a point, of x y z, perhaps an
@@ -62,6 +63,8 @@ def read_points(
     suffix = path.suffix.lower()
     if mesh_points < 1:
         raise ValueError(f"mesh_points is {mesh_points}, expected at least 1")
+    if min(seed if isinstance(seed, Sequence) else (seed,), default=0) < 0:
+        raise ValueError(f"seed is {seed}, expected at least 0")
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} is of an unknown kind, expected one of {' '.join(SUFFIXES)}")
     if path.stat().st_size == 0 and path.is_file():

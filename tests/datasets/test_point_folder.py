@@ -354,6 +354,7 @@ def test_only_one_of_the_two_folders(tmp_path):
         ({"split": "val"}, "split is 'val'"),
         ({"on_error": "ignore"}, "on_error is 'ignore'"),
         ({"num_points": 0}, "num_points is 0"),
+        ({"seed": -1, "on_error": "skip"}, "seed is -1, expected at least 0"),
         ({"voxel_size": -1.0}, "voxel_size is -1.0"),
         ({"voxel_size": float("nan")}, "voxel_size is nan"),
         ({"test_fraction": 1.5}, "test_fraction is 1.5"),

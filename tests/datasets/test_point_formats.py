@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import struct
+import tracemalloc
 import warnings
 
 import numpy as np
@@ -211,6 +213,109 @@ def test_an_old_trimesh_is_no_damaged_file(trimesh, tmp_path, monkeypatch):
         read_points(tmp_path / "a.off")
 
 
+SQUARE = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]])
+
+
+def write_ply(path, vertices, faces, vertex="", face="", kind="int"):
+    """An ascii file; `vertex` and `face` name further properties, all of the same type."""
+    more = [f"property {kind} {name}" for name in vertex.split()]
+    header = ["ply", "format ascii 1.0", f"element vertex {len(vertices)}"]
+    header += [f"property double {name}" for name in "xyz"] + more
+    if len(faces):
+        header += [f"element face {len(faces)}", "property list uchar int vertex_indices"]
+        header += [f"property {kind} {name}" for name in face.split()]
+    rows = [" ".join(map(str, row)) for row in [*vertices, *faces]]
+    path.write_text("\n".join([*header, "end_header", *rows, ""]))
+    return path
+
+
+@pytest.mark.parametrize("corner", [4, 99, -1])
+def test_a_corner_that_is_not_there(trimesh, tmp_path, corner):
+    write_ply(tmp_path / "a.ply", SQUARE, [[3, 0, 1, 2], [3, 0, 2, corner]])
+    mesh = trimesh.Trimesh(SQUARE, [[0, 1, 2], [0, 2, corner]], process=False)
+    mesh.export(tmp_path / "b.ply", file_type="ply")
+    write_ply(tmp_path / "c.ply", SQUARE, [[4, 0, 1, 2, 3], [3, 0, 2, corner]])
+    (tmp_path / "a.off").write_text(f"OFF 4 1 0\n0 0 0\n1 0 0\n1 1 0\n0 1 0\n3 0 1 {corner}\n")
+    for name in ("a.ply", "b.ply", "c.ply", "a.off"):
+        message = rf"{name} is damaged.* has vertex {corner} as a corner, of 4 from 0"
+        with pytest.raises(ValueError, match=message):
+            read_points(tmp_path / name)
+
+
+@pytest.mark.parametrize("meshes", [1, 2])
+def test_a_corner_of_a_glb_that_is_not_there(trimesh, tmp_path, meshes):
+    scene = trimesh.Scene()
+    for step in range(meshes):
+        scene.add_geometry(trimesh.Trimesh(SQUARE + step, [[0, 1, 2], [0, 2, 3]], process=False))
+    content = scene.export(file_type="glb")
+    indices = np.array([0, 1, 2, 0, 2, 3], "<u4").tobytes()
+    assert content.count(indices) >= 1
+    bad = np.array([0, 1, 2, 0, 2, 5], "<u4").tobytes()
+    (tmp_path / "a.glb").write_bytes(content.replace(indices, bad, 1))
+    with pytest.raises(ValueError, match=r"a\.glb is damaged"):
+        read_points(tmp_path / "a.glb")
+
+
+@pytest.mark.parametrize("corner", ["9", "0", "0/1/1", "-9"])
+def test_a_corner_of_an_obj_that_is_not_there(trimesh, tmp_path, corner):
+    rows = [f"v {x} {y} {z}" for x, y, z in SQUARE] + [f"f 1 2 {corner}"]
+    (tmp_path / "a.obj").write_text("\n".join(rows))
+    with pytest.raises(ValueError, match=r"a\.obj is damaged"):
+        read_points(tmp_path / "a.obj")
+
+
+def test_whatever_sampling_raises_names_the_file(trimesh, tmp_path, monkeypatch):
+    def sample_surface(*args, **options):
+        raise IndexError("deep inside")
+
+    monkeypatch.setattr(trimesh.sample, "sample_surface", sample_surface)
+    write_ply(tmp_path / "a.ply", SQUARE, [[3, 0, 1, 2]])
+    with pytest.raises(ValueError, match=r"a\.ply is damaged.*deep inside"):
+        read_points(tmp_path / "a.ply")
+
+
+PLY_NAMES = ["red green blue", "r g b", "R G B", "diffuse_red diffuse_green diffuse_blue"]
+
+
+@pytest.mark.parametrize("names", PLY_NAMES)
+@pytest.mark.parametrize(
+    ("kind", "most"),
+    [("uchar", 255), ("ushort", 65535), ("ushort", 255), ("int", 255), ("uint", 2**32 - 1),
+     ("float", 1)],
+)  # fmt: skip
+def test_colours_of_ply_by_any_name_and_width(trimesh, tmp_path, names, kind, most):
+    share = np.array([[0, 0.2, 1], [1, 0.4, 0], [0.6, 0, 0], [0, 0.8, 0]])
+    colors = share * most if kind == "float" else np.round(share * most).astype(np.int64)
+    rows = [[*v, *c] for v, c in zip(SQUARE.tolist(), colors.tolist(), strict=True)]
+    data = read_points(write_ply(tmp_path / "a.ply", rows, [], names, kind=kind))
+    close(data.color, share, 1e-5)
+    write_ply(tmp_path / "b.ply", rows, [[3, 0, 1, 2], [3, 0, 2, 3]], names, kind=kind)
+    data = read_points(tmp_path / "b.ply", mesh_points=200)
+    x, y = data.pos[:, :1].numpy(), data.pos[:, 1:2].numpy()
+    lower = share[0] + x * (share[1] - share[0]) + y * (share[2] - share[1])
+    upper = share[0] + y * (share[3] - share[0]) + x * (share[2] - share[3])
+    close(data.color, np.where(y <= x, lower, upper), 1e-5)
+
+
+def test_dark_colours_of_whole_numbers_stay_dark(trimesh, tmp_path):
+    rows = [[*v, 1, 0, 1] for v in SQUARE.tolist()]
+    data = read_points(write_ply(tmp_path / "a.ply", rows, [], "red green blue", kind="uchar"))
+    close(data.color, np.tile([1 / 255, 0, 1 / 255], (4, 1)))
+
+
+@pytest.mark.parametrize("names", PLY_NAMES)
+@pytest.mark.parametrize("kind", ["uchar", "ushort"])
+def test_colours_of_faces_of_ply(trimesh, tmp_path, names, kind):
+    vertices = np.vstack([SQUARE, SQUARE + [2, 0, 0]]).tolist()
+    most = {"uchar": 255, "ushort": 65535}[kind]
+    for name, second in (("a", [[4, 4, 5, 6, 7]]), ("b", [[3, 4, 5, 6], [3, 4, 6, 7]])):
+        faces = [[4, 0, 1, 2, 3, most, 0, 0]] + [[*row, 0, 0, most] for row in second]
+        path = write_ply(tmp_path / f"{name}.ply", vertices, faces, face=names, kind=kind)
+        data = read_points(path, mesh_points=50)
+        right = data.pos[:, :1].numpy() > 1.5
+        close(data.color, np.where(right, [0, 0, 1], [1, 0, 0]))
+
+
 # --- .pcd ----------------------------------------------------------------------------------------
 
 
@@ -276,8 +381,8 @@ def las(tmp_path):
     laspy = pytest.importorskip("laspy")
     pytest.importorskip("lazrs")
 
-    def write(suffix=".las", shift=(0, 0, 0), colors=None, points=POINTS):
-        header = laspy.LasHeader(point_format=2, version="1.2")
+    def write(suffix=".las", shift=(0, 0, 0), colors=None, points=POINTS, version="1.2"):
+        header = laspy.LasHeader(point_format={"1.2": 2, "1.4": 7}[version], version=version)
         header.scales, header.offsets = [0.0001] * 3, np.floor(shift)
         file = laspy.LasData(header)
         file.x, file.y, file.z = (points.astype(np.float64) + shift).T
@@ -305,6 +410,7 @@ def test_coordinates_of_the_earth_keep_their_millimetres(las, suffix):
 def test_colours_of_las(las, most):
     colors = (COLORS * (most // 255)).clip(0, most)
     close(read_points(las(colors=colors)).color, COLORS / 255, 1e-4)
+    close(read_points(las(colors=colors * 0 + 1)).color, np.full((50, 3), 1 / 255), 1e-6)
 
 
 @pytest.mark.parametrize("suffix", [".las", ".laz"])
@@ -314,6 +420,67 @@ def test_truncated_las(las, suffix, share):
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ValueError, match=rf"a\{suffix} (is damaged|announces)"):
         read_points(path)
+
+
+def damage(path, place, form, *values):
+    content = bytearray(path.read_bytes())
+    struct.pack_into(form, content, place, *values)
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("version", ["1.2", "1.4"])
+@pytest.mark.parametrize(
+    ("place", "form", "value", "message"),
+    [
+        (94, "<H", 60_000, "its points begin at byte"),
+        (96, "<I", 10**9, "its points begin at byte"),
+        (96, "<I", 0, "its points begin at byte"),
+        (100, "<I", 2**32 - 1, "4,294,967,295 records of variable length announced"),
+        (100, "<I", 3, "3 records of variable length announced"),
+        (243, "<I", 10**9, "1,000,000,000 extended records announced"),
+        ("count", None, 10**9, "is damaged|announces"),
+        ("count", None, 51, "is damaged|announces"),
+    ],
+)
+def test_a_las_header_that_cannot_be_true(las, suffix, version, place, form, value, message):
+    version = "1.4" if place == 243 else version  # the first that has it
+    path = las(suffix, version=version)
+    if place == "count":
+        place, form = (247, "<Q") if version == "1.4" else (107, "<I")
+    damage(path, place, form, value)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"a\{suffix} .*({message})"):
+            read_points(path)
+        assert tracemalloc.get_traced_memory()[1] < 200e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_table_of_pieces_that_cannot_be_true(las):
+    path = las(".laz")
+    (start,) = struct.unpack_from("<I", path.read_bytes(), 96)
+    (table,) = struct.unpack_from("<q", path.read_bytes(), start)
+    damage(path, table + 4, "<I", 2**32 - 1)
+    with pytest.raises(ValueError, match=r"a\.laz is damaged.*4,294,967,295 pieces announced"):
+        read_points(path)
+
+
+def test_a_size_of_pieces_that_cannot_be_true_takes_no_memory(las):
+    path = las(".laz")
+    damage(path, 227 + 54 + 12, "<I", 2**31 - 1)  # one piece holds all points: the same file
+    assert read_points(path).num_nodes == 50
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+@pytest.mark.parametrize("version", ["1.2", "1.4"])
+def test_las_of_many_points_is_read_in_pieces(las, suffix, version):
+    points = np.random.default_rng(3).uniform(-1, 1, (1_000_003, 3))
+    colors = np.arange(3_000_009).reshape(-1, 3) % 65_536
+    data = read_points(las(suffix, colors=colors, points=points, version=version))
+    close(data.pos.double() + torch.tensor(data.origin), points, 1e-4)
+    close(data.color, colors / 65_535)
 
 
 def test_no_las_and_no_points(las, tmp_path):

@@ -64,6 +64,24 @@ def test_comments_and_byte_order_marks_are_passed_over(tmp_path):
     close(read_points(tmp_path / "a.xyz").pos, [[1, 2, 3], [4, 5, 6]])
 
 
+@pytest.mark.parametrize("mark", ["#", "// "])
+@pytest.mark.parametrize("text", ["Stra\xdfe, 3 \xb0", "\x85 1 2 3"])  # \x85 may end a line
+def test_comments_of_another_encoding_are_passed_over(tmp_path, mark, text):
+    content = f"{mark}{text}\n{mark}x y z Red Green Blue {text}"
+    content = content.removesuffix(text) + f"\n1 2 3 0 0 255\n4 5 6 255 0 0 {mark}{text}\n"
+    (tmp_path / "a.xyz").write_bytes(content.encode("latin-1"))
+    data = read_points(tmp_path / "a.xyz")
+    close(data.pos, [[1, 2, 3], [4, 5, 6]])
+    close(data.color, [[0, 0, 1], [1, 0, 0]])
+
+
+@pytest.mark.parametrize("row", ["4 5 6\xb2", "4 5\xa06", "\xdf 5 6"])
+def test_numbers_of_another_encoding_are_refused(tmp_path, row):
+    (tmp_path / "a.xyz").write_bytes(f"# \xe9\n1 2 3\n{row}\n".encode("latin-1"))
+    with pytest.raises(ValueError, match=r"a\.xyz is no text"):
+        read_points(tmp_path / "a.xyz")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [

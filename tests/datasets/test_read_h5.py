@@ -62,6 +62,37 @@ def test_a_group(path):
         read_h5(path, 3)
 
 
+@pytest.mark.parametrize("key", ["data", "label", "mask"])
+@pytest.mark.parametrize(
+    ("link", "target"),
+    [
+        (h5py.SoftLink("/gone"), "'/gone'"),
+        (h5py.ExternalLink("gone.h5", "/there"), r"'/there' in gone\.h5"),
+    ],
+)
+def test_a_link_to_nothing(path, key, link, target):
+    replace(path, key, link)
+    message = rf"a\.h5: '{key}' is a link to {target}, which is not there"
+    with pytest.raises(ValueError, match=message):
+        read_h5(path, 3, mask=True)
+
+
+def test_a_link_to_an_array(path):
+    with h5py.File(path, "a") as file:
+        file["other"] = file["label"][()]
+    replace(path, "label", h5py.SoftLink("/other"))
+    assert read_h5(path, 3)["y"].tolist() == [0, 2]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_mask_that_is_not_finite(path, value):
+    mask = np.zeros((2, 2048))
+    mask[1, 7] = value
+    replace(path, "mask", mask)
+    with pytest.raises(ValueError, match=r"a\.h5: cloud 1 has a 'mask' that is NaN or infinite"):
+        read_h5(path, 3, mask=True)
+
+
 def test_without_h5py(path, monkeypatch):
     monkeypatch.setitem(sys.modules, "h5py", None)
     with pytest.raises(ImportError, match="pip install h5py"):

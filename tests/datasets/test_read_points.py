@@ -83,6 +83,9 @@ def test_other_paths(tmp_path):
         read_points(tmp_path / "folder.xyz")
     with pytest.raises(ValueError, match="mesh_points is 0"):
         read_points(tmp_path / "a.xyz", mesh_points=0)
+    for seed in (-1, (3, -1)):
+        with pytest.raises(ValueError, match=r"seed is .*-1\)?, expected at least 0"):
+            read_points(tmp_path / "a.xyz", seed=seed)
 
 
 # --- each kind of file, and what may be wrong with it --------------------------------------------
