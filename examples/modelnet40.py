@@ -80,7 +80,7 @@ def parse_arguments() -> argparse.Namespace:
         help="normals as input features; all data here have them, but for copies of ModelNet40's "
         "HDF5 form that were written without",
     )
-    training.add_training_arguments(parser, models=list_models("point_*"), out="runs/modelnet40")
+    training.add_training_arguments(parser, models=list_models("point*"), out="runs/modelnet40")
     parser.add_argument(
         "--animate",
         action="store_true",

@@ -17,7 +17,7 @@ import torch
 from PIL import Image
 
 from pointcluster.datasets import HomeObjects, ModelNet40
-from pointcluster.models import load_model
+from pointcluster.models import list_models, load_model
 from pointcluster.models.point_coc import PointCoC
 
 PROGRAM = Path(__file__).parents[2] / "examples" / "modelnet40.py"
@@ -88,6 +88,12 @@ def test_animate_leaves_a_film_and_the_same_network(program, tmp_path, capsys):
     own, other = (tmp_path / name / "model.safetensors" for name in ("with", "without"))
     assert own.read_bytes() == other.read_bytes()
     assert not (tmp_path / "without" / "clusters.gif").exists()
+
+
+@pytest.mark.parametrize("model", list_models("point*"))
+def test_every_network_of_clouds_may_be_chosen(program, capsys, model):
+    assert program("--model", model, "--num-points", "5000") == 2
+    assert "--num-points is 5000, HomeObjects has 2048" in capsys.readouterr().err
 
 
 def test_several_seeds(program, tmp_path, capsys):
