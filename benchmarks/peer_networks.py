@@ -72,8 +72,9 @@ class EdgeConvolution(nn.Module):
     $$ y_i = \max_j \sigma(\text{BN}(W [x_j - x_i, x_i])) $$
 
     Its linear map is worked out once a point instead of once an edge,
-    $W [x_j - x_i, x_i] = W_1 x_j + (W_2 - W_1) x_i$, and the leaky ReLU, which keeps order, after
-    the maximum.
+    $W [x_j - x_i, x_i] = W_1 x_j + (W_2 - W_1) x_i$. Normalisation and the leaky ReLU, which keep
+    an order or turn it around, come after the maximum, and moments over edges are put together
+    from those over points.
 
     Shapes:
         - **x:** $(N, C)$, **near:** $(N, k)$; **output:** $(N, C_{out})$
@@ -86,9 +87,31 @@ class EdgeConvolution(nn.Module):
 
     def forward(self, x: Tensor, near: Tensor) -> Tensor:
         way, own = self.linear.weight.chunk(2, dim=1)
-        edges = nn.functional.linear(x, way)[near] + nn.functional.linear(x, own - way)[:, None]
-        edges = self.norm(edges.flatten(0, 1)).view(edges.shape)
-        return nn.functional.leaky_relu(edges.amax(dim=1), 0.2)
+        a, b = nn.functional.linear(x, own - way), nn.functional.linear(x, way)
+        k, norm = near.size(1), self.norm
+        seen = near.flatten().bincount(minlength=len(x)).to(x.dtype)[:, None] / k
+        mean_a, mean_b = a.mean(dim=0), (seen * b).mean(dim=0)
+        # Around their means, so that a variance is no small difference of large numbers.
+        a, b = a - mean_a, b - mean_b
+        with torch.no_grad():  # a negative scale makes the least one the largest
+            which = (b * torch.where(norm.weight < 0, -1, 1))[near].max(dim=1).indices
+        top = a + b.gather(0, near.gather(1, which))
+        mean, var = mean_a + mean_b, norm.running_var
+        if self.training:
+            both = a * nn.functional.embedding_bag(near, b, mode="mean")
+            var = (a * a + seen * b * b + 2 * both).mean(dim=0)
+            self._remember(mean.detach(), var.detach(), near.numel())
+        else:
+            top = top + mean - norm.running_mean
+        top = top * (norm.weight * (var + norm.eps).rsqrt()) + norm.bias
+        return nn.functional.leaky_relu(top, 0.2)
+
+    @torch.no_grad()
+    def _remember(self, mean: Tensor, var: Tensor, count: int) -> None:
+        """Move the running moments, as batch normalisation does."""
+        self.norm.running_mean.lerp_(mean, self.norm.momentum)
+        self.norm.running_var.lerp_(var * count / (count - 1), self.norm.momentum)
+        self.norm.num_batches_tracked.add_(1)
 
 
 class DGCNN(nn.Module):

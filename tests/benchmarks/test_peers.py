@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 
 import pytest
@@ -70,8 +71,21 @@ def test_an_edge_convolution_is_a_network_of_every_edge(script):
     )
     with torch.no_grad():  # a negative scale turns the order of the edges around
         layer.norm.weight.copy_(torch.tensor([1.0, -2, 0.5, -1, 3]))
-    edges = torch.nn.functional.leaky_relu(layer.norm(layer.linear(edges)), 0.2)
-    assert torch.allclose(layer(x, near), edges.view(30, 4, 5).amax(dim=1), atol=1e-12)
+    twin = copy.deepcopy(layer)
+    for step in range(3):
+        if step == 2:
+            layer.eval(), twin.eval()
+        plain = torch.nn.functional.leaky_relu(twin.norm(twin.linear(edges)), 0.2)
+        plain = plain.view(30, 4, 5).amax(dim=1)
+        found = layer(x, near)
+        assert torch.allclose(found, plain, atol=1e-12)
+        out = torch.randn(30, 5, dtype=torch.float64, generator=generator)
+        expected = torch.autograd.grad((plain * out).sum(), list(twin.parameters()))
+        given = torch.autograd.grad((found * out).sum(), list(layer.parameters()))
+        for one, other in zip(given, expected, strict=True):
+            assert torch.allclose(one, other, atol=1e-10)
+    for one, other in zip(layer.norm.buffers(), twin.norm.buffers(), strict=True):
+        assert torch.allclose(one, other, atol=1e-12)
 
 
 def test_nearest_features_are_those_of_the_library(script):
