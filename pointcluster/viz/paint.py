@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pointcluster.viz.borders import border_lines
+from pointcluster.viz.borders import border_lines, filled
 from pointcluster.viz.cloud_panel import faded, mark, nearness, paint_cloud, project
 from pointcluster.viz.figure import new_figure
 from pointcluster.viz.palette import PALETTE
@@ -263,16 +263,3 @@ def shown_centers(scene: Scene, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
         return panel.center_pos, colour
     own = cluster == panel.index[scene.highlight]
     return panel.center_pos[own], colour[own]
-
-
-def filled(shows: np.ndarray | None, values: np.ndarray) -> np.ndarray:
-    """The value of each pixel's point, or where it shows none, of the nearest that shows one."""
-    from scipy.ndimage import distance_transform_edt
-
-    assert shows is not None
-    if (shows < 0).any():
-        rows, columns = distance_transform_edt(
-            shows < 0, return_distances=False, return_indices=True
-        )
-        shows = shows[rows, columns]
-    return values[shows]
