@@ -86,8 +86,8 @@ def make_scenes(
     """One scene for each clustering, or mapping of titles to clusterings, in a sequence.
 
     Colours are stable along the sequence, along a mapping, and from head to head: a cluster takes
-    the colour of the one before that it shares most points with, unless one beside it has it. The keywords are those of
-    :func:`pointcluster.viz.draw`.
+    the colour of the one before that it shares most points with, unless one beside it has it. The
+    keywords are those of :func:`pointcluster.viz.draw`.
 
     Raises:
         IndexError, TypeError, ValueError: As :func:`pointcluster.viz.draw`.

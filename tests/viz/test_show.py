@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import socket
 import sys
+from importlib import import_module
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -27,10 +29,21 @@ def no_open3d(monkeypatch):
     def fail(*_, **__):
         raise RendererError("open3d cannot draw: it is missing")
 
-    from importlib import import_module
-
     monkeypatch.setattr(import_module("pointcluster.viz.render"), "render_panels", fail)
     monkeypatch.setattr(import_module("pointcluster.viz.show"), "show_window", fail)
+
+
+@pytest.fixture
+def display(monkeypatch, tmp_path):
+    """A display that answers, and no other."""
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(import_module("pointcluster.viz.display"), "X_SOCKETS", tmp_path)
+    monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+    monkeypatch.setenv("DISPLAY", ":99")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "X99"))
+        server.listen()
+        yield
 
 
 @pytest.fixture
@@ -50,18 +63,26 @@ def test_without_a_display_a_picture_and_one_line_why(cloud, no_open3d, no_displ
     ]
 
 
-def test_with_a_display_on_which_no_window_opens(cloud, no_open3d, monkeypatch, capsys):
-    monkeypatch.setenv("DISPLAY", ":99")
+def test_with_a_display_on_which_no_window_opens(cloud, no_open3d, display, capsys):
     path = show(*cloud)
     assert path.exists()
     assert capsys.readouterr().err == f"open3d cannot draw: it is missing: {path}\n"
 
 
-def test_with_a_display_a_window(cloud, monkeypatch):
-    from importlib import import_module
+def test_where_no_server_answers_a_picture_and_one_line_why(
+    cloud, no_open3d, display, monkeypatch, capsys
+):
+    monkeypatch.setenv("DISPLAY", ":98")
+    path = show(*cloud, head=0)
+    assert path.exists()
+    assert capsys.readouterr().err.splitlines() == [
+        "drawn by Matplotlib: open3d cannot draw: it is missing",
+        f"no display (DISPLAY is :98, where no server answers): {path}",
+    ]
 
+
+def test_with_a_display_a_window(cloud, display, monkeypatch):
     opened = []
-    monkeypatch.setenv("DISPLAY", ":99")
     monkeypatch.setattr(import_module("pointcluster.viz.show"), "show_window", opened.append)
     assert show(*cloud, head=1) is None
     assert [len(scene.panels) for scene in opened] == [1]
@@ -92,8 +113,6 @@ def test_a_notebook_shows_inline(cloud, picture, monkeypatch):
 
 
 def test_points_that_open3d_draws_lie_where_the_others_do(cloud, monkeypatch):
-    from importlib import import_module
-
     def drawn(screen, colours, size, low, high, radius):
         width, height = size
         out = np.full((len(colours), height, width, 3), 255, np.uint8)
