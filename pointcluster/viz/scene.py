@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -95,6 +96,8 @@ def make_scenes(
     subject = subject_of(data, cloud, mean=mean, std=std)
     count = len(subject.pos)
     opacity = (0.6 if subject.is_picture else 1.0) if opacity is None else opacity
+    if not isinstance(opacity, Real):
+        raise TypeError(f"opacity is {opacity!r}, expected a number from 0 to 1")
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, expected 0 to 1")
     if up not in ("x", "y", "z", "-x", "-y", "-z"):

@@ -173,6 +173,11 @@ def test_empty_centres_and_those_of_other_clouds():
     ("options", "error", "message"),
     [
         ({"head": 2}, IndexError, "there is no head number 2: choose 0 to 1"),
+        ({"head": "x"}, TypeError, "a head is chosen by an integer, found 'x': choose 0 to 1"),
+        ({"highlight": 1.5}, TypeError, "a point is chosen by an integer, found 1.5: choose 0 to"),
+        ({"cloud": "0"}, TypeError, "a cloud is chosen by an integer, found '0': there is only 0"),
+        ({"opacity": "a"}, TypeError, "opacity is 'a', expected a number from 0 to 1"),
+        ({"opacity": float("nan")}, ValueError, "opacity is nan, expected 0 to 1"),
         ({"highlight": 300}, IndexError, "no point number 300: choose 0 to 299"),
         ({"opacity": 1.5}, ValueError, "opacity is 1.5, expected 0 to 1"),
         ({"up": "w"}, ValueError, "up is 'w'"),
