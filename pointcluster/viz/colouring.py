@@ -45,8 +45,8 @@ def colour_nodes(
     bound = np.zeros((count, colours))
     distance = np.full((colours, count), np.inf)
     kept = _kept(bounds, size, wanted)
-    ahead = np.zeros((count, colours))  # bound nodes that will have it most likely
-    for m in np.flatnonzero(kept >= 0):
+    ahead: Any = np.zeros((count, colours))  # bound nodes that will have it most likely
+    for m in np.flatnonzero(kept >= 0).tolist():
         ahead[_beside(bounds, m), kept[m]] += 1
     number = np.full(count, -1)
     middle = middle - middle.mean(axis=0)
@@ -98,7 +98,7 @@ def smallest_last(graph: Any) -> list[int]:
 def _kept(bounds: Any, size: np.ndarray, wanted: np.ndarray) -> np.ndarray:
     """The wanted colours, but for nodes that are bound to a larger one with the same."""
     kept = np.full(len(size), -1)
-    for m in np.argsort(-size, kind="stable"):
+    for m in np.argsort(-size, kind="stable").tolist():
         if wanted[m] >= 0 and not (kept[_beside(bounds, m)] == wanted[m]).any():
             kept[m] = wanted[m]
     return kept
