@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, NoReturn
 
@@ -17,7 +17,6 @@ warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
 try:
     import numpy as np
     import torch
-    from torch import Tensor
     from torch_geometric.data import Data
 
     from pointcluster import viz
@@ -26,7 +25,9 @@ try:
     from pointcluster.datasets.read_image import read_image
     from pointcluster.datasets.read_points import SUFFIXES
     from pointcluster.models import create_model, list_models, list_pretrained, load_model
+    from pointcluster.models.convert import read_published
     from pointcluster.models.pretrained import FOLDER
+    from pointcluster.models.published import unwrapped
     from pointcluster.transforms import TurnUp
     from pointcluster.transforms.turn_up import AXES
     from pointcluster.viz.save import KINDS
@@ -83,9 +84,11 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                         "the names below (%(default)s)")  # fmt: skip
     parser.add_argument("--model", choices=list_models(), metavar="NAME", help="the network; by "
                         "default one whose weights come with the package")  # fmt: skip
-    parser.add_argument("--weights", metavar="FILE", help="of that network: what save_model() or "
-                        "a training run wrote, a published checkpoint, the data of weights that "
-                        "come with the package, or none for the random start")  # fmt: skip
+    parser.add_argument("--weights", metavar="FILE", help="of that network: the "
+                        ".safetensors of save_model() or a training run, a run's .ckpt (of scans, "
+                        "of networks that take positions alone), a published checkpoint, the data "
+                        "of weights that come with the package, or none for the random "
+                        "start")  # fmt: skip
     parser.add_argument("--stage", type=int, metavar="S", help="one stage; by default all")
     parser.add_argument("--block", type=int, metavar="B", help="which block of the stage; by "
                         "default the last")  # fmt: skip
@@ -183,29 +186,47 @@ def read_network(args: argparse.Namespace, cloud: bool) -> Network:
             found = network.model.config["name"]
             raise ValueError(f"{path} holds {found}, and --model says {name}")
         return network
+    content = read_published(path)
+    if isinstance(content.get("network"), Mapping):
+        return of_run(name, path, content)
     if name is None:
         raise ValueError(f"{path}: of which network it is, is said by --model")
-    return Network(published(name, path), {})
+    return Network(published(name, path, content), {})
 
 
-def published(name: str, path: Path) -> Any:
+def of_run(name: str | None, path: Path, content: Mapping[str, Any]) -> Network:
+    """The network of a training run's checkpoint; of averaged weights, where it has them."""
+    noted = content["network"]
+    config, state = noted.get("config"), content.get("state_dict")
+    if not (isinstance(config, Mapping) and isinstance(state, Mapping) and "name" in config):
+        raise ValueError(f"{path} is no checkpoint of a training run of this library")
+    if name not in (None, config["name"]):
+        raise ValueError(f"{path} holds {config['name']}, and --model says {name}")
+    keys = [str(key) for key in state]
+    averaged = any(key.startswith("average.module.") for key in keys)
+    prefix = "average.module." if averaged else "model."
+    weights = {k.removeprefix(prefix): state[k] for k in keys if k.startswith(prefix)}
+    try:
+        model = create_model(**config)
+        model.load_state_dict(weights)
+    except (RuntimeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not fit the network that it names: {error}") from error
+    return Network(model.eval(), {"data_config": noted.get("data_config") or {}})
+
+
+def published(name: str, path: Path, content: Mapping[str, Any]) -> Any:
     """A network with the weights of a published checkpoint."""
     try:
-        entries = torch.load(path, map_location="cpu", weights_only=True)
-    except (EOFError, RuntimeError, ValueError, KeyError, OSError) as error:
-        raise ValueError(f"{path} is no checkpoint, or is damaged") from error
-    except Exception as error:  # pickle's own kinds, of files that hold more than tensors
-        raise ValueError(f"{path} holds more than tensors, or is no checkpoint") from error
-    for key in ("state_dict", "model", "net"):
-        entries = entries.get(key, entries) if isinstance(entries, dict) else entries
-    if not isinstance(entries, dict) or not entries:
-        raise ValueError(f"{path} holds no weights")
-    last = [value for value in entries.values() if isinstance(value, Tensor)][-1:]
-    model = create_model(name, num_classes=len(last[0]) if last else 0)
-    if not hasattr(model, "load_published"):
-        raise ValueError(f"{name} has no published checkpoints: train it, or take the weights of "
-                         "the package")  # fmt: skip
-    model.load_published(entries)
+        entries = unwrapped(content)
+        # The last map tells the number of classes.
+        last = [each for key, each in entries.items() if key.startswith(("head.", "classifier."))]
+        model = create_model(name, num_classes=len(last[-1]) if last else 0)
+        if not hasattr(model, "load_published"):
+            raise ValueError(f"{name} has no published checkpoints: train it, or take the weights "
+                             "of the package")  # fmt: skip
+        model.load_published(entries)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
     return model.eval()
 
 

@@ -19,6 +19,7 @@ def installed_by(extra: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
+        package = (error.name or "a package").split(".")[0]  # not the part of it that is imported
         raise ImportError(
-            f"{error.name} is not installed: pip install 'pointcluster[{extra}]'", name=error.name
+            f"{package} is not installed: pip install 'pointcluster[{extra}]'", name=package
         ) from error

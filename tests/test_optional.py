@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import sys
+
 import pytest
 
 from pointcluster._optional import installed_by
@@ -9,6 +11,16 @@ def test_names_the_package_and_the_command():
     message = "no_such_package is not installed: pip install 'pointcluster\\[image\\]'"
     with pytest.raises(ImportError, match=message), installed_by("image"):
         import no_such_package  # noqa: F401
+
+
+def test_names_the_package_and_not_a_part_of_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "plotly.graph_objects", None)
+    with (
+        pytest.raises(ImportError, match="^plotly is not installed") as caught,
+        installed_by("viz"),
+    ):
+        from plotly import graph_objects  # noqa: F401
+    assert caught.value.name == "plotly"
 
 
 def test_what_is_there_is_imported():

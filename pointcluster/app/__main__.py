@@ -72,8 +72,8 @@ def _parser() -> _Parser:
     parser.add_argument("--share", action="store_true", help="also give it a public address for "
                         "some days, through a server of gradio's makers")  # fmt: skip
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="networks of "
-                        "your own: model.safetensors with model.json beside it, a run's .ckpt, or "
-                        "a published .pth.tar")  # fmt: skip
+                        "your own: model.safetensors with model.json beside it, the .ckpt of a "
+                        "run on pictures, or a published .pth.tar")  # fmt: skip
     parser.add_argument("--max-size", type=megabytes, default=64, metavar="MB", help="the largest "
                         "upload (%(default)s)")  # fmt: skip
     return parser

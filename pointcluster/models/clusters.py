@@ -27,6 +27,7 @@ def chosen_block(
 
     Raises:
         IndexError: There is none of that number.
+        TypeError: One of them is no integer.
     """
     stage = place("stage", stage, len(heads))
     block = place(f"block of stage {stage}", block, len(heads[stage]))

@@ -258,6 +258,7 @@ class PointCoC(nn.Module):
 
         Raises:
             IndexError: There is no such stage, block or head.
+            TypeError: One of them is no integer.
         """
         heads = [[block.cluster.heads for block in blocks] for blocks in self.stages]
         stage, block, head = chosen_block(heads, stage, block, head)

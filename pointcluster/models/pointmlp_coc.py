@@ -235,6 +235,7 @@ class PointMLPCoC(nn.Module):
 
         Raises:
             IndexError: There is no such stage, block or head.
+            TypeError: One of them is no integer.
         """
         heads = [[each.heads for each in encoder.clusters] for encoder in self.encoders]
         stage, block, head = chosen_block(heads, stage, block, head)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import operator
+from typing import NamedTuple, SupportsIndex
 
 from torch import Tensor
 
@@ -41,6 +42,7 @@ class PointClusters(NamedTuple):
 
         Raises:
             IndexError: There is no such head.
+            TypeError: It is no integer.
         """
         if head is None:
             return self
@@ -60,8 +62,11 @@ class PointClusters(NamedTuple):
             used = count[count > 0]
             similarity = self.similarity[:, head]
             numbers = [f"{head}", f"{len(used):,}"]
-            numbers += [f"{int(each):,}" for each in (used.min(), used.median(), used.max())]
-            numbers += [f"{float(similarity.mean()):.3f}"]
+            if len(used):
+                numbers += [f"{int(each):,}" for each in (used.min(), used.median(), used.max())]
+                numbers += [f"{float(similarity.mean()):.3f}"]
+            else:  # of no points
+                numbers += [""] * 4
             rows.append("".join(f"<td>{each}</td>" for each in numbers))
         names = ("head", "centres with points", "fewest points", "median", "most", "similarity")
         return (
@@ -72,13 +77,18 @@ class PointClusters(NamedTuple):
         )
 
 
-def place(name: str, index: int, count: int) -> int:
+def place(name: str, index: SupportsIndex, count: int) -> int:
     """An index from the front; negative ones count from the end.
 
     Raises:
         IndexError: There is nothing of that number; the message tells which there are.
+        TypeError: It is no integer; the message tells the same.
     """
-    if not -count <= index < count:
-        what = f"choose 0 to {count - 1}, or -{count} to -1" if count > 1 else "there is only 0"
-        raise IndexError(f"there is no {name} number {index}: {what}")
-    return index % count
+    what = f"choose 0 to {count - 1}, or -{count} to -1" if count > 1 else "there is only 0"
+    try:
+        number = operator.index(index)
+    except TypeError:
+        raise TypeError(f"a {name} is chosen by an integer, found {index!r}: {what}") from None
+    if not -count <= number < count:
+        raise IndexError(f"there is no {name} number {number}: {what}")
+    return number % count

@@ -11,6 +11,7 @@ import numpy as np
 
 from pointcluster._optional import installed_by
 from pointcluster.viz.figure import replacing
+from pointcluster.viz.gif import write_gif
 from pointcluster.viz.paint import paint
 from pointcluster.viz.scene import Scene
 
@@ -89,7 +90,7 @@ def _write(path: str | os.PathLike[str], frames: list[np.ndarray], fps: float, h
             "the pictures of a film must be of one size: give every step as many clusterings and "
             "heads"
         )
-    write = _write_gif if Path(path).suffix.lower() == ".gif" else _write_mp4
+    write = write_gif if Path(path).suffix.lower() == ".gif" else _write_mp4
     with replacing(path) as temporary:
         write(temporary, frames, fps, hold)
     return Path(path)
@@ -97,30 +98,6 @@ def _write(path: str | os.PathLike[str], frames: list[np.ndarray], fps: float, h
 
 def _frame(scene: Scene, turn: float, widest: int = WIDEST) -> np.ndarray:
     return paint(scene, turn=turn, fit=False, widest=widest).array()
-
-
-def _write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float) -> None:
-    with installed_by("viz"):
-        from PIL import Image
-
-    # One palette for all, so that what stands still does not flicker.
-    sample = Image.fromarray(np.concatenate([frames[0], frames[len(frames) // 2], frames[-1]]))
-    palette = sample.quantize(256, dither=Image.Dither.NONE)
-    colours = np.array(palette.getpalette()).reshape(-1, 3)
-    white = int(colours.sum(axis=1).argmax())
-    colours[white] = 255
-    images = []
-    for frame in frames:
-        image = Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.NONE)
-        index = np.array(image)
-        index[(frame == 255).all(axis=2)] = white  # Pillow takes a colour near it
-        image = Image.fromarray(index)
-        image.putpalette(colours.flatten().tolist())
-        images.append(image)
-    first, *rest = images
-    each = round(1000 / fps)
-    times = [each] * (len(frames) - 1) + [each + round(1000 * hold)]
-    first.save(path, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
 
 
 def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float) -> None:

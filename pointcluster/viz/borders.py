@@ -25,3 +25,16 @@ def border_lines(label: np.ndarray) -> list[np.ndarray]:
             line = np.array([[a - 0.5, r + 0.5], [b - 0.5, r + 0.5]])
             lines.append(line[:, ::-1] if turned else line)
     return lines
+
+
+def filled(shows: np.ndarray | None, values: np.ndarray) -> np.ndarray:
+    """The value of each pixel's point, or where it shows none, of the nearest that shows one."""
+    from scipy.ndimage import distance_transform_edt
+
+    assert shows is not None
+    if (shows < 0).any():
+        rows, columns = distance_transform_edt(
+            shows < 0, return_distances=False, return_indices=True
+        )
+        shows = shows[rows, columns]
+    return values[shows]

@@ -31,9 +31,10 @@ def draw(
 ) -> Picture:
     """Draw the clusters of a picture or a cloud, without a display.
 
-    Neighbouring clusters have different colours, which people with any kind of colour vision tell
-    apart. From panel to panel a cluster keeps the colour of the one that it shares most points
-    with.
+    Clusters that touch have different colours, and so have those of one region, unless there are
+    more of them than colours; people with any kind of colour vision tell these apart. From panel to
+    panel a cluster keeps the colour of the one that it shares most points with, unless one that it
+    touches has it.
 
     Args:
         data: One picture (a tensor, or its points) or cloud, or a batch of them.

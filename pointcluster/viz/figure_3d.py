@@ -15,11 +15,11 @@ from torch_geometric.data import Data
 
 from pointcluster._optional import installed_by
 from pointcluster.models.results import PointClusters
-from pointcluster.viz.borders import border_lines
+from pointcluster.viz.borders import border_lines, filled
 from pointcluster.viz.cloud_file import in_space, positions
 from pointcluster.viz.cloud_panel import upright
 from pointcluster.viz.figure import replacing
-from pointcluster.viz.paint import filled, shown_centers
+from pointcluster.viz.paint import shown_centers
 from pointcluster.viz.scene import Panel, Scene, make_scenes, painted, pixels
 
 HOVER = "centre %{customdata[0]}, similarity %{customdata[1]:.3f}, region %{customdata[2]}"

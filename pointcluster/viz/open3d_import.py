@@ -39,7 +39,7 @@ def load_open3d() -> Any:
             warnings.simplefilter("ignore")  # of the packages that it imports
             return importlib.import_module("open3d")
     except ModuleNotFoundError as error:
-        what = error.name or "open3d"
+        what = (error.name or "open3d").split(".")[0]
         raise ImportError(
             f"{what} is not installed: pip install 'pointcluster[viz]'", name=what
         ) from error

@@ -104,7 +104,10 @@ def _run(kind: str, file: Path, timeout: float | None) -> None:
         raise RendererError(f"open3d did not finish drawing in {timeout:.0f} s") from None
     if done.returncode < 0:
         name = signal.Signals(-done.returncode).name
-        raise RendererError(f"open3d's process was ended by {name}, in a driver most likely")
+        raise RendererError(
+            f"open3d's process was ended by {name}, in a driver most likely, or for want of one: "
+            "apt-get install mesa-vulkan-drivers"
+        )
     if done.returncode:
         lines = said.strip().splitlines() or ["it said nothing"]
         raise RendererError(f"open3d cannot draw: {lines[-1]}")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pointcluster.viz.borders import border_lines
+from pointcluster.viz.borders import border_lines, filled
 from pointcluster.viz.cloud_panel import faded, mark, nearness, paint_cloud, project
 from pointcluster.viz.figure import new_figure
 from pointcluster.viz.palette import PALETTE
@@ -69,6 +69,7 @@ def paint(
     width, height = high - low
     tall, wide = (side * each / max(height, width) for each in (height, width))
     tall, wide = max(tall, 0.3), max(wide, 0.6)
+    short = min(width, height) * min(wide / width, tall / height)  # of what is drawn, in inches
     gap = 0.08 if side < 2 else 0.12
     small = 9.5 if side > 2 else 8.0
     cells = [c._replace(above=broken(c.above, wide + gap, small)) for c in cells]
@@ -116,7 +117,7 @@ def paint(
             )  # fmt: skip
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         image = None if rendered is None else rendered[len(drawn)]
-        where, colour = _fill(axes, scene, cell.panel, min(wide, tall), turn, tilt, image)
+        where, colour = _fill(axes, scene, cell.panel, short, turn, tilt, image)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         if scene.subject.is_picture:
             axes.invert_yaxis()
@@ -225,29 +226,40 @@ def _annotate(axes: Any, scene: Scene, panel: Panel, side: float) -> None:
     from matplotlib.collections import LineCollection
 
     subject = scene.subject
-    thin = 0.5 if side < 2 else 0.8
+    shrunk = _shrunk(side)
+    thin = shrunk * (0.5 if side < 2 else 0.8)
+    thick = shrunk + thin
     if scene.borders:
         label = filled(subject.shows, panel.region)
         lines = border_lines(label)
-        axes.add_collection(LineCollection(lines, colors="0.1", linewidths=thin + 1.0, zorder=2))
+        axes.add_collection(LineCollection(lines, colors="0.1", linewidths=thick, zorder=2))
         axes.add_collection(LineCollection(lines, colors="white", linewidths=thin, zorder=3))
     if scene.highlight is not None:
         index = filled(subject.shows, panel.index)
         outline = border_lines(index == panel.index[scene.highlight])
-        axes.add_collection(LineCollection(outline, colors="black", linewidths=1.2, zorder=3))
+        axes.add_collection(
+            LineCollection(outline, colors="black", linewidths=1.2 * shrunk, zorder=3)
+        )
     if scene.centers:
         pos, colour = shown_centers(scene, panel)
         room = (72 * side) ** 2 / max(1, len(panel.center_pos))
-        mark(axes, pos[:, ::-1], colour, float(np.clip(0.02 * room, 2.0, 30)))
+        mark(axes, pos[:, ::-1], colour, shrunk**2 * float(np.clip(0.02 * room, 2.0, 30)))
     if scene.highlight is not None:
         _star(axes, subject.pos[scene.highlight, ::-1], side)
 
 
 def _star(axes: Any, where: np.ndarray, side: float) -> None:
     """The chosen point."""
+    shrunk = _shrunk(side)
     axes.scatter(
-        *where, marker="*", s=40 * side, c="white", edgecolors="black", linewidths=0.9, zorder=5
-    )
+        *where, marker="*", s=40 * side * shrunk, c="white", edgecolors="black",
+        linewidths=0.9 * shrunk, zorder=5,
+    )  # fmt: skip
+
+
+def _shrunk(side: float) -> float:
+    """How thin lines become in a very narrow panel, which they would hide, of so many inches."""
+    return min(1.0, side / 0.5)
 
 
 def shown_centers(scene: Scene, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
@@ -263,16 +275,3 @@ def shown_centers(scene: Scene, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
         return panel.center_pos, colour
     own = cluster == panel.index[scene.highlight]
     return panel.center_pos[own], colour[own]
-
-
-def filled(shows: np.ndarray | None, values: np.ndarray) -> np.ndarray:
-    """The value of each pixel's point, or where it shows none, of the nearest that shows one."""
-    from scipy.ndimage import distance_transform_edt
-
-    assert shows is not None
-    if (shows < 0).any():
-        rows, columns = distance_transform_edt(
-            shows < 0, return_distances=False, return_indices=True
-        )
-        shows = shows[rows, columns]
-    return values[shows]

@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+
+from pointcluster.viz.colouring import colour_nodes
+from pointcluster.viz.contacts import contacts
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, less black and
 # with a yellow that shows on white.
@@ -22,13 +27,15 @@ PALETTE = (
     / 255.0
 )
 
+MANY = 2000
+"""Clusters up to which a second order is tried where colours do not suffice; it takes longer."""
+
 
 def cluster_colours(pos: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """One colour a point, such that neighbouring clusters differ.
+    """One colour a point of a cloud, such that clusters that touch differ.
 
-    Clusters are coloured one after the other, from the bottom up. Each takes the colour whose
-    nearest use lies farthest away; an unused one is infinitely far. So up to eight clusters all
-    differ, and more repeat a colour only at a distance. The same input gives the same colours.
+    Up to eight clusters all differ. Of more, each takes the colour whose nearest use lies farthest
+    away, of those that no cluster has that touches it. The same input gives the same colours.
 
     Args:
         pos: Positions ``[P, D]``.
@@ -38,45 +45,83 @@ def cluster_colours(pos: np.ndarray, cluster: np.ndarray) -> np.ndarray:
         Colours are ``[P, 3]``, red, green and blue from 0 to 1.
     """
     _, index = np.unique(cluster, return_inverse=True)
-    return PALETTE[colour_numbers(pos, index)[index]]
+    return PALETTE[colour_numbers(pos, index, contacts(pos))[index]]
 
 
 def colour_numbers(
-    pos: np.ndarray, index: np.ndarray, wanted: np.ndarray | None = None
+    pos: np.ndarray,
+    index: np.ndarray,
+    touching: np.ndarray,
+    *,
+    region: np.ndarray | None = None,
+    wanted: np.ndarray | None = None,
 ) -> np.ndarray:
     """The number in the palette of every cluster; see :func:`cluster_colours`.
+
+    Clusters that touch get different colours, and so do those of one region, if it has no more than
+    there are colours; with no more clusters than colours, all do. Each gets the colour that it
+    wants unless one of those, of more points, wants it, or has no other left. Where colours do not
+    suffice, clusters that touch at few points share one.
 
     Args:
         pos: Positions ``[P, D]``.
         index: Cluster of every point ``[P]``, counted from 0, none left out.
-        wanted: For each cluster the colour that it would like to have, or -1 ``[M]``. It gets it
-            unless another cluster beside it has it already; with no more clusters than colours,
-            unless any other has it.
+        touching: Pairs of points that touch ``[C, 2]``, as :func:`contacts` gives them.
+        region: Region of every point ``[P]``.
+        wanted: For each cluster the colour that it would like to have, or -1 ``[M]``.
     """
     count = np.bincount(index)
     middle = np.stack([np.bincount(index, axis) / count for axis in pos.T.astype(np.float64)], 1)
-    number = np.full(len(count), -1)
-    distance = np.full((len(PALETTE), len(count)), np.inf)  # of each cluster to each colour
+    # From the bottom up, so that the numbers of clusters do not matter.
+    rank = np.lexsort((middle[:, 0], middle[:, min(1, pos.shape[1] - 1)]))
+    place = np.argsort(rank)
+    touch = _touching(place[index], touching, len(count))
+    group = np.zeros(len(pos), dtype=np.int64) if len(count) <= len(PALETTE) else region
+    beside = touch if group is None else _with_groups(touch, place[index], group)
+    want = np.full(len(count), -1) if wanted is None else wanted[rank]
+    best, least = place, (np.inf, np.inf)
+    for bounds, crowded_first in [(beside, False), (beside, True), (touch, False), (touch, True)]:
+        if crowded_first and len(count) > MANY:
+            continue
+        number = colour_nodes(
+            touch, bounds, middle[rank], count[rank], want, len(PALETTE),
+            crowded_first=crowded_first,
+        )  # fmt: skip
+        shared = _shared(touch, number), _shared(beside, number)
+        if shared < least:
+            best, least = number, shared
+        if shared == (0, 0):
+            break
+    return best[place]
 
-    def give(cluster: int, colour: int) -> None:
-        number[cluster] = colour
-        away = np.linalg.norm(middle - middle[cluster], axis=1)
-        distance[colour] = np.minimum(distance[colour], away)
 
-    if wanted is not None:
-        near = np.inf if len(count) <= len(PALETTE) else 1.5 * _spacing(middle)
-        for m in np.argsort(-count, kind="stable"):  # large ones first
-            if wanted[m] >= 0 and distance[wanted[m], m] >= near:
-                give(m, wanted[m])
-    up = min(1, pos.shape[1] - 1)
-    for m in np.lexsort((middle[:, 0], middle[:, up])):
-        if number[m] < 0:
-            give(m, int(np.argmax(distance[:, m])))
-    return number
+def _shared(graph: Any, number: np.ndarray) -> float:
+    """How much clusters of one colour touch."""
+    ends = np.repeat(np.arange(len(number)), np.diff(graph.indptr))
+    return float(graph.data[number[ends] == number[graph.indices]].sum())
 
 
-def _spacing(middle: np.ndarray) -> float:
-    """How far the nearest other cluster usually is."""
-    from scipy.spatial import cKDTree
+def _touching(index: np.ndarray, touching: np.ndarray, count: int) -> Any:
+    """At how many places two clusters touch: a sparse matrix, both ways. [M, M]"""
+    from scipy.sparse import coo_array
 
-    return float(np.median(cKDTree(middle).query(middle, k=2)[0][:, 1]))
+    one, other = index[touching].T
+    differ = one != other
+    found = coo_array((np.ones(differ.sum()), (one[differ], other[differ])), shape=(count, count))
+    return (found + found.T).tocsr()
+
+
+def _with_groups(touch: Any, index: np.ndarray, group: np.ndarray) -> Any:
+    """The same, with clusters of one group, if these are not too many, as if they touched."""
+    from scipy.sparse import coo_array
+
+    pairs = np.unique(np.stack([np.unique(group, return_inverse=True)[1], index], axis=1), axis=0)
+    few = np.bincount(pairs[:, 0])[pairs[:, 0]] <= len(PALETTE)
+    rows, columns = pairs[few].T
+    member = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(pairs), touch.shape[0]))
+    both = (member.T @ member).tocoo()
+    off = both.row != both.col
+    shape = touch.shape
+    return (
+        touch + coo_array((both.data[off], (both.row[off], both.col[off])), shape=shape)
+    ).tocsr()

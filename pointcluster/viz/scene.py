@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from numbers import Real
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters, place
+from pointcluster.viz.contacts import contacts, nearest
 from pointcluster.viz.match import match_clusters
 from pointcluster.viz.palette import PALETTE, colour_numbers
 from pointcluster.viz.subject import Subject, subject_of
@@ -85,8 +87,8 @@ def make_scenes(
     """One scene for each clustering, or mapping of titles to clusterings, in a sequence.
 
     Colours are stable along the sequence, along a mapping, and from head to head: a cluster takes
-    the colour of the one before that it shares most points with. The keywords are those of
-    :func:`pointcluster.viz.draw`.
+    the colour of the one before that it shares most points with, unless one beside it has it. The
+    keywords are those of :func:`pointcluster.viz.draw`.
 
     Raises:
         IndexError, TypeError, ValueError: As :func:`pointcluster.viz.draw`.
@@ -94,12 +96,15 @@ def make_scenes(
     subject = subject_of(data, cloud, mean=mean, std=std)
     count = len(subject.pos)
     opacity = (0.6 if subject.is_picture else 1.0) if opacity is None else opacity
+    if not isinstance(opacity, Real):
+        raise TypeError(f"opacity is {opacity!r}, expected a number from 0 to 1")
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, expected 0 to 1")
     if up not in ("x", "y", "z", "-x", "-y", "-z"):
         raise ValueError(f"up is {up!r}, expected x, y, z, -x, -y or -z")
     if highlight is not None:
         highlight = place("point", highlight, count)
+    touching = contacts(subject.pos, subject.shows)
     scenes: list[Scene] = []
     before: dict[int, Panel] = {}  # of each head
     for step in over_time:
@@ -108,7 +113,7 @@ def make_scenes(
             row: list[Panel] = []
             for number, label in _heads(name, found, head, subject):
                 last = before.get(number, row[0] if row else None)
-                before[number] = _panel(subject, found, number, name, label, last)
+                before[number] = _panel(subject, touching, found, number, name, label, last)
                 row.append(before[number])
             rows.append(tuple(row))
         scenes.append(
@@ -201,6 +206,7 @@ def _heads(
 
 def _panel(
     subject: Subject,
+    touching: np.ndarray,
     found: PointClusters,
     head: int,
     name: str,
@@ -217,6 +223,7 @@ def _panel(
     if before is not None:
         match = match_clusters(before.index, index)
         wanted = np.where(match >= 0, before.colour[match], -1)
+    region = numbers(found.region[rows])
     own = np.flatnonzero(numbers(found.center_batch) == int(found.batch[subject.first]))
     pos = numbers(found.center_pos.double())[own]
     if subject.is_picture:
@@ -227,9 +234,9 @@ def _panel(
         head=label,
         index=index,
         center=center,
-        colour=colour_numbers(subject.pos, index, wanted),
+        colour=colour_numbers(subject.pos, index, touching, region=region, wanted=wanted),
         similarity=numbers(found.similarity[rows, head].double()),
-        region=numbers(found.region[rows]),
+        region=region,
         center_pos=pos,
         center_cluster=np.where(center[slot] == own, slot, -1),
     )
@@ -237,7 +244,4 @@ def _panel(
 
 def _at_borders(pos: np.ndarray, region: np.ndarray) -> np.ndarray:
     """Points that have one of another region among the nearest."""
-    from scipy.spatial import cKDTree
-
-    near = cKDTree(pos).query(pos, k=min(7, len(pos)))[1].reshape(len(pos), -1)
-    return (region[near] != region[:, None]).any(axis=1)
+    return (region[nearest(pos)] != region[:, None]).any(axis=1)

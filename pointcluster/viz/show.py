@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
@@ -13,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters
+from pointcluster.viz.display import no_display
 from pointcluster.viz.figure_3d import figure_of, over_time, page_of
 from pointcluster.viz.open3d_process import RendererError, show_window
 from pointcluster.viz.paint import paint
@@ -71,15 +71,6 @@ def show(
     path = picture.save(Path(tempfile.mkdtemp(prefix="pointcluster-")) / "clusters.png")
     print(f"{reason}: {path}", file=sys.stderr)
     return path
-
-
-def no_display() -> str:
-    """Why there is no display to open a window on; empty where there is one."""
-    if sys.platform.startswith("linux") and not (
-        os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")
-    ):
-        return "no display (neither DISPLAY nor WAYLAND_DISPLAY is set)"
-    return ""
 
 
 def in_notebook() -> bool:

@@ -153,15 +153,11 @@ def _on_pixels(where: np.ndarray) -> bool:
 def _colours(values: Tensor, mean: Any, std: Any) -> np.ndarray:
     """Red, green and blue from 0 to 1, of channels by points. [n, 3]"""
     channels = len(values)
-    for name, given in [("mean", mean), ("std", std)]:
-        if given is not None and np.size(given) not in (1, channels):
-            raise ValueError(
-                f"{name} has {np.size(given)} entries, the picture {channels} channels"
-            )
+    mean, std = _of_channels("mean", mean, channels), _of_channels("std", std, channels)
     if std is not None:
-        values = values * torch.as_tensor(std, dtype=values.dtype).view(-1, 1)
+        values = values * std
     if mean is not None:
-        values = values + torch.as_tensor(mean, dtype=values.dtype).view(-1, 1)
+        values = values + mean
     if channels not in (1, 3):
         values = values.mean(dim=0, keepdim=True)
     values = values.nan_to_num(0, 1, 0)
@@ -170,6 +166,21 @@ def _colours(values: Tensor, mean: Any, std: Any) -> np.ndarray:
         low, high = float(values.min()), float(values.max())
     values = ((values - low) / max(high - low, 1e-12)).clamp(0, 1)
     return values.expand(3, -1).t().numpy()
+
+
+def _of_channels(name: str, given: Any, channels: int) -> Tensor | None:
+    """One number, or one of each channel. [1 or C, 1]"""
+    if given is None:
+        return None
+    try:
+        numbers = torch.as_tensor(given, dtype=torch.float64, device="cpu").reshape(-1, 1)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"{name} is {given!r}, expected a number, or one of each of {channels} channels"
+        ) from None
+    if len(numbers) not in (1, channels):
+        raise ValueError(f"{name} has {len(numbers)} entries, the picture {channels} channels")
+    return numbers
 
 
 def _own_colours(data: Data, points: slice) -> np.ndarray | None:

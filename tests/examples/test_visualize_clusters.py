@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from pointcluster.models import create_model, save_model
+from tests.models.published import checkpoint
 
 FOLDER = Path(__file__).parents[2] / "examples"
 
@@ -42,14 +43,69 @@ def test_scans_pictures_and_networks_of_ones_own(program, tmp_path):
     command = ["scan.xyz", "--up", "z", "--weights", "net.safetensors", "--stage", "1"]
     assert program([*command, "--highlight", "-1", "--out", "a.png"]) == 0
     Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "p.png")
-    own = create_model("coc_micro", num_classes=2)
-    torch.save({"state_dict": own.state_dict()}, tmp_path / "published.pth.tar")
-    for more in (["--all", "--weights", "none"], ["--stage", "0", "--block", "-1"]):
-        more = [*more, "--weights", "published.pth.tar"] if "--weights" not in more else more
-        command = ["p.png", "--model", "coc_micro", "--size", "28", *more, "--out", "b.png"]
-        # Its own layout is no published one: said in one line, too.
-        assert program(command) in (0, 2)
+    command = ["p.png", "--model", "coc_micro", "--size", "28", "--all", "--weights", "none"]
+    assert program([*command, "--out", "b.png"]) == 0
     assert (tmp_path / "b.png").exists()
+
+
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda entries: {"state_dict": {f"module.{k}": v for k, v in entries.items()}, "epoch": 3},
+        lambda entries: {"state_dict_ema": entries},
+        lambda entries: {"net": entries},
+        lambda entries: entries,
+    ],
+)
+@pytest.mark.parametrize("name", ["coc_tiny", "pointmlp_coc"])
+def test_published_checkpoints(program, tmp_path, monkeypatch, capsys, name, wrap):
+    entries = {key: value.float() for key, value in checkpoint(name).items()}
+    torch.save(wrap(entries), tmp_path / "published.pth.tar")
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "p.png")
+    np.savetxt(tmp_path / "s.xyz", rng.normal(size=(600, 3)))
+    given = ["p.png", "--size", "48"] if name == "coc_tiny" else ["s.xyz", "--num-points", "600"]
+    command = [*given, "--model", name, "--weights", "published.pth.tar", "--stage", "1"]
+    assert program([*command, "--out", "a.ply"]) == 0, capsys.readouterr().err
+    # ... the clusters are those of a network with these weights
+    expected = create_model(name, num_classes=len(list(entries.values())[-1]))
+    expected.load_published(entries)
+    save_model(tmp_path / "same", expected)
+    command[command.index("published.pth.tar")] = "same.safetensors"
+    assert program([*command, "--out", "b.ply"]) == 0
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    other = "coc_small" if name == "coc_tiny" else "pointmlp_coc"
+    torch.save({"state_dict": {"head.bias": torch.zeros(3)}}, tmp_path / "published.pth.tar")
+    command[command.index("same.safetensors")] = "published.pth.tar"
+    command[command.index(name)] = other
+    assert program(command) == 2
+    assert "published.pth.tar: " in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("averaged", [False, True])
+@pytest.mark.parametrize("name", ["coc_micro", "point_coc_tiny"])
+def test_checkpoints_of_runs(program, tmp_path, capsys, name, averaged):
+    torch.manual_seed(0)
+    model, other = (create_model(name, num_classes=2).eval() for _ in range(2))
+    state = {
+        f"model.{key}": value for key, value in (other if averaged else model).state_dict().items()
+    }
+    if averaged:
+        state |= {f"average.module.{key}": value for key, value in model.state_dict().items()}
+    noted = {"config": dict(model.config), "classes": ["a", "b"]}
+    torch.save({"network": noted, "state_dict": state}, tmp_path / "last.ckpt")
+    given = ["coffee", "--size", "28"] if name == "coc_micro" else ["chair", "--num-points", "200"]
+    save_model(tmp_path / "same", model)
+    for weights, out in [("last.ckpt", "a.ply"), ("same.safetensors", "b.ply")]:
+        assert program([*given, "--weights", weights, "--stage", "1", "--out", out]) == 0
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    assert program([*given, "--weights", "last.ckpt", "--model", "coc_tiny"]) == 2
+    assert f"last.ckpt holds {name}, and --model says coc_tiny" in capsys.readouterr().err
+    for broken in ({"config": 3}, noted | {"config": noted["config"] | {"num_classes": 3}}):
+        torch.save({"network": broken, "state_dict": state}, tmp_path / "last.ckpt")
+        assert program([*given, "--weights", "last.ckpt"]) == 2
+        errors = capsys.readouterr().err
+        assert errors.startswith("error: last.ckpt ") and errors.count("\n") == 1
 
 
 @pytest.mark.parametrize(
@@ -64,7 +120,7 @@ def test_scans_pictures_and_networks_of_ones_own(program, tmp_path):
         (["coffee", "--model", "coc_tiny"], "no weights of coc_tiny come with the package"),
         (["chair", "--weights", "gone.safetensors"], "gone.safetensors is not there"),
         (["chair", "--weights", "none"], "which network is said by --model"),
-        (["chair", "--weights", "broken.pth"], "of which network it is"),
+        (["chair", "--weights", "broken.pth"], "broken.pth cannot be read"),
         (["chair", "--weights", "broken.pth", "--model", "pointmlp_coc"], "broken.pth"),
         (["chair", "--weights", "fashion_mnist", "--model", "point_coc_tiny"], "are of coc_micro"),
         (["chair", "--stage", "7"], "there is no stage number 7: choose 0 to 2"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import pytest
 import torch
 from torch_geometric.data import Batch, Data
@@ -190,3 +191,29 @@ def test_a_notebook_shows_how_many_points_centres_have():
     assert set(stage_clusters(model, Data(pos=torch.randn(30, 3)))) == {
         f"stage {s}, block {n - 1}" for s, n in enumerate(model.num_blocks)
     }
+
+
+def test_a_notebook_shows_clusters_of_no_points():
+    model = create_model("point_coc_tiny", num_classes=2).eval()
+    found = model.clusters(Data(pos=torch.randn(0, 3)), 0)
+    text = found._repr_html_()
+    assert "0 points of 0 cloud," in text and text.count("<td>") == 6 * found.index.size(1)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        (("0", 0), r"a stage is chosen by an integer, found '0': choose 0 to 2, or -3 to -1"),
+        ((0.5, 0), r"a stage is chosen by an integer, found 0.5: choose 0 to 2"),
+        ((0, "first"), r"a block of stage 0 is chosen by an integer, found 'first': there is only"),
+        ((0, 0, "all"), r"a head of stage 0, block 0 is chosen by an integer, found 'all': choose"),
+    ],
+)
+def test_places_are_integers(chosen, message):
+    model = create_model("point_coc_tiny", num_classes=2).eval()
+    with pytest.raises(TypeError, match=message):
+        model.clusters(Data(pos=torch.randn(20, 3)), *chosen)
+    found = model.clusters(Data(pos=torch.randn(20, 3)), np.int64(-1), torch.tensor(0))
+    assert len(found.index) == 20
+    with pytest.raises(TypeError, match="a head is chosen by an integer, found 'x'"):
+        found.of_head("x")

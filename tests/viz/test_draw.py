@@ -5,6 +5,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from conftest import cluster
 from torch_geometric.data import Data
 
 from pointcluster.models import create_model
@@ -139,7 +140,8 @@ def test_a_picture_for_notebooks_and_no_global_state(picture):
 
 def test_without_matplotlib(monkeypatch):
     monkeypatch.setitem(sys.modules, "matplotlib.backends.backend_agg", None)
-    with pytest.raises(ImportError, match=r"pip install 'pointcluster\[viz\]'"):
+    message = r"^matplotlib is not installed: pip install 'pointcluster\[viz\]'"
+    with pytest.raises(ImportError, match=message):
         new_figure(1, 1)
 
 
@@ -154,3 +156,19 @@ def test_long_titles_are_broken(picture):
     figure.canvas.draw()
     boxes = [text.get_window_extent() for text in figure.texts]
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+@pytest.mark.parametrize("size", [(4, 2000), (12, 1000), (2000, 8)])
+def test_borders_and_marks_do_not_hide_a_narrow_picture(size):
+    height, width = size
+    row, column = np.divmod(np.arange(height * width), width)
+    along, across = (column, row) if width > height else (row, column)
+    centers = [[0, x] if width > height else [x, 0] for x in (-0.4, -0.1, 0.1, 0.4)]
+    found = cluster(along // 250 % 4, None, centers, torch.from_numpy(along // 500))
+    drawn = draw(torch.rand(3, height, width), found, opacity=1, original=False)
+    (panel,), pixels = drawn.panels, drawn.array()
+    middle = across == min(size) // 2
+    row, column = np.floor(panel.where[middle]).astype(int).T
+    away = np.abs(pixels[row, column] - 255 * panel.colour[middle]).max(axis=1)
+    assert (away < 40).mean() > 0.9
+    assert (pixels.max(axis=2) < 60).sum() < 0.02 * (pixels.min(axis=2) < 255).sum()

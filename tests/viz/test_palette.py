@@ -54,10 +54,26 @@ def test_colours_are_told_apart_by_every_kind_of_eye(kind):
 
 def test_wanted_colours_are_given_unless_a_neighbour_has_them():
     pos = np.arange(40.0)[:, None]
+    chain = np.stack([np.arange(39), np.arange(1, 40)], axis=1)
     cluster = np.arange(40) // 10  # four in a row
-    wanted = np.array([5, -1, 5, 3])
-    number = colour_numbers(pos, cluster, wanted)
+    number = colour_numbers(pos, cluster, chain, wanted=np.array([5, -1, 5, 3]))
     assert number[0] == 5 and number[3] == 3 and len(set(number)) == 4
-    many = np.arange(40)
-    number = colour_numbers(pos, many, np.where(many % 2, 5, -1))
-    assert (number[1::2] == 5).sum() > 15 and (np.diff(number) != 0).all()
+    wanted = np.where(np.arange(40) % 2, 5, -1)
+    number = colour_numbers(pos, np.arange(40), chain, wanted=wanted)
+    assert (number[1::2] == 5).all() and (np.diff(number) != 0).all()
+    # ... of those that touch, the larger one gets it
+    number = colour_numbers(pos, np.arange(40) // 3, chain, wanted=np.full(14, 2))
+    assert (number == 2).sum() == 7 and (np.diff(number) != 0).all()
+
+
+def test_clusters_of_one_region_differ_even_where_they_do_not_touch():
+    pos = np.arange(60.0)[:, None]
+    chain = np.stack([np.arange(59), np.arange(1, 60)], axis=1)
+    region = np.arange(60) % 10  # of six clusters each, far from one another
+    number = colour_numbers(pos, np.arange(60), chain, region=region, wanted=np.full(60, 4))
+    for each in range(10):
+        assert len(set(number[region == each])) == 6
+    assert (np.diff(number) != 0).all()
+    # more than there are colours: what touches differs all the same
+    number = colour_numbers(pos, np.arange(60), chain, region=np.arange(60) // 30)
+    assert (np.diff(number) != 0).all() and len(set(number)) == len(PALETTE)
