@@ -426,7 +426,7 @@ def test_two_processes_report_what_one_does(tmp_path, launcher):
             cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=500,
         )  # fmt: skip
         assert done.returncode == 0, done.stderr
-        assert done.stdout.count("scans epoch   2/2") == 1
+        assert done.stdout.count("scans, 32 points epoch   2/2") == 1
         assert done.stdout.count("with 3 votes: ") == 1
     one, two = (json.loads((tmp_path / n / "result.json").read_text()) for n in "12")
     assert one["test_accuracy"] == pytest.approx(round(7 * one["test_accuracy"]) / 7)
