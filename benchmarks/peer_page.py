@@ -65,6 +65,8 @@ def page(
 
 def draw(figure: Any, rows: dict[str, dict[str, Any]], own: Collection[str]) -> None:
     """Accuracy against clouds a second, with the spread over seeds; `own` are this library's."""
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     axes = figure.subplots()
     shown = {name: row for name, row in rows.items() if METRICS[0] in row}
     for i, (name, row) in enumerate(shown.items()):
@@ -78,11 +80,12 @@ def draw(figure: Any, rows: dict[str, dict[str, Any]], own: Collection[str]) -> 
             color=COLORS[i % len(COLORS)],
             markersize=8 if ours else 6,
             capsize=3,
-            label=name,
+            label=name if row[METRICS[0]]["std"] is not None else f"{name} (1 run)",
         )
     axes.set_xscale("log")
     axes.xaxis.set_major_formatter(lambda value, _: f"{value:,.6g}")
-    axes.xaxis.set_minor_formatter(lambda value, _: f"{value:,.6g}")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))  # more labels would overlap
+    axes.xaxis.set_minor_formatter(NullFormatter())
     title = "test accuracy, mean ± standard deviation over the seeds, %"
     tidy(axes, title, x="clouds a second, inference (searches included)")
     figure.legend(loc="outside right upper", fontsize=9, frameon=False)

@@ -31,6 +31,8 @@ RECIPES = {
     "HomeObjects": {"epochs": 30, "batch_size": 16, "label_smoothing": 0.1},
     "ModelNet40": {"epochs": 250, "batch_size": 32, "label_smoothing": 0.2},
 }
+# The last one is the network where none is named.
+MODELS = [*list_models("pointmlp*"), *list_models("point_*")]
 # Settings that may change when a run is resumed: they do not decide its result.
 FREE = ("resume", "out", "root", "download", "workers", "geometry", "accelerator")
 # Packages that decide a result.
@@ -80,7 +82,7 @@ def parse_arguments() -> argparse.Namespace:
         help="normals as input features; all data here have them, but for copies of ModelNet40's "
         "HDF5 form that were written without",
     )
-    training.add_training_arguments(parser, models=list_models("point*"), out="runs/modelnet40")
+    training.add_training_arguments(parser, models=MODELS, out="runs/modelnet40")
     parser.add_argument(
         "--animate",
         action="store_true",

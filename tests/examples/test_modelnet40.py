@@ -64,6 +64,7 @@ def test_a_run_leaves_what_it_promises(program, tmp_path, capsys):
     result = json.loads((out / "results.json").read_text())
     (run,) = result["runs"]
     assert (result["data"], run["num_points"], run["seed"]) == ("HomeObjects", 64, 0)
+    # The network where none is named:
     line = "HomeObjects, 64 of 2,048 points, point_coc_tiny, seed 0: test accuracy "
     line += f"{run['test_accuracy']:.1%}"
     assert any(text.startswith(line) and "(last of 1 epochs)" in text for text in lines)
