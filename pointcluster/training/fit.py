@@ -135,7 +135,6 @@ def evaluate(
             enable_progress_bar=bar,
             limit_test_batches=limit_batches,
         )
-        data.check_shares(trainer.world_size)
         with keyboard_interrupts(trainer), errors_of_workers():
             (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
