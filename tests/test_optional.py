@@ -19,7 +19,7 @@ def test_names_the_package_and_not_a_part_of_it(monkeypatch):
         pytest.raises(ImportError, match="^plotly is not installed") as caught,
         installed_by("viz"),
     ):
-        from plotly import graph_objects  # noqa: F401
+        import plotly.graph_objects  # noqa: F401
     assert caught.value.name == "plotly"
 
 
