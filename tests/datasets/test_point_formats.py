@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import struct
 import tracemalloc
 import warnings
@@ -254,6 +255,37 @@ def test_a_corner_of_a_glb_that_is_not_there(trimesh, tmp_path, meshes):
     (tmp_path / "a.glb").write_bytes(content.replace(indices, bad, 1))
     with pytest.raises(ValueError, match=r"a\.glb is damaged"):
         read_points(tmp_path / "a.glb")
+
+
+def glb_of_a_triangle(color, kind):
+    """A glTF file of one triangle, whose corners have colours of this type of number."""
+    blobs = [np.eye(3, dtype="<f4").tobytes(), np.arange(3, dtype="<u4").tobytes(), color.tobytes()]
+    views, accessors, body = [], [], b""
+    for blob, number, form in zip(
+        blobs, (5126, 5125, kind), ("VEC3", "SCALAR", "VEC4"), strict=True
+    ):
+        views.append({"buffer": 0, "byteOffset": len(body), "byteLength": len(blob)})
+        accessor = {"bufferView": len(accessors), "componentType": number, "count": 3, "type": form}
+        accessors.append(accessor | {"normalized": True} if form == "VEC4" else accessor)
+        body += blob
+    part = {"attributes": {"POSITION": 0, "COLOR_0": 2}, "indices": 1}
+    note = {"asset": {"version": "2.0"}, "scene": 0, "scenes": [{"nodes": [0]}]}
+    note |= {"nodes": [{"mesh": 0}], "meshes": [{"primitives": [part]}], "accessors": accessors}
+    note |= {"bufferViews": views, "buffers": [{"byteLength": len(body)}]}
+    text = json.dumps(note).encode()
+    text += b" " * (-len(text) % 4)
+    chunks = [struct.pack("<I4s", len(text), b"JSON") + text]
+    chunks.append(struct.pack("<I4s", len(body), b"BIN\0") + body)
+    return struct.pack("<4sII", b"glTF", 2, 12 + sum(map(len, chunks))) + b"".join(chunks)
+
+
+@pytest.mark.parametrize("dtype, kind", [("u1", 5121), ("<u2", 5123), ("<f4", 5126)])
+def test_colours_of_a_glb(trimesh, tmp_path, dtype, kind):
+    full = 1 if dtype == "<f4" else np.iinfo(dtype).max
+    color = (np.array([[1, 0.4, 0, 1]] * 3) * full).astype(dtype)
+    (tmp_path / "a.glb").write_bytes(glb_of_a_triangle(color, kind))
+    found = read_points(tmp_path / "a.glb", mesh_points=10).color
+    close(found, [[1, 0.4, 0]] * 10, 1 / 255)
 
 
 @pytest.mark.parametrize("corner", ["9", "0", "0/1/1", "-9"])
