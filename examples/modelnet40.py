@@ -153,6 +153,9 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         collate=training.searching_collate(model, args.geometry, args.workers),
         val_fraction=args.val_fraction,
     )
+    preprocessing = {"num_points": args.num_points, "sampled": train[0].num_nodes,
+                     "normalize": True, "up": "y",
+                     "features": ["normal"] if args.normals else []}  # fmt: skip
     classifier = training.Classifier(
         model,
         train.classes,
@@ -160,6 +163,7 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         weight_decay=args.weight_decay,
         label_smoothing=args.label_smoothing,
         seed=seed,
+        preprocessing=preprocessing,
     )
     film = []
     if args.animate:
@@ -190,9 +194,6 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
              f"{metrics['test_accuracy']:.1%}")  # fmt: skip
     if training.is_first_process():
         model = model.cpu().eval()
-        preprocessing = {"num_points": args.num_points, "sampled": train[0].num_nodes,
-                         "normalize": True, "up": "y",
-                         "features": ["normal"] if args.normals else []}  # fmt: skip
         save_model(folder / "model", model, {"classes": train.classes, "result": result,
                                              "preprocessing": preprocessing})  # fmt: skip
         matrix = classifier.test_confusion.numpy()

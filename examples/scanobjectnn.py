@@ -228,7 +228,10 @@ def train_and_test(
     began = time.perf_counter()
     torch.manual_seed(seed)
     model = build(args, data)
-    classifier = training.PointClassifier(model, data.test.classes, recipe=recipe, seed=seed)
+    prepared = preprocessing(args, data, recipe)
+    classifier = training.PointClassifier(
+        model, data.test.classes, recipe=recipe, seed=seed, preprocessing=prepared
+    )
     collate = training.searching_collate(model, args.geometry, args.workers)
     loaders = training.PointDataModule(
         data.train,
@@ -287,7 +290,7 @@ def train_and_test(
             {
                 "classes": list(classes),
                 "result": result,
-                "preprocessing": preprocessing(args, data, recipe),
+                "preprocessing": prepared,
             },
         )
         viz.confusion_picture(

@@ -28,6 +28,7 @@ try:
     from pointcluster.models.convert import read_published
     from pointcluster.models.pretrained import FOLDER
     from pointcluster.models.published import unwrapped
+    from pointcluster.models.run_checkpoint import is_run, network_of_run
     from pointcluster.transforms import TurnUp
     from pointcluster.transforms.turn_up import AXES
     from pointcluster.viz.save import KINDS
@@ -85,10 +86,9 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", choices=list_models(), metavar="NAME", help="the network; by "
                         "default one whose weights come with the package")  # fmt: skip
     parser.add_argument("--weights", metavar="FILE", help="of that network: the "
-                        ".safetensors of save_model() or a training run, a run's .ckpt (of scans, "
-                        "of networks that take positions alone), a published checkpoint, the data "
-                        "of weights that come with the package, or none for the random "
-                        "start")  # fmt: skip
+                        ".safetensors of save_model() or a training run, a run's .ckpt, a "
+                        "published checkpoint, the data of weights that come with the package, or "
+                        "none for the random start")  # fmt: skip
     parser.add_argument("--stage", type=int, metavar="S", help="one stage; by default all")
     parser.add_argument("--block", type=int, metavar="B", help="which block of the stage; by "
                         "default the last")  # fmt: skip
@@ -187,7 +187,7 @@ def read_network(args: argparse.Namespace, cloud: bool) -> Network:
             raise ValueError(f"{path} holds {found}, and --model says {name}")
         return network
     content = read_published(path)
-    if isinstance(content.get("network"), Mapping):
+    if is_run(content):
         return of_run(name, path, content)
     if name is None:
         raise ValueError(f"{path}: of which network it is, is said by --model")
@@ -196,22 +196,10 @@ def read_network(args: argparse.Namespace, cloud: bool) -> Network:
 
 def of_run(name: str | None, path: Path, content: Mapping[str, Any]) -> Network:
     """The network of a training run's checkpoint; of averaged weights, where it has them."""
-    noted = content["network"]
-    config, state = noted.get("config"), content.get("state_dict")
-    if not (isinstance(config, Mapping) and isinstance(state, Mapping) and "name" in config):
-        raise ValueError(f"{path} is no checkpoint of a training run of this library")
-    if name not in (None, config["name"]):
-        raise ValueError(f"{path} holds {config['name']}, and --model says {name}")
-    keys = [str(key) for key in state]
-    averaged = any(key.startswith("average.module.") for key in keys)
-    prefix = "average.module." if averaged else "model."
-    weights = {k.removeprefix(prefix): state[k] for k in keys if k.startswith(prefix)}
-    try:
-        model = create_model(**config)
-        model.load_state_dict(weights)
-    except (RuntimeError, TypeError, ValueError) as error:
-        raise ValueError(f"{path} does not fit the network that it names: {error}") from error
-    return Network(model.eval(), {"data_config": noted.get("data_config") or {}})
+    model, noted = network_of_run(path, content)
+    if name not in (None, model.config["name"]):
+        raise ValueError(f"{path} holds {model.config['name']}, and --model says {name}")
+    return Network(model, {key: noted.get(key) or {} for key in ("data_config", "preprocessing")})
 
 
 def published(name: str, path: Path, content: Mapping[str, Any]) -> Any:

@@ -73,7 +73,7 @@ def _parser() -> _Parser:
                         "some days, through a server of gradio's makers")  # fmt: skip
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="networks of "
                         "your own: model.safetensors with model.json beside it, the .ckpt of a "
-                        "run on pictures, or a published .pth.tar")  # fmt: skip
+                        "training run, or a published .pth.tar")  # fmt: skip
     parser.add_argument("--max-size", type=megabytes, default=64, metavar="MB", help="the largest "
                         "upload (%(default)s)")  # fmt: skip
     return parser

@@ -15,6 +15,7 @@ from pointcluster.app.picture_network import PictureNetwork
 from pointcluster.models import CoC, PointMLPCoC, create_model, list_models, load_model, save_model
 from pointcluster.models.convert import convert, read_published
 from pointcluster.models.published import unwrapped
+from pointcluster.models.run_checkpoint import is_run, network_of_run
 from pointcluster.predict import Predictor
 
 OWN = (".safetensors", ".json")
@@ -24,9 +25,8 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
     """Read a network of pictures or clouds, with its classes and preprocessing.
 
     Taken are networks that :func:`pointcluster.models.save_model` wrote, checkpoints of this
-    library's training runs on pictures, and published checkpoints (`.pth`, `.pth.tar`), whose file
-    must be named after the network where several have the same entries. Nothing in a file is ever
-    executed.
+    library's training runs, and published checkpoints (`.pth`, `.pth.tar`), whose file must be
+    named after the network where several have the same entries. Nothing in a file is ever executed.
 
     Args:
         path: The file; of a `.safetensors` the `.json` must lie beside it.
@@ -41,22 +41,20 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
         return _saved(path, title or path.stem)
     title = title or path.name
     content = read_published(path)
-    if "network" in content:
-        found = _network_of_pictures(path)
-        return PictureNetwork(
-            title,
-            found.model,
-            _names(found.classes, found.model),
-            _about(found.model, {}),
-            config=found.data_config,
-        )
     with tempfile.TemporaryDirectory(prefix="pointcluster-") as folder:
         target = Path(folder) / "model.safetensors"
-        if any(key.startswith("embedding.net.") for key in unwrapped(content)):
+        if is_run(content):
+            model, noted = network_of_run(path, content)
+            kept = ("classes", "preprocessing", "data_config")
+            save_model(target, model, {key: noted[key] for key in kept if noted.get(key)})
+        elif any(key.startswith("embedding.net.") for key in unwrapped(content)):
             save_model(target, _published_clouds(path, content))
         else:
             _convert(path, target)
-        return _saved(target, title)
+        try:
+            return _saved(target, title)
+        except ValueError as error:
+            raise ValueError(str(error).replace(str(target), str(path))) from error
 
 
 def _saved(path: Path, title: str) -> Network:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -29,6 +29,8 @@ class Classifier(lightning.LightningModule):
         warmup: Part of all steps in which the learning rate rises.
         seed: Of dropout and stochastic depth. They are drawn from the seed and the number of the
             step, so that a resumed run draws what the uninterrupted one would.
+        preprocessing: What is done with a scan before it is one of these clouds, as
+            :func:`pointcluster.models.save_model` explains it; kept in checkpoints.
     """
 
     def __init__(
@@ -41,9 +43,11 @@ class Classifier(lightning.LightningModule):
         label_smoothing: float = 0.1,
         warmup: float = 0.1,
         seed: int = 0,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
         self.model = model
+        self.preprocessing = dict(preprocessing) if preprocessing else None
         self.classes = list(classes)
         self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
         self.label_smoothing, self.seed = label_smoothing, seed
@@ -124,11 +128,14 @@ class Classifier(lightning.LightningModule):
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        checkpoint["network"] = self._network()
+        noted = {"preprocessing": self.preprocessing} if self.preprocessing else {}
+        checkpoint["network"] = self._network() | noted
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         found = checkpoint.get("network")
         expected = self._network()
+        if isinstance(found, Mapping):  # how scans were prepared is told, and decides nothing
+            found = {key: value for key, value in found.items() if key != "preprocessing"}
         if found != expected:
             raise RunError(
                 f"the checkpoint is of another network or data set: it holds {found}, "

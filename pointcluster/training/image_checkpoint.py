@@ -7,11 +7,12 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from pointcluster.models import CoC, load_model
 from pointcluster.models.convert import read_published
 from pointcluster.models.published import unwrapped
+from pointcluster.models.run_checkpoint import is_run, network_of_run, short
 from pointcluster.training.image_transforms import data_config
 from pointcluster.training.run_folder import RunError
 
@@ -59,56 +60,25 @@ def read_network(
                 "pictures"
             )
         if not isinstance(metadata, Mapping):
-            raise RunError(f"{path}: metadata is {_short(metadata)}, expected a dictionary")
+            raise RunError(f"{path}: metadata is {short(metadata)}, expected a dictionary")
         taken = metadata.get("data_config") or data_config(saved)
         return _checked(path, TrainedNetwork(saved, metadata.get("classes"), taken))
     content: Any = _read(path)
-    network = content.get("network")
-    if network is None:
+    if not is_run(content):
         return _published(path, content, build, name)
-    config = network.get("config") if isinstance(network, Mapping) else None
-    if not isinstance(config, Mapping) or not isinstance(config.get("name"), str):
-        raise RunError(
-            f"{path} is no checkpoint of a run of this library: its entry 'network' is "
-            f"{_short(network)}, expected a dictionary with the network's config and name"
-        )
-    if name not in (None, config["name"]):
-        raise RunError(f"{path} holds {config['name']!r}, expected {name!r}")
-    if missing := [key for key in ("classes", "data_config") if key not in network]:
-        raise RunError(
-            f"{path} holds {config['name']!r} without {' and '.join(missing)}: expected a "
-            "checkpoint of a run on pictures"
-        )
+
+    def of_pictures(noted: Mapping[str, Any]) -> None:
+        if missing := [key for key in ("classes", "data_config") if key not in noted]:
+            raise ValueError(
+                f"{path} holds {noted['config']['name']!r} without {' and '.join(missing)}: "
+                "expected a checkpoint of a run on pictures"
+            )
+
     try:
-        model = build(**config)
-    except (TypeError, ValueError) as error:
-        raise RunError(f"{path} holds a network that cannot be built: {error}") from error
-    _load(path, model, content.get("state_dict"))
-    found = TrainedNetwork(model.eval(), network["classes"], network["data_config"])
-    return _checked(path, found)
-
-
-def _load(path: Path, model: nn.Module, state: Any) -> None:
-    """Give a network the weights of a run, of which there must be exactly its own."""
-    if not isinstance(state, Mapping):
-        raise RunError(f"{path}: its entry 'state_dict' is {_short(state)}, expected the weights")
-    averaged = any(str(key).startswith("average.module.") for key in state)
-    prefix = "average.module." if averaged else "model."
-    weights = {
-        str(key).removeprefix(prefix): value
-        for key, value in state.items()
-        if str(key).startswith(prefix)
-    }
-    own = {key: list(value.shape) for key, value in model.state_dict().items()}
-    found = {k: list(v.shape) if isinstance(v, Tensor) else None for k, v in weights.items()}
-    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
-    if wrong:
-        key = wrong[0]
-        raise RunError(
-            f"{path} holds weights of another network than it names: {len(wrong)} entries differ, "
-            f"first {prefix}{key}: {found.get(key)} in the file, {own.get(key)} expected"
-        )
-    model.load_state_dict(weights)
+        model, noted = network_of_run(path, content, build=build, name=name, needed=of_pictures)
+    except ValueError as error:
+        raise RunError(error) from error
+    return _checked(path, TrainedNetwork(model, noted["classes"], noted["data_config"]))
 
 
 def _checked(path: Path, found: TrainedNetwork) -> TrainedNetwork:
@@ -120,7 +90,7 @@ def _checked(path: Path, found: TrainedNetwork) -> TrainedNetwork:
     if classes is not None:
         named = isinstance(classes, list) and all(isinstance(each, str) for each in classes)
         if not named or len(classes) != number:
-            count = f"{len(classes):,} names" if named else _short(classes)
+            count = f"{len(classes):,} names" if named else short(classes)
             raise RunError(
                 f"{path} names other classes than the network knows: {count} in the file, expected "
                 f"{number:,} names"
@@ -128,20 +98,14 @@ def _checked(path: Path, found: TrainedNetwork) -> TrainedNetwork:
     needed = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
     missing = sorted(needed - taken.keys()) if isinstance(taken, Mapping) else sorted(needed)
     if missing:
-        raise RunError(f"{path}: data_config lacks {', '.join(missing)}: found {_short(taken)}")
+        raise RunError(f"{path}: data_config lacks {', '.join(missing)}: found {short(taken)}")
     size = taken["input_size"]
     if not isinstance(size, Sequence) or len(size) != 3 or size[0] != config.get("in_channels", 3):
         raise RunError(
-            f"{path}: the input_size of data_config is {_short(size)}, expected "
+            f"{path}: the input_size of data_config is {short(size)}, expected "
             f"[{config.get('in_channels', 3)}, height, width]"
         )
     return found
-
-
-def _short(value: Any) -> str:
-    """A value as it is named in one line."""
-    text = " ".join(repr(value).split())
-    return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _read(path: Path) -> Any:

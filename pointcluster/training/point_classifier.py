@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -25,13 +25,20 @@ class PointClassifier(Classifier):
         classes: Names of the classes.
         recipe: How to train.
         seed: Of dropout and stochastic depth, as in :class:`Classifier`.
+        preprocessing: What is done with a scan before, as in :class:`Classifier`.
 
     Raises:
         ValueError: ``smooth_over="others"`` would give the true class nothing.
     """
 
     def __init__(
-        self, model: nn.Module, classes: Sequence[str], *, recipe: PointRecipe, seed: int = 0
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        *,
+        recipe: PointRecipe,
+        seed: int = 0,
+        preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         smoothing, number = recipe.label_smoothing, len(classes)
         if recipe.smooth_over == "others" and number > 1:
@@ -48,6 +55,7 @@ class PointClassifier(Classifier):
             weight_decay=recipe.weight_decay,
             label_smoothing=smoothing,
             seed=seed,
+            preprocessing=preprocessing,
         )
         self.recipe = recipe
 

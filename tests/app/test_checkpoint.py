@@ -25,6 +25,30 @@ def test_a_saved_network_keeps_its_classes_and_answers(picture_weights, cloud_we
         assert sum(network.classify(data).values()) == pytest.approx(1)
 
 
+@pytest.mark.parametrize("features", [[], ["normal"]])
+def test_the_checkpoint_of_a_run_on_scans(tmp_path, features):
+    prepared = {"num_points": 100, "features": features, "up": "z"}
+    model = create_model("point_coc_tiny", num_classes=2, in_channels=3 * len(features)).eval()
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    noted = {"config": model.config, "classes": ["a", "b"], "preprocessing": prepared}
+    torch.save({"network": noted, "state_dict": state}, tmp_path / "last.ckpt")
+    network = read_checkpoint(tmp_path / "last.ckpt")
+    assert (network.kind, network.classes, network.up) == ("scan", ("a", "b"), "z")
+    assert network.sizes[0] == 100 and network.title == "last.ckpt"
+    pos = torch.from_numpy(blob())
+    data = Data(pos=pos, x=torch.randn(len(pos), 3) if features else None)
+    assert torch.equal(network.model(data), model(data))
+    del noted["preprocessing"]
+    torch.save({"network": noted, "state_dict": state}, tmp_path / "last.ckpt")
+    if features:
+        with pytest.raises(
+            ValueError, match=r"^\S*/last\.ckpt takes 3 features a point, none said"
+        ):
+            read_checkpoint(tmp_path / "last.ckpt")
+    else:
+        assert read_checkpoint(tmp_path / "last.ckpt").up == "y"
+
+
 def write_published(path, name):
     entries = {key: value.float() for key, value in checkpoint(name).items()}
     torch.save({"state_dict": entries}, path)

@@ -108,6 +108,24 @@ def test_checkpoints_of_runs(program, tmp_path, capsys, name, averaged):
         assert errors.startswith("error: last.ckpt ") and errors.count("\n") == 1
 
 
+def test_the_checkpoint_of_a_run_with_normals(program, tmp_path, capsys):
+    model = create_model("point_coc_tiny", num_classes=2, in_channels=3).eval()
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    noted = {"config": dict(model.config), "classes": ["a", "b"]}
+    noted |= {"preprocessing": {"features": ["normal"]}}
+    scan = np.random.default_rng(0).normal(size=(150, 6))
+    np.savetxt(tmp_path / "scan.xyz", scan, header="x y z nx ny nz")
+    save_model(tmp_path / "same", model, {"preprocessing": noted["preprocessing"]})
+    torch.save({"network": noted, "state_dict": state}, tmp_path / "last.ckpt")
+    for weights, out in [("last.ckpt", "a.ply"), ("same.safetensors", "b.ply")]:
+        assert program(["scan.xyz", "--weights", weights, "--out", out]) == 0
+    assert (tmp_path / "a.ply").read_bytes() == (tmp_path / "b.ply").read_bytes()
+    del noted["preprocessing"]
+    torch.save({"network": noted, "state_dict": state}, tmp_path / "last.ckpt")
+    assert program(["scan.xyz", "--weights", "last.ckpt"]) == 2
+    assert "which its file does not explain" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("command", "message"),
     [

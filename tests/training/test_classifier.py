@@ -18,6 +18,13 @@ def test_checkpoint_names_its_network(tiny_network, classes):
         Classifier(tiny_network(), classes).on_load_checkpoint({})
 
 
+def test_checkpoint_says_how_scans_were_prepared(tiny_network, classes):
+    checkpoint, prepared = {}, {"num_points": 64, "up": "z"}
+    Classifier(tiny_network(), classes, preprocessing=prepared).on_save_checkpoint(checkpoint)
+    assert checkpoint["network"]["preprocessing"] == prepared
+    Classifier(tiny_network(), classes).on_load_checkpoint(checkpoint)  # it decides nothing
+
+
 def test_dropout_is_drawn_from_seed_and_step(tiny_network, classes):
     def draw(seed, step):
         classifier = Classifier(tiny_network(), classes, seed=seed)
