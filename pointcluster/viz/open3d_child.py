@@ -5,7 +5,9 @@ python -m pointcluster.viz.open3d_child (picture|window) FILE
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -108,6 +110,41 @@ def _balls(open3d: Any, points: np.ndarray, colours: np.ndarray, radius: float) 
     return mesh
 
 
+# What names a display, and the functions that connect to it and leave it again.
+DISPLAYS = [
+    ("WAYLAND_DISPLAY", "libwayland-client.so.0", "wl_display_connect", "wl_display_disconnect"),
+    ("DISPLAY", "libX11.so.6", "XOpenDisplay", "XCloseDisplay"),
+]
+PACKAGES = {"libwayland-client.so.0": "libwayland-client0", "libX11.so.6": "libx11-6"}
+
+
+def check_displays() -> None:
+    """Connect to a display, as Open3D's window will: where that fails, it would draw where nobody
+    sees it, and wait for ever.
+
+    Raises:
+        RuntimeError: No display lets this user in, or the library to ask by is missing.
+    """
+    if not sys.platform.startswith("linux"):
+        return
+    problems = []
+    for variable, library, connect, leave in DISPLAYS:
+        if not (name := os.environ.get(variable)):
+            continue
+        try:
+            functions = ctypes.CDLL(library)
+        except OSError:
+            problems.append(f"{library} is missing: apt-get install {PACKAGES[library]}")
+            continue
+        ask = getattr(functions, connect)
+        ask.argtypes, ask.restype = [ctypes.c_char_p], ctypes.c_void_p
+        if found := ask(None):
+            getattr(functions, leave)(ctypes.c_void_p(found))
+            return
+        problems.append(f"{variable} is {name}, which does not let this user in")
+    raise RuntimeError("; ".join(problems) or "neither DISPLAY nor WAYLAND_DISPLAY is set")
+
+
 def open_window(
     open3d: Any, points: np.ndarray, colours: np.ndarray, told: np.ndarray, **centers: np.ndarray
 ) -> None:
@@ -126,6 +163,7 @@ def open_window(
     Raises:
         RuntimeError: No window can be opened.
     """
+    check_displays()
     about = json.loads(str(told))
     stepper = Stepper([tuple(each) for each in about["panels"]])
     cloud = open3d.geometry.PointCloud()

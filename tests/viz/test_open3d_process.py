@@ -121,6 +121,7 @@ def arrays_of_window(monkeypatch, scene):
             kept.update({name: found[name] for name in found.files})
 
     monkeypatch.setattr(open3d_process, "_run", run)
+    monkeypatch.setattr(open3d_child, "check_displays", lambda: None)
     show_window(scene)
     return kept
 
@@ -158,6 +159,68 @@ def test_a_window_that_does_not_open(monkeypatch, cloud):
     window.works = False
     with pytest.raises(RuntimeError, match="cannot open a window"):
         open3d_child.open_window(fake(window), **arrays)
+
+
+LIBRARIES = {
+    "libwayland-client.so.0": ("wl_display_connect", "wl_display_disconnect"),
+    "libX11.so.6": ("XOpenDisplay", "XCloseDisplay"),
+}
+
+
+@pytest.fixture
+def displays(monkeypatch):
+    """A machine of Linux: which libraries it has, whether each lets in; what was left again."""
+    lets_in, left = {}, []
+
+    class Function:
+        def __init__(self, library, name):
+            self.library, self.leaves = library, name == LIBRARIES[library][1]
+
+        def __call__(self, value):
+            if self.leaves:
+                left.append((self.library, value.value))
+                return None
+            assert value is None
+            return 99 if lets_in[self.library] else None
+
+    def load(library):
+        if library not in lets_in:
+            raise OSError("no such file")
+        return SimpleNamespace(**{name: Function(library, name) for name in LIBRARIES[library]})
+
+    monkeypatch.setattr(sys, "platform", "linux")
+    monkeypatch.setattr(open3d_child.ctypes, "CDLL", load)
+    for name in ("DISPLAY", "WAYLAND_DISPLAY"):
+        monkeypatch.delenv(name, raising=False)
+    return lets_in, left
+
+
+def test_a_display_that_lets_in(monkeypatch, displays):
+    lets_in, left = displays
+    lets_in |= {"libX11.so.6": True, "libwayland-client.so.0": False}
+    monkeypatch.setenv("DISPLAY", ":7")
+    open3d_child.check_displays()
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-1")
+    open3d_child.check_displays()  # one of the two is enough
+    assert left == [("libX11.so.6", 99)] * 2
+
+
+def test_a_display_that_refuses_or_cannot_be_asked(monkeypatch, displays):
+    lets_in, left = displays
+    with pytest.raises(RuntimeError, match="neither DISPLAY nor WAYLAND_DISPLAY is set"):
+        open3d_child.check_displays()
+    lets_in["libX11.so.6"] = False
+    monkeypatch.setenv("DISPLAY", ":7")
+    with pytest.raises(RuntimeError, match="^DISPLAY is :7, which does not let this user in$"):
+        open3d_child.check_displays()
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-1")
+    message = "libwayland-client.so.0 is missing: apt-get install libwayland-client0; DISPLAY is"
+    with pytest.raises(RuntimeError, match=message):
+        open3d_child.check_displays()
+    # ... and the window's process does ask before it draws
+    with pytest.raises(RuntimeError, match="does not let this user in"):
+        open3d_child.open_window(fake(Window([])), POINTS, COLOURS, np.array("{}"))
+    assert left == []
 
 
 POINTS = np.array([[-0.5, 0.5, 0.0], [0.5, -0.5, 0.0]])
