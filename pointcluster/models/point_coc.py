@@ -40,18 +40,20 @@ class Size(NamedTuple):
     mlp_ratio: float
     head_hidden: int
     layer_scale: float | None = None
+    pre_norm: bool = False
 
 
 # fmt: off
 SIZES = {
     # channels, blocks, heads and share of points kept for each stage, hidden channels of its
     # encoder; points an anchor gathers; hidden channels of an MLP as a multiple; of the head; start
-    # of the scales of the blocks' branches (deep networks learn far faster with them)
+    # of the scales of the blocks' branches (deep networks learn far faster with them); whether what
+    # is gathered is normalised before as well
     "point_coc_tiny": Size(
         (48, 96, 192), (1, 1, 1), (2, 4, 4), (0.25, 0.5, 0.5), (16, 0, 0), 16, 2.0, 128),
     "point_coc_small": Size(
-        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.25, 0.5, 0.5, 0.5), (32, 16, 16, 16),
-        24, 3.0, 160, 0.1),
+        (48, 96, 160, 224), (1, 2, 3, 1), (2, 4, 4, 8), (0.5, 0.5, 0.5, 0.5), (32, 16, 16, 16),
+        24, 3.0, 160, 0.1, True),
 }
 # fmt: on
 """The networks by name."""
@@ -89,6 +91,8 @@ class PointCoC(nn.Module):
         dropout: Share of the head's hidden channels left out in training.
         layer_scale: Start of the scales of the blocks' branches; `None` leaves them out.
         norm: Normalise what the anchors gathered over the batch, channel by channel.
+        pre_norm: Normalise the features that they gather so, too, from the second stage on: then
+            they weigh as much as relative positions, however deep the stage before.
         drop_path: Probability of leaving out the last block's branches for a cloud in training; it
             rises evenly from 0 at the first.
 
@@ -123,6 +127,7 @@ class PointCoC(nn.Module):
         drop_path: float = 0.1,
         layer_scale: float | None = None,
         norm: bool = True,
+        pre_norm: bool = False,
     ) -> None:
         super().__init__()
         check_positive("num_classes", num_classes, least=0)
@@ -141,11 +146,13 @@ class PointCoC(nn.Module):
         self.num_features = 2 * channels[-1]
         self.plans = [StagePlan(r, k, region_size, num_centers, center_k) for r in ratios]
         drop = torch.linspace(0, drop_path, sum(depths)).tolist()
+        self.pre_norms: Any = nn.ModuleList()
         self.reducers: Any = nn.ModuleList()
         self.norms: Any = nn.ModuleList()
         self.stages: Any = nn.ModuleList()
         width = dim + in_channels
         for stage, (wide, depth, head) in enumerate(zip(channels, depths, heads, strict=True)):
+            self.pre_norms.append(BatchNorm(width) if pre_norm and stage else nn.Identity())
             self.reducers.append(
                 PointReducer(
                     width,
@@ -285,7 +292,7 @@ class PointCoC(nn.Module):
         """The features after each stage; of the last stage only after so many blocks."""
         x = self._input(data, hierarchy.batch_size)
         for s, (anchors, geometry) in enumerate(hierarchy.stages[: last + 1]):
-            x = self.norms[s](self.reducers[s](x, anchors)[0])
+            x = self.norms[s](self.reducers[s](self.pre_norms[s](x), anchors)[0])
             for b, block in enumerate(self.stages[s]):
                 if s == last and b == depth:
                     break

@@ -9,6 +9,7 @@ from torch_geometric.data import Batch, Data
 
 from pointcluster.geometry import knn
 from pointcluster.models import create_model, list_models
+from pointcluster.nn import BatchNorm
 
 
 def make(name="point_coc_tiny", dtype=torch.float64, **options):
@@ -69,6 +70,20 @@ def test_joining_moving_and_permuting_clouds_changes_nothing(name, channels):
         if channels:
             other.x = data.x[order]
         torch.testing.assert_close(model(other)[0], row, rtol=0, atol=1e-8)
+
+
+@pytest.mark.parametrize("pre_norm", [False, True])
+def test_pre_norm_evens_out_what_the_stage_before_gives(pre_norm):
+    model = make(pre_norm=pre_norm).train()
+    assert sum(isinstance(each, BatchNorm) for each in model.pre_norms) == 2 * pre_norm
+    gathered = []
+    for reducer in model.reducers[1:]:
+        reducer.register_forward_pre_hook(lambda _, args: gathered.append(args[0].detach()))
+    model(Batch.from_data_list(clouds([200, 100])))
+    assert len(gathered) == 2
+    for x in gathered:
+        mean, var = x.mean(dim=0), x.var(dim=0, unbiased=False)
+        assert ((mean.abs() < 1e-6) & ((var - 1).abs() < 0.01)).all() == pre_norm
 
 
 def test_empty_clouds_in_the_middle_and_at_the_end():
