@@ -75,7 +75,9 @@ class NoCluster(ContextCluster):
 
 def variants(base: str) -> dict[str, Callable[[int], nn.Module]]:
     """Networks that differ from one in a part of the design, by what differs."""
-    heads = [stage[0].cluster.heads for stage in create_model(base).stages]
+    network = create_model(base)
+    heads = [stage[0].cluster.heads for stage in network.stages]
+    first, *ratios = (plan.ratio for plan in network.plans)
 
     def changed(
         kind: type[ContextCluster] | None = None, **options: Any
@@ -91,7 +93,10 @@ def variants(base: str) -> dict[str, Callable[[int], nn.Module]]:
 
         return build
 
-    return {
+    own = {"point_coc_small": {"no normalisation before gathering": changed(pre_norm=False)}}
+    share = {0.25: "half", 0.5: "a quarter"}[first]
+    return own.get(base, {}) | {
+        f"{share} of the points in stage 1": changed(ratios=[0.75 - first, *ratios]),
         "each cloud one region": changed(region_size=None),
         "regions of 16 points": changed(region_size=16),
         "1 centre": changed(num_centers=1),
