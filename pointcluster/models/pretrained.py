@@ -11,7 +11,7 @@ PRETRAINED = {
         "7f722f2d8ae0381ad98e0606b780a7a350c0068210f2ecd916172e1230204c5a"
     ),
     ("point_coc_small", "home_objects"): (
-        "387385c20ceb73d45fca85258f661234dcdd58746c55b6156984aed933cda7af"
+        "f0abe3f50e3002eff844605a2a2f18fae832203d39f6d97257739de0c56e41fe"
     ),
     ("point_coc_tiny", "home_objects"): (
         "c49cb2969ad53635e5645067023a54b9f3da745596a233263b9f8f14a45112fe"
