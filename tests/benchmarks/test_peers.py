@@ -141,6 +141,7 @@ def test_training_is_that_of_the_example(script, monkeypatch, tmp_path):
     for name, value in ours.items():
         assert repr(example[name]) == repr(value), name
     assert {*example} - {*ours} <= {"num_workers", "val_fraction", "collate"}
+    assert weight[0].pop("preprocessing")["num_points"] == 64  # told, without an effect
     assert weight[0] == own_weight[0]
     assert torch.equal(weight[1], own_weight[1])
     assert args.epochs == peers.modelnet40.RECIPES["HomeObjects"]["epochs"]
