@@ -46,7 +46,10 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
         if is_run(content):
             model, noted = network_of_run(path, content)
             kept = ("classes", "preprocessing", "data_config")
-            save_model(target, model, {key: noted[key] for key in kept if noted.get(key)})
+            try:
+                save_model(target, model, {key: noted[key] for key in kept if key in noted})
+            except TypeError as error:
+                raise ValueError(f"{path} notes what is no plain text or number") from error
         elif any(key.startswith("embedding.net.") for key in unwrapped(content)):
             save_model(target, _published_clouds(path, content))
         else:

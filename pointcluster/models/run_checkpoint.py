@@ -55,6 +55,9 @@ def network_of_run(
     assert isinstance(noted, Mapping)
     if name not in (None, config["name"]):
         raise ValueError(f"{path} holds {config['name']!r}, expected {name!r}")
+    prepared = noted.get("preprocessing")
+    if prepared is not None and not isinstance(prepared, Mapping):
+        raise ValueError(f"{path}: its 'preprocessing' is {short(prepared)}, expected a dictionary")
     if needed is not None:
         needed(noted)
     try:

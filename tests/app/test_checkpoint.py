@@ -49,6 +49,25 @@ def test_the_checkpoint_of_a_run_on_scans(tmp_path, features):
         assert read_checkpoint(tmp_path / "last.ckpt").up == "y"
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"preprocessing": 3}, "its 'preprocessing' is 3, expected a dictionary"),
+        ({"preprocessing": {"up": "w"}}, "'up' is 'w', expected one of"),
+        ({"classes": ["a"]}, "'classes' must be 2 names, found 1"),
+        ({"classes": torch.zeros(2)}, "notes what is no plain text or number"),
+    ],
+)
+def test_notes_of_a_run_that_make_no_sense(tmp_path, change, message):
+    model = create_model("point_coc_tiny", num_classes=2)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    noted = {"config": model.config, "classes": ["a", "b"]} | change
+    torch.save({"network": noted, "state_dict": state}, tmp_path / "last.ckpt")
+    with pytest.raises(ValueError, match=message) as caught:
+        read_checkpoint(tmp_path / "last.ckpt")
+    assert str(tmp_path / "last.ckpt") in str(caught.value)
+
+
 def write_published(path, name):
     entries = {key: value.float() for key, value in checkpoint(name).items()}
     torch.save({"state_dict": entries}, path)
