@@ -6,8 +6,11 @@ import hashlib
 import json
 import os
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+from torch import Tensor, nn
 
 from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model
@@ -85,18 +88,33 @@ def load_model(
         state = load(weights)
     except (SafetensorError, TypeError, ValueError) as error:
         raise ValueError(f"{files[0]} does not hold a network of this library: {error}") from error
-    own = {key: list(value.shape) for key, value in model.state_dict().items()}
-    found = {key: list(value.shape) for key, value in state.items()}
-    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
-    if wrong:
-        key = wrong[0]
+    if wrong := what_differs(model, state):
         raise ValueError(
-            f"{files[0]} holds weights of another network than {config['name']!r}: {len(wrong)} "
-            f"entries differ, first {key}: {found.get(key)} in the file, {own.get(key)} expected"
+            f"{files[0]} holds weights of another network than {config['name']!r}: {wrong}"
         )
     model.to(next(value.dtype for value in state.values() if value.is_floating_point()))
     model.load_state_dict(state)
     return model.eval(), metadata
+
+
+def what_differs(model: nn.Module, weights: Mapping[str, Any], prefix: str = "") -> str:
+    """In what weights are not those of a network, by names and shapes; empty where they are.
+
+    Args:
+        model: The network.
+        weights: By the names that they have in it; what is no tensor is none.
+        prefix: What stands before the names in the file.
+    """
+    own = {key: list(value.shape) for key, value in model.state_dict().items()}
+    found = {k: list(v.shape) if isinstance(v, Tensor) else None for k, v in weights.items()}
+    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
+    if not wrong:
+        return ""
+    key = wrong[0]
+    return (
+        f"{len(wrong)} entries differ, first {prefix}{key}: {found.get(key)} in the file, "
+        f"{own.get(key)} expected"
+    )
 
 
 def read_files(

@@ -6,8 +6,9 @@ import os
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
+from pointcluster.models.checkpoint import what_differs
 from pointcluster.models.factory import create_model
 
 
@@ -85,13 +86,6 @@ def _load(path: str | os.PathLike[str], model: nn.Module, state: Any) -> None:
         for key, value in state.items()
         if str(key).startswith(prefix)
     }
-    own = {key: list(value.shape) for key, value in model.state_dict().items()}
-    found = {k: list(v.shape) if isinstance(v, Tensor) else None for k, v in weights.items()}
-    wrong = sorted(key for key in own.keys() | found.keys() if own.get(key) != found.get(key))
-    if wrong:
-        key = wrong[0]
-        raise ValueError(
-            f"{path} holds weights of another network than it names: {len(wrong)} entries differ, "
-            f"first {prefix}{key}: {found.get(key)} in the file, {own.get(key)} expected"
-        )
+    if wrong := what_differs(model, weights, prefix):
+        raise ValueError(f"{path} holds weights of another network than it names: {wrong}")
     model.load_state_dict(weights)
