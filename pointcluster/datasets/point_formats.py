@@ -257,7 +257,10 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             backend = None
             if header.are_points_compressed:
-                (size,) = struct.unpack_from("<I", header.vlrs.get("LasZipVlr")[0].record_data, 12)
+                record = header.vlrs.get("LasZipVlr")[0].record_data
+                _check_layers(file, path.stat().st_size, header, record)
+                file.seek(0)
+                (size,) = struct.unpack_from("<I", record, 12)
                 # Several threads take memory for whole pieces of the size that the file announces.
                 if 10_000_000 < size < 2**32 - 1:  # the last means that sizes differ
                     backend = laspy.LazBackend.Lazrs
@@ -315,3 +318,35 @@ def _check_las(file: BinaryIO, size: int) -> None:
             (pieces,) = struct.unpack("<I", file.read(4))
             if pieces > size:
                 raise ValueError(f"{pieces:,} pieces announced in {size:,} bytes")
+
+
+# What of a point LAZ compresses apart, by the number of the kind of item; and of each extra byte.
+LAYERS = {10: 9, 11: 1, 12: 2, 13: 1}
+EXTRA_BYTES = 14
+
+
+def _check_layers(file: BinaryIO, size: int, header: Any, record: bytes) -> None:
+    """Compare the sizes of the layers in each piece with the piece's.
+
+    The reader would take memory for whatever they announce, up to four gigabytes each.
+    """
+    import lazrs
+
+    (count,) = struct.unpack_from("<H", record, 32)
+    items = [struct.unpack_from("<HHH", record, 34 + 6 * i) for i in range(count)]
+    layers = [width if kind == EXTRA_BYTES else LAYERS.get(kind, 0) for kind, width, _ in items]
+    if not all(layers):
+        return  # of the first ten formats, whose pieces have no layers
+    file.seek(header.offset_to_point_data)
+    pieces = lazrs.read_chunk_table(file, lazrs.LazVlr(record))
+    length, start = header.point_format.size, header.offset_to_point_data + 8
+    sizes = struct.Struct(f"<{sum(layers)}I")
+    fixed = length + 4 + sizes.size  # the first point, as it is, and the number of points
+    for _, piece in pieces:
+        if not fixed <= piece <= size - start:
+            raise ValueError(f"a piece of {piece:,} bytes announced at byte {start:,} of {size:,}")
+        file.seek(start + length + 4)
+        announced = sum(sizes.unpack(file.read(sizes.size)))
+        if announced > piece - fixed:
+            raise ValueError(f"layers of {announced:,} bytes announced in a piece of {piece:,}")
+        start += piece

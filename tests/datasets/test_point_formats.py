@@ -499,6 +499,15 @@ def test_a_table_of_pieces_that_cannot_be_true(las):
         read_points(path)
 
 
+@pytest.mark.parametrize("layer", [0, 8, 9])
+def test_a_layer_that_cannot_be_true_takes_no_memory(las, layer):
+    path = las(".laz", version="1.4", colors=COLORS)
+    (start,) = struct.unpack_from("<I", path.read_bytes(), 96)
+    damage(path, start + 8 + 36 + 4 + 4 * layer, "<I", 2**32 - 1)  # behind a point and a count
+    with pytest.raises(ValueError, match=r"a\.laz is damaged.*layers of 4,294,96\d,\d+ bytes"):
+        read_points(path)
+
+
 def test_a_size_of_pieces_that_cannot_be_true_takes_no_memory(las):
     path = las(".laz")
     damage(path, 227 + 54 + 12, "<I", 2**31 - 1)  # one piece holds all points: the same file
