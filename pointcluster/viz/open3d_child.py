@@ -9,6 +9,7 @@ import ctypes
 import json
 import os
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,8 @@ DISPLAYS = [
     ("WAYLAND_DISPLAY", "libwayland-client.so.0", "wl_display_connect", "wl_display_disconnect"),
     ("DISPLAY", "libX11.so.6", "XOpenDisplay", "XCloseDisplay"),
 ]
+ANSWER = 20.0
+"""Seconds that a display has to answer."""
 PACKAGES = {"libwayland-client.so.0": "libwayland-client0", "libX11.so.6": "libx11-6"}
 
 
@@ -123,7 +126,7 @@ def check_displays() -> None:
     sees it, and wait for ever.
 
     Raises:
-        RuntimeError: No display lets this user in, or the library to ask by is missing.
+        RuntimeError: No display answers and lets this user in, or the library to ask by is missing.
     """
     if not sys.platform.startswith("linux"):
         return
@@ -136,13 +139,25 @@ def check_displays() -> None:
         except OSError:
             problems.append(f"{library} is missing: apt-get install {PACKAGES[library]}")
             continue
-        ask = getattr(functions, connect)
-        ask.argtypes, ask.restype = [ctypes.c_char_p], ctypes.c_void_p
-        if found := ask(None):
-            getattr(functions, leave)(ctypes.c_void_p(found))
+        connection = _connected(getattr(functions, connect))
+        if connection is None:
+            problems.append(f"{variable} is {name}, which has not answered in {ANSWER:g} seconds")
+        elif connection:
+            getattr(functions, leave)(ctypes.c_void_p(connection))
             return
-        problems.append(f"{variable} is {name}, which does not let this user in")
+        else:
+            problems.append(f"{variable} is {name}, which does not let this user in")
     raise RuntimeError("; ".join(problems) or "neither DISPLAY nor WAYLAND_DISPLAY is set")
+
+
+def _connected(connect: Any) -> int | None:
+    """The connection, 0 where it is refused; `None` if nothing answers: no library gives up."""
+    connect.argtypes, connect.restype = [ctypes.c_char_p], ctypes.c_void_p
+    found: list[int] = []
+    thread = threading.Thread(target=lambda: found.append(connect(None) or 0), daemon=True)
+    thread.start()
+    thread.join(ANSWER)
+    return found[0] if found else None
 
 
 def open_window(

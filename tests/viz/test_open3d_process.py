@@ -1,8 +1,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
+from ctypes.util import find_library
 from types import SimpleNamespace
 
 import numpy as np
@@ -221,6 +223,26 @@ def test_a_display_that_refuses_or_cannot_be_asked(monkeypatch, displays):
     with pytest.raises(RuntimeError, match="does not let this user in"):
         open3d_child.open_window(fake(Window([])), POINTS, COLOURS, np.array("{}"))
     assert left == []
+
+
+@pytest.mark.skipif(sys.platform != "linux" or not find_library("X11"), reason="needs libX11")
+def test_a_display_that_never_answers(monkeypatch):
+    """A server that accepts connections and says nothing: the library alone would wait for ever."""
+    with socket.socket() as server:
+        for number in range(90, 200):
+            try:
+                server.bind(("127.0.0.1", 6000 + number))
+                break
+            except OSError:
+                continue
+        server.listen()
+        monkeypatch.setattr(open3d_child, "ANSWER", 0.3)
+        monkeypatch.delenv("WAYLAND_DISPLAY", raising=False)
+        monkeypatch.setenv("DISPLAY", f"127.0.0.1:{number}")
+        with pytest.raises(
+            RuntimeError, match=r"DISPLAY is .*, which has not answered in 0\.3 sec"
+        ):
+            open3d_child.check_displays()
 
 
 POINTS = np.array([[-0.5, 0.5, 0.0], [0.5, -0.5, 0.0]])
