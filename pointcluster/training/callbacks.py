@@ -16,6 +16,8 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from pointcluster.training.mean_class_accuracy import MeanClassAccuracy
+
 # What a printed row says of the shares that are measured.
 LINE = {"train": "train_accuracy", "validation": "val_accuracy", "top-5": "val_top5_accuracy"}
 
@@ -119,7 +121,7 @@ class TestEachEpoch(Callback):
         number = len(classifier.classes)
         metrics = MetricCollection({
             "test_accuracy": MulticlassAccuracy(number, average="micro"),
-            "test_mean_class_accuracy": MulticlassAccuracy(number, average="macro"),
+            "test_mean_class_accuracy": MeanClassAccuracy(number),
         }).to(module.device)  # fmt: skip
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         modes = {part: part.training for part in module.modules()}

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
+from pointcluster.training.mean_class_accuracy import MeanClassAccuracy
 from pointcluster.training.run_folder import RunError
 from pointcluster.training.schedule import cosine_with_warmup, decay_groups
 from pointcluster.training.seeding import mix
@@ -65,7 +66,7 @@ class Classifier(lightning.LightningModule):
         """What is measured on every split, for so many classes."""
         return {
             "accuracy": MulticlassAccuracy(number, average="micro"),
-            "mean_class_accuracy": MulticlassAccuracy(number, average="macro"),
+            "mean_class_accuracy": MeanClassAccuracy(number),
         }
 
     def unpack(self, batch: Any) -> tuple[Any, Tensor]:
@@ -114,6 +115,12 @@ class Classifier(lightning.LightningModule):
 
     def _log_loss(self, split: str, loss: Tensor, size: int) -> None:
         # Not the number: Lightning's mean over processes rounds their average share of the items.
+        if not loss.isfinite():
+            when = "" if split == "test" else f" in epoch {self.current_epoch + 1}"
+            raise RunError(
+                f"the {split} loss is {loss.item():g}{when}: training has diverged, or the data "
+                "hold such numbers; try a lower learning rate (--lr)"
+            )
         mean = getattr(self, f"{split}_mean_loss")
         mean(loss.detach(), weight=size)
         self.log(f"{split}_loss", mean, on_step=False, on_epoch=True, batch_size=size)
