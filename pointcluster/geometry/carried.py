@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 from torch_geometric.data import Data
 
 from pointcluster.geometry.anchors import AnchorHierarchy, AnchorPlan
@@ -13,6 +14,9 @@ from pointcluster.geometry.lattice import LatticePlan
 from pointcluster.geometry.packed import pack_hierarchy, unpack_hierarchy
 
 Plans = Sequence[StagePlan] | Sequence[LatticePlan] | Sequence[AnchorPlan]
+
+
+NEEDED = ("layout", "plans", "seen", "sizes")
 
 
 def carry_hierarchy(data: Data, hierarchy: Hierarchy | AnchorHierarchy, plans: Plans) -> None:
@@ -24,8 +28,14 @@ def carry_hierarchy(data: Data, hierarchy: Hierarchy | AnchorHierarchy, plans: P
         plans: What it was built by.
     """
     tables = pack_hierarchy(hierarchy)
-    # Where some of the points were: enough to notice that they have been moved or sorted since.
-    tables["seen"] = data.pos[tables["0.anchor"]]
+    # What it was built for, to notice points that have been moved, sorted or regrouped since.
+    tables["seen"] = data.pos.detach().clone()
+    batch = data.batch
+    tables["sizes"] = (
+        torch.tensor([len(data.pos)], device=data.pos.device)
+        if batch is None
+        else torch.bincount(batch, minlength=hierarchy.batch_size)
+    )
     tables["plans"] = (type(plans[0]).__name__, tuple(tuple(plan) for plan in plans))
     data.hierarchy = tables
 
@@ -49,7 +59,7 @@ def carried_hierarchy(data: Data, plans: Plans) -> Any:
     tables = data.get("hierarchy")
     if tables is None:
         return None
-    if not isinstance(tables, Mapping) or not {"layout", "plans", "seen"} <= tables.keys():
+    if not isinstance(tables, Mapping) or not {*NEEDED} <= tables.keys():
         raise TypeError(
             "data.hierarchy is what PrecomputeHierarchy puts there, found "
             f"{type(tables).__name__}: a hierarchy of your own goes beside the data, as in "
@@ -81,7 +91,7 @@ def _check_points(
 ) -> None:
     pos, seen, first = data.pos, tables["seen"], anchors_of(hierarchy.stages[0])
     since = "since PrecomputeHierarchy, which comes after all that changes points"
-    found, expected = [len(pos), *pos.shape[1:]], [first.num_points, *seen.shape[1:]]
+    found, expected = list(pos.shape), list(seen.shape)
     if found != expected:
         raise ValueError(
             f"pos has shape {found}, but the hierarchy that the data carry was worked out for "
@@ -101,9 +111,12 @@ def _check_points(
             f"pos is on {pos.device}, the hierarchy that the data carry on {first.anchor.device}: "
             "move the data as a whole, data.to(device)"
         )
-    same = (pos[first.anchor] == seen).all()
+    same = (pos == seen).all()
     if batch is not None:
-        same = same & (batch[first.anchor] == first.batch).all()
+        clouds_then = torch.arange(hierarchy.batch_size, device=pos.device).repeat_interleave(
+            tables["sizes"], output_size=len(pos)
+        )
+        same = same & (batch == clouds_then).all()
     if not bool(same):
         raise ValueError(
             f"the points are not where they were when the hierarchy was worked out: they were "

@@ -108,6 +108,18 @@ def lose(data):
     data.pos = data.pos * float("nan")
 
 
+def move_one(data):
+    """A point that is no anchor, and in place, so that nothing else remembers it."""
+    others = set(range(42)) - set(carried_hierarchy(data, PLANS).stages[0].anchors.anchor.tolist())
+    data.pos[max(others), 1] += 1e-3
+
+
+def give_one_away(data):
+    """The first point of the second cloud, which is no anchor."""
+    assert 30 not in carried_hierarchy(data, PLANS).stages[0].anchors.anchor.tolist()
+    data.batch = torch.arange(2).repeat_interleave(torch.tensor([31, 11]))
+
+
 def regroup(data):
     data.batch = torch.arange(2).repeat_interleave(torch.tensor([12, 30]))
 
@@ -129,6 +141,8 @@ def one_more_cloud(data):
         (turn, "are not where they were"),
         (sort, "are not where they were"),
         (lose, "are not where they were"),
+        (move_one, "are not where they were"),
+        (give_one_away, "put into other clouds"),
         (regroup, "put into other clouds"),
         (one_cloud, "there are 1 clouds, .* is of 2"),
         (one_more_cloud, "there are 3 clouds, .* is of 2"),
