@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from cloud_calls import calls_of, clouds, step_memory
+from filelock import FileLock
 from measure import (
     RESULTS,
     flops,
@@ -52,6 +53,10 @@ PEERS: dict[str, Callable[[int], nn.Module]] = {
     "dgcnn": DGCNN,
     "pointmlp": PointMLP,
 }
+
+
+POINTS = 2048
+"""Points of an object of HomeObjects."""
 
 
 def create(name: str, num_classes: int) -> nn.Module:
@@ -86,7 +91,7 @@ class Classifier(training.Classifier):
 def recipe() -> argparse.Namespace:
     """What examples/modelnet40.py trains HomeObjects with unless told otherwise."""
     parser = training.Parser()
-    training.add_training_arguments(parser, models=list_models("point_*"), out="")
+    training.add_training_arguments(parser, models=list_models("point_*"), out="runs")
     args = parser.parse_args([])
     for name, value in modelnet40.RECIPES["HomeObjects"].items():
         setattr(args, name, value)
@@ -141,7 +146,11 @@ def parse_arguments(
         help="how often each cloud is seen",
     )
     parser.add_argument(
-        "--num-points", type=count, default=1024, metavar="N", help="points a cloud"
+        "--num-points",
+        type=training.number(int, 1, POINTS),
+        default=1024,
+        metavar="N",
+        help="points a cloud",
     )
     parser.add_argument(
         "--batch-size", type=count, default=usual.batch_size, metavar="N", help="clouds a step"
@@ -185,11 +194,15 @@ def parse_arguments(
         help="where the runs themselves are",
     )
     args = parser.parse_args(argv)
-    args.lr, args.command = dict(args.lr), sys.argv[1:] if argv is None else argv
-    args.seeds = {"": 3} | dict(args.seeds)
-    for option, given in (("lr", args.lr), ("seeds", args.seeds)):
-        if unknown := set(given) - {"", *args.models}:
+    args.command = sys.argv[1:] if argv is None else argv
+    untrained = [(name, None) for name in args.untrained]
+    for option, given in (("lr", args.lr), ("seeds", args.seeds), ("untrained", untrained)):
+        names = [name for name, _ in given]
+        if unknown := set(names) - {"", *args.models}:
             parser.error(f"argument --{option}: {', '.join(sorted(unknown))} not among --models")
+        if twice := [name or "all networks" for name in names if names.count(name) > 1]:
+            parser.error(f"argument --{option}: {twice[0]} given twice")
+    args.lr, args.seeds = dict(args.lr), {"": 3} | dict(args.seeds)
     if not set(args.models) - set(args.untrained):
         parser.error("argument --untrained: no network is left to train")
     return args
@@ -203,11 +216,14 @@ def seeds(text: str) -> tuple[str, int]:
 
 def rate(text: str) -> tuple[str, float]:
     """A network's learning rate: NAME=X."""
-    name, _, value = text.partition("=")
+    name, _, value = text.rpartition("=")
     try:
-        return name, float(value)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"is {text!r}, expected NAME=X") from error
+        found = training.number(float, 0, 1000)(value)
+    except ValueError:
+        name = ""
+    if not name:
+        raise argparse.ArgumentTypeError(f"is {text!r}, expected NAME=X")
+    return name, found
 
 
 def train_transform(usual: argparse.Namespace, num_points: int) -> Compose:
@@ -284,6 +300,7 @@ def compare(args: argparse.Namespace, stem: str, title: str, program: str = "pee
     """Train what has not been trained yet, time the networks, and write a page of all."""
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
     path = args.out / f"{stem}.json"
+    args.work.mkdir(parents=True, exist_ok=True)
     runs = []
     try:
         wanted = {name: args.seeds.get(name, args.seeds[""]) for name in args.models}
@@ -295,7 +312,8 @@ def compare(args: argparse.Namespace, stem: str, title: str, program: str = "pee
                 found = [run for run in read(path) if settings.items() <= run.items()]
                 if not found:
                     found = [train_and_test(settings, args, train, test)]
-                    write(path, json.dumps({"runs": read(path) + found}, indent=2) + "\n")
+                    with FileLock(args.work / f"{stem}.lock"):  # another process may add, too
+                        write(path, json.dumps({"runs": read(path) + found}, indent=2) + "\n")
                 runs += found[:1]
                 print(
                     f"HomeObjects, {args.num_points:,} points, {name} seed {seed}: "
@@ -319,7 +337,12 @@ def compare(args: argparse.Namespace, stem: str, title: str, program: str = "pee
 
 def read(path: Path) -> list[dict[str, Any]]:
     """The runs so far; read again each time, as another process may add to them."""
-    return json.loads(path.read_text())["runs"] if path.exists() else []
+    if not path.exists():
+        return []
+    try:
+        return list(json.loads(path.read_text())["runs"])
+    except (ValueError, KeyError, TypeError):
+        sys.exit(f"error: {path} is damaged: restore it, or delete it to train all anew")
 
 
 def figures(

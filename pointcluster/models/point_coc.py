@@ -138,9 +138,15 @@ class PointCoC(nn.Module):
                 "channels, depths, heads, ratios and encode must be equally many, found "
                 f"{', '.join(map(str, lengths))}"
             )
-        for name, values in [("channels", channels), ("heads", heads)]:
+        check_positive("dim", dim)
+        for name, values, least in [
+            ("channels", channels, 1),
+            ("depths", depths, 0),
+            ("heads", heads, 1),
+            ("encode", encode, 0),
+        ]:
             for value in values:
-                check_positive(f"each entry of {name}", value)
+                check_positive(f"each entry of {name}", value, least=least)
         self.config: dict[str, Any] = {}  # what create_model() builds it from
         self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
         self.num_features = 2 * channels[-1]

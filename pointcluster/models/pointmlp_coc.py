@@ -108,11 +108,20 @@ class PointMLPCoC(nn.Module):
         check_positive("num_classes", num_classes, least=0)
         check_positive("in_channels", in_channels, least=0)
         lengths = [len(each) for each in (channels, blocks, depths, ratios)]
-        if len(set(lengths)) > 1:
+        if len(set(lengths)) > 1 or 0 in lengths:
             raise ValueError(
                 "channels, blocks, depths and ratios must be equally many, found "
                 f"{', '.join(map(str, lengths))}"
             )
+        check_positive("dim", dim)
+        for name, values, least in [
+            ("channels", channels, 1),
+            ("blocks", blocks, 0),
+            ("depths", depths, 0),
+            ("head_hidden", head_hidden, 1),
+        ]:
+            for value in values:
+                check_positive(f"each entry of {name}", value, least=least)
         if start not in ("first", "far"):
             raise ValueError(f"start must be 'first' or 'far', found {start!r}")
         self.config: dict[str, Any] = {}  # what create_model() builds it from

@@ -164,7 +164,7 @@ def test_runs_are_written_compared_and_not_repeated(script, monkeypatch, tmp_pat
 
     monkeypatch.setattr(peers, "train_and_test", train_and_test)
     common = ["--num-points", "64", "--out", str(tmp_path), "--models", *accuracy]
-    common += ["--budget", "0"]
+    common += ["--budget", "0", "--work", str(tmp_path / "work")]
     assert peers.main([*common, "--seeds", "1"]) == 0
     assert peers.main([*common, "--seeds", "3", "--lr", "pointnet=0.002"]) == 0
     assert trained == [(name, seed) for seed in range(3) for name in accuracy]
@@ -198,7 +198,33 @@ def test_runs_are_written_compared_and_not_repeated(script, monkeypatch, tmp_pat
         peers.parse_arguments(["--models", "pointnet", "--untrained", "pointnet"])
 
 
-@pytest.mark.parametrize("text", ["pointnet", "pointnet=fast", "dgcnn=0.1"])
+def test_runs_that_cannot_be_read(script, tmp_path):
+    (tmp_path / "peers.json").write_text('{"runs": [')
+    with pytest.raises(SystemExit, match=r"error: .*peers\.json is damaged: restore it"):
+        script("peers").main(["--num-points", "64", "--models", "point_coc_tiny", "--out",
+                              str(tmp_path), "--work", str(tmp_path)])  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-points", "5000"], "--num-points: is 5000, expected from 1 to 2048"),
+        (["--seeds", "3", "5"], "--seeds: all networks given twice"),
+        (["--lr", "pointnet=1", "pointnet=2"], "--lr: pointnet given twice"),
+        (["--untrained", "dgcnn"], "--untrained: dgcnn not among --models"),
+    ],
+)
+def test_arguments_that_would_be_ignored(script, capsys, arguments, message):
+    with pytest.raises(SystemExit):
+        script("peers").parse_arguments(["--models", "pointnet", *arguments])
+    assert message in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["pointnet", "pointnet=fast", "dgcnn=0.1", "=0.1", "pointnet=-1", "pointnet=nan",
+     "pointnet=inf"],
+)  # fmt: skip
 def test_a_learning_rate_needs_a_network_and_a_number(script, text, capsys):
     with pytest.raises(SystemExit):
         script("peers").parse_arguments(["--models", "pointnet", "--lr", text])

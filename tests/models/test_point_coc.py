@@ -215,6 +215,10 @@ def test_no_such_stage_or_block():
 def test_sizes_must_fit():
     with pytest.raises(ValueError, match="equally many, found 3, 2, 3, 3, 3"):
         make(depths=(1, 1))
+    with pytest.raises(ValueError, match="each entry of depths must be at least 0, found -1"):
+        make(depths=(1, -1, 1))
+    with pytest.raises(ValueError, match="dim must be at least 1, found 0"):
+        make(dim=0)
 
 
 @pytest.mark.parametrize(

@@ -260,3 +260,9 @@ def test_other_bad_arguments():
         small(start="random")
     with pytest.raises(ValueError, match="equally many, found 2, 1, 2, 2"):
         small(blocks=(1,))
+    with pytest.raises(ValueError, match="equally many, found 0, 0, 0, 0"):
+        small(channels=(), blocks=(), depths=(), ratios=())
+    with pytest.raises(ValueError, match="each entry of depths must be at least 0, found -1"):
+        small(depths=(-1, 1))
+    with pytest.raises(ValueError, match="dim must be at least 1, found 0"):
+        small(dim=0)
