@@ -105,10 +105,12 @@ def parse_arguments() -> argparse.Namespace:
     task.add_argument("--predict", nargs="+", metavar="IMAGE",
                       help="name what is in pictures, by the network in --weights")  # fmt: skip
     data = parser.add_argument_group("data")
-    data.add_argument("--data", metavar="FOLDER", help="ImageNet or the like: train/CLASS/*.JPEG "
+    data.add_argument("--data", type=training.nonempty, metavar="FOLDER",
+                      help="ImageNet or the like: train/CLASS/*.JPEG "
                       "and val/CLASS/*.JPEG; without it the bundled part of Fashion-MNIST is "
                       "used")  # fmt: skip
-    data.add_argument("--fashion-mnist", metavar="FOLDER", help="Fashion-MNIST's own four files "
+    data.add_argument("--fashion-mnist", type=training.nonempty, metavar="FOLDER",
+                      help="Fashion-MNIST's own four files "
                       "instead of the bundled part")  # fmt: skip
     data.add_argument("--img-size", type=training.number(int, 1), metavar="N",
                       help="height and width of what the network gets (its own)")  # fmt: skip

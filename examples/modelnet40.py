@@ -60,7 +60,8 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     data = parser.add_argument_group("data")
-    data.add_argument("--root", metavar="FOLDER", help="where ModelNet40's files are; without "
+    data.add_argument("--root", type=training.nonempty, metavar="FOLDER",
+                      help="where ModelNet40's files are; without "
                       f"it they are looked for in {ROOT}, and if they are not there the bundled "
                       "HomeObjects are used")  # fmt: skip
     data.add_argument(
@@ -113,7 +114,10 @@ def prepare(args: argparse.Namespace):
     for setting, value in recipe.items():
         if getattr(args, setting) is None:
             setattr(args, setting, value)
-    training.begin(args, {"data": name}, free=FREE, packages=DECISIVE)
+    if args.val_fraction:
+        training.hold_out(train, args.val_fraction)
+    settings = {"data": name, "fingerprint": training.fingerprint(train, test)}
+    training.begin(args, settings, free=FREE, packages=DECISIVE)
     say(f"{name}: {len(train):,} training and {len(test):,} test clouds, {len(train.classes)} "
         f"classes, {args.num_points:,} of {points:,} points each")  # fmt: skip
     return name, train, test

@@ -7,7 +7,6 @@ import csv
 import dataclasses
 import io
 import os
-import shlex
 import sys
 import time
 import warnings
@@ -79,11 +78,13 @@ def parse_arguments() -> argparse.Namespace:
     )
     data = parser.add_argument_group("data")
     place = data.add_mutually_exclusive_group()
-    place.add_argument("--root", metavar="PATH", help="ScanObjectNN: h5_files.zip, or the folder "
+    place.add_argument("--root", type=training.nonempty, metavar="PATH",
+                       help="ScanObjectNN: h5_files.zip, or the folder "
                        f"it unpacks to; without it that is looked for in {ROOT}, and if it is "
                        "not there the bundled HomeObjects are used")  # fmt: skip
     place.add_argument(
         "--data",
+        type=training.nonempty,
         metavar="FOLDER",
         help="clouds or meshes of your own, "
         "train/CLASS/* and test/CLASS/*, or CLASS/* of which a part is the test",
@@ -165,6 +166,9 @@ def load_folder(root: Path, num_points: int) -> Clouds:
         for i in range(len(split)):  # a file that cannot be read shows here, not after an epoch
             if not split[i].num_nodes:
                 raise ValueError(f"--data {root}: {split[i].get('name', 'a cloud')} has no points")
+    if len(train.classes) < 2:
+        raise ValueError(f"--data {root}: there is one class, {train.classes[0]}, expected at "
+                         "least two, each a folder")  # fmt: skip
     if list(train.classes) != list(test.classes):
         differ = sorted({*train.classes} ^ {*test.classes})
         raise ValueError(f"--data {root}: train and test have other classes: {differ[:3]}")
@@ -176,8 +180,13 @@ def choose_recipe(args: argparse.Namespace, data: Clouds) -> training.PointRecip
     if args.recipe is None:
         published = args.model in list_models("pointmlp_*")
         args.recipe = "published" if published else "modern"
-        args.recipe = "small" if data.name == "HomeObjects" else args.recipe
-    return training.chosen(args, RECIPES[args.recipe])
+        args.recipe = "small" if isinstance(data.train, HomeObjects) else args.recipe
+    recipe = training.chosen(args, RECIPES[args.recipe])
+    if args.momentum is not None and recipe.optimizer != "sgd":
+        raise ValueError(
+            f"--momentum is of SGD, and the optimizer is {recipe.optimizer}: add --optimizer sgd"
+        )
+    return recipe
 
 
 def called(args: argparse.Namespace, recipe: training.PointRecipe) -> str:
@@ -195,6 +204,8 @@ def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
         recipe = choose_recipe(args, data)
         model = build(args, data)
         training.PointClassifier(model, data.test.classes, recipe=recipe)
+        if args.val_fraction:
+            training.hold_out(data.train, args.val_fraction)
     if args.workers is None:
         args.workers = 0
     settings = dataclasses.asdict(recipe) | {
@@ -202,6 +213,8 @@ def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
         "clouds": [len(data.train), len(data.test)],
         "classes": list(data.test.classes),
         "network": model.config,
+        # A folder of the same name may hold other clouds when a run is resumed.
+        "fingerprint": training.fingerprint(data.train, data.test),
     }
     training.begin(args, settings, free=FREE, packages=DECISIVE)
     parameters = sum(parameter.numel() for parameter in model.parameters())
@@ -259,7 +272,8 @@ def train_and_test(
         **machine,
     )
     confusion = classifier.test_confusion
-    result = {"data": data.name, "num_points": args.num_points, "points": data.points}
+    kind = type(data.test).__name__
+    result = {"data": data.name, "kind": kind, "num_points": args.num_points, "points": data.points}
     if isinstance(data.test, ScanObjectNN):
         result |= {key: getattr(data.test, key) for key in ("variant", "background", "part")}
     result |= {"model": args.model, "recipe": called(args, recipe), "seed": seed}
@@ -377,7 +391,7 @@ def run(args: argparse.Namespace) -> None:
                 log(args, heading + f"{spread[column]} overall ({label})")
     whole = {"data": data.name, "num_points": args.num_points, "points": data.points,
              "model": args.model, "recipe": called(args, recipe)}  # fmt: skip
-    whole |= {"command": shlex.join(["python", *sys.argv]), "summary": summary, "runs": results}
+    whole |= {"summary": summary, "runs": results}
     training.finish(args, whole, files=("model.*", "confusion.*"))
 
 

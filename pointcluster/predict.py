@@ -149,9 +149,15 @@ class Predictor:
         """All classes with their probabilities, the likeliest first.
 
         Raises:
-            ImportError, OSError, ValueError: As :meth:`prepare`.
+            ImportError, OSError, ValueError: As :meth:`prepare`; or the network's scores are no
+                numbers.
         """
         logits = self.model(self.prepare(path).to(self.device))[0]
+        if not logits.isfinite().all():
+            raise ValueError(
+                f"{path}: the network's scores are no finite numbers: its weights are damaged, "
+                "or its training had diverged"
+            )
         probability, order = logits.cpu().double().softmax(dim=0).sort(descending=True, stable=True)
         pairs = zip(order.tolist(), probability.tolist(), strict=True)
         return [(self.classes[index], value) for index, value in pairs]
@@ -215,6 +221,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
             found = predictor(path)[: options.top]
         except (ImportError, OSError, ValueError) as error:
             status = _failed(error)
+            continue
+        except (MemoryError, RuntimeError) as error:  # torch's says "allocate", too
+            if not isinstance(error, MemoryError) and "alloc" not in str(error):
+                raise
+            status = _failed(MemoryError(f"{path}: there is not enough memory for it"))
             continue
         if options.json:
             entries = [{"class": name, "probability": value} for name, value in found]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.models import create_model, save_model
+from pointcluster.models import create_model, load_model, save_model
 from pointcluster.predict import Predictor, find_scans, main
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -103,6 +103,23 @@ def test_a_bad_file_is_one_line_and_the_others_go_on(folder, tmp_path, run):
     np.save(tmp_path / "nan.npy", [[np.nan, 0, 0], [1, 2, 3]])
     assert run(tmp_path / "nan.npy")[0] == 2
     assert run(tmp_path / "nan.npy", "--drop-invalid")[0] == 0
+
+
+def test_scores_that_are_no_numbers(folder, tmp_path, run):
+    model, metadata = load_model(folder / "net")
+    with torch.no_grad():
+        model.head.weight.fill_(torch.nan)
+    save_model(tmp_path / "bad", model, metadata)
+    status, out, err = run(folder / "scans" / "a.npy", model=tmp_path / "bad")
+    assert (status, out) == (2, "") and "a.npy: the network's scores are no finite numbers" in err
+
+
+def test_more_points_than_memory(folder, tmp_path, run):
+    (tmp_path / "a.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
+    good = folder / "scans" / "a.npy"
+    status, out, err = run(tmp_path / "a.off", good, "--num-points", 10**13)
+    assert status == 2 and f"{tmp_path / 'a.off'}: there is not enough memory" in err
+    assert err.count("\n") == 1 and str(good) in out
 
 
 @pytest.mark.parametrize(

@@ -5,12 +5,14 @@ from pointcluster.training.arguments import (
     Parser,
     add_machine_arguments,
     add_training_arguments,
+    nonempty,
     number,
 )
 from pointcluster.training.callbacks import TestEachEpoch
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.cluster_film import ClusterFilm
-from pointcluster.training.data_module import PointDataModule
+from pointcluster.training.data_module import PointDataModule, hold_out
+from pointcluster.training.fingerprint import fingerprint
 from pointcluster.training.fit import evaluate, fit_and_test, is_first_process
 from pointcluster.training.image_checkpoint import read_network
 from pointcluster.training.image_classifier import ImageClassifier
@@ -67,11 +69,14 @@ __all__ = [
     "each_seed",
     "eval_transform",
     "evaluate",
+    "fingerprint",
     "finish",
     "fit_and_test",
+    "hold_out",
     "installed_by",
     "is_first_process",
     "log",
+    "nonempty",
     "number",
     "program",
     "read_network",

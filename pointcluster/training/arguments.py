@@ -17,17 +17,26 @@ class Parser(argparse.ArgumentParser):
 def number(
     kind: Callable[[str], float], low: float, high: float = float("inf")
 ) -> Callable[[str], float]:
-    """An argument's type: a number from ``low`` to ``high``."""
+    """An argument's type: a finite number from ``low`` to ``high``."""
 
     def convert(text: str) -> float:
         value = kind(text)
-        if not low <= value <= high:
-            limit = f"at least {low}" if high == float("inf") else f"from {low} to {high}"
+        if not low <= value <= high or value == float("inf"):
+            limit = f"from {low} to {high}"
+            if high == float("inf"):
+                limit = f"at least {low}" if value < low else "a finite number"
             raise argparse.ArgumentTypeError(f"is {text}, expected {limit}")
         return value
 
     convert.__name__ = getattr(kind, "__name__", "number")  # argparse's messages name it
     return convert
+
+
+def nonempty(text: str) -> str:
+    """An argument's type: a path, which an unset variable of the shell is not."""
+    if not text:
+        raise argparse.ArgumentTypeError("is empty, expected a path")
+    return text
 
 
 def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -> None:
@@ -47,9 +56,9 @@ def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -
          choices=models, metavar="NAME")  # fmt: skip
     _add(group, "--epochs", count, None, "how often each training cloud is seen", metavar="N")
     _add(group, "--batch-size", count, None, "clouds a step and device", metavar="N")
-    _add(group, "--lr", number(float, 0), 2e-3,
+    _add(group, "--lr", number(float, 0, 1000), 2e-3,
          "highest learning rate of AdamW: a line up to it, a cosine down", metavar="X")  # fmt: skip
-    _add(group, "--weight-decay", number(float, 0), 0.05, "of matrices only", metavar="X")
+    _add(group, "--weight-decay", number(float, 0, 1000), 0.05, "of matrices only", metavar="X")
     _add(group, "--label-smoothing", number(float, 0, 1), None,
          "part of the target that is spread over all classes", metavar="X")  # fmt: skip
     _add(group, "--val-fraction", number(float, 0, 0.9), 0.0,
@@ -86,7 +95,7 @@ def add_machine_arguments(parser: Parser, *, out: str, geometry: bool = False) -
 
 
 def _add_seeds(group: Any) -> None:
-    seeds, count = number(int, 0), number(int, 1)
+    seeds, count = number(int, 0, 2**32 - 1), number(int, 1)
     _add(group, "--seed", seeds, 0, "same seed, same result on the same machine", metavar="N")
     _add(group, "--seeds", count, 1,
          "train N times, from --seed on, and report mean and spread", metavar="N")  # fmt: skip
@@ -100,7 +109,7 @@ def _add_machine(group: Any, *, out: str, workers: int | None) -> None:
          choices=["32-true", "bf16-mixed", "16-mixed"], metavar="NAME")  # fmt: skip
     _add(group, "--workers", number(int, 0), workers,
          "processes that read and augment; 0: the training process does", metavar="N")  # fmt: skip
-    _add(group, "--out", str, out, "output folder; an earlier run there is moved aside",
+    _add(group, "--out", nonempty, out, "output folder; an earlier run there is moved aside",
          metavar="FOLDER")  # fmt: skip
     group.add_argument(
         "--resume", action="store_true", help="go on from the last checkpoint in --out"

@@ -129,6 +129,7 @@ class PointDataModule(SeededDataModule):
 
     Raises:
         ValueError: ``batch_size`` or ``val_fraction`` is out of range.
+        RunError: With ``val_fraction`` no cloud would be held out, or all of a class.
     """
 
     def __init__(
@@ -149,9 +150,7 @@ class PointDataModule(SeededDataModule):
         kept: list[int] = list(range(len(train)))
         held: list[int] = []
         if val_fraction:  # else no item need be read, which may mean a file each
-            pairs = [(int(item.y), int(item.get("group", i))) for i, item in enumerate(train)]
-            labels, groups = zip(*pairs, strict=True) if pairs else ((), ())
-            kept, held = carve_out(labels, groups, val_fraction)
+            kept, held = hold_out(train, val_fraction)
         super().__init__(
             SeededDataset(train, items=kept, transform=train_transform, seed=seed),
             SeededDataset(train, items=held, transform=test_transform, seed=seed),
@@ -167,6 +166,36 @@ class PointDataModule(SeededDataModule):
 def loader_of(collate: Callable[..., Any] | None) -> type[torch.utils.data.DataLoader]:
     """A class of loaders of clouds; PyG's makes batches in a way of its own and takes no other."""
     return DataLoader if collate is None else torch.utils.data.DataLoader
+
+
+def hold_out(train: Sequence[Data], fraction: float) -> tuple[list[int], list[int]]:
+    """Split training clouds into kept and held, as :func:`carve_out` does.
+
+    Args:
+        train: The clouds, with their class ``y`` and, where some belong together, ``group``.
+        fraction: Part of every class to hold.
+
+    Raises:
+        RunError: It is above 0 and no cloud would be held, or all clouds of a class.
+    """
+    pairs = []
+    for i in range(len(train)):
+        item = train[i]
+        pairs.append((int(item.y), int(item.get("group", i))))
+    labels, groups = zip(*pairs, strict=True) if pairs else ((), ())
+    kept, held = carve_out(labels, groups, fraction)
+    what = f"--val-fraction {fraction:g}"
+    if fraction and not held:
+        raise RunError(
+            f"{what} holds none of the {len(labels)} training clouds out: a class has too few (or "
+            "too few groups) for that part; give a larger one, or 0"
+        )
+    if lost := sorted({*labels} - {labels[i] for i in kept}):
+        raise RunError(
+            f"{what} leaves no training cloud of class {lost[0]}, of {len(lost)} such classes in "
+            "all: give a smaller part, or more clouds"
+        )
+    return kept, held
 
 
 def carve_out(

@@ -153,7 +153,7 @@ def make_trainer(
         options: Of ``lightning.Trainer``.
 
     Raises:
-        RunError: Lightning refuses one of the three.
+        RunError: Lightning refuses one of the three, or would take another precision.
     """
     machines = 1
     if TorchElasticEnvironment.detect():
@@ -161,7 +161,7 @@ def make_trainer(
         machines = int(os.environ["WORLD_SIZE"]) // here
         devices = here if devices == "auto" else devices
     try:
-        return lightning.Trainer(
+        trainer = lightning.Trainer(
             accelerator=accelerator,
             devices=devices,
             num_nodes=machines,
@@ -175,6 +175,12 @@ def make_trainer(
         raise RunError(
             f"accelerator {accelerator!r}, devices {devices!r}, precision {precision!r}: {reason}"
         ) from error
+    if trainer.precision != precision:  # no float16 on a CPU
+        raise RunError(
+            f"precision {precision!r} needs a GPU: here it would be {trainer.precision!r}, which "
+            "can be asked for by its name"
+        )
+    return trainer
 
 
 def is_first_process() -> bool:
@@ -201,6 +207,8 @@ def quiet_lightning() -> Iterator[None]:
         warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
         # --accelerator cpu beside a GPU is a choice.
         warnings.filterwarnings("ignore", "GPU available but not used")
+        # make_trainer() makes an error of it.
+        warnings.filterwarnings("ignore", ".*fp16 is not supported on CPU")
         try:
             yield
         finally:

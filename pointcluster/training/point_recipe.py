@@ -27,6 +27,7 @@ from pointcluster.transforms import (
 
 _count, _natural = number(int, 1), number(int, 0)
 _positive, _part = number(float, 0), number(float, 0, 1)
+_length = _rate = number(float, 0, 1000)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,13 +42,13 @@ class PointRecipe:
     batch_size: int = setting(32, _count, "clouds a step and process")
     optimizer: str = setting("adamw", str, "AdamW, or SGD", choices=("adamw", "sgd"))
     momentum: float = setting(0.9, _part, "of SGD")
-    lr: float = setting(2e-3, _positive, "highest learning rate")
-    min_lr: float = setting(0.0, _positive, "learning rate at the end of the cosine")
+    lr: float = setting(2e-3, _rate, "highest learning rate")
+    min_lr: float = setting(0.0, _rate, "learning rate at the end of the cosine")
     warmup_epochs: int = setting(10, _natural, "epochs in which the learning rate rises in a line")
     schedule: str = setting(
         "step", str, "the learning rate changes once an epoch or a step", choices=("epoch", "step")
     )
-    weight_decay: float = setting(0.05, _positive, "how fast weights shrink")
+    weight_decay: float = setting(0.05, _rate, "how fast weights shrink")
     decay: str = setting(
         "matrices", str, "what decays: matrices, or biases and scales as well",
         choices=("matrices", "all"),
@@ -66,9 +67,9 @@ class PointRecipe:
     )
     mirror: bool = setting(False, bool, "mirror along the first axis, every other time")
     rotate: bool = setting(True, bool, "turn about the up axis by any angle")
-    scale: float = setting(1.25, number(float, 1), "stretch each axis by 1 / X to X; 1: not")
-    translate: float = setting(0.0, _positive, "move by up to X along each axis")
-    jitter: float = setting(0.0, _positive, "move every point by up to X along each axis")
+    scale: float = setting(1.25, number(float, 1, 1000), "stretch each axis by 1 / X to X; 1: not")
+    translate: float = setting(0.0, _length, "move by up to X along each axis")
+    jitter: float = setting(0.0, _length, "move every point by up to X along each axis")
 
     def __post_init__(self) -> None:
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lightning.fabric.plugins.environments import TorchElasticEnvironment
+
 from pointcluster.training.fit import is_first_process
 from pointcluster.training.run_folder import RunError, RunFolder, write_json
 
@@ -32,7 +34,7 @@ def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
     try:
         run()
     except KeyboardInterrupt:
-        again = shlex.join(["python", *sys.argv, *([] if resume else ["--resume"])])
+        again = shlex.join([*command_line(), *([] if resume else ["--resume"])])
         begun = any(Path(out).rglob("last.ckpt"))
         _complain(
             f"interrupted; go on after the last whole epoch with: {again}"
@@ -81,7 +83,7 @@ def begin(
     decisive["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
     moved = RunFolder(args.out).open(
         decisive,
-        command=["python", *sys.argv],
+        command=command_line(),
         resume=args.resume,
         notes={
             "versions": versions(packages),
@@ -102,12 +104,15 @@ def each_seed(
 
     Returns:
         The results, in the order of the seeds.
+
+    Raises:
+        RunError: A result that was through cannot be read.
     """
     results = []
     for seed in range(args.seed, args.seed + args.seeds):
         folder = Path(args.out) / f"seed-{seed}" if args.seeds > 1 else Path(args.out)
         if args.resume and (folder / "result.json").exists():
-            results.append(json.loads((folder / "result.json").read_text()))
+            results.append(_read_result(folder / "result.json"))
             continue
         results.append(run(seed, folder))
         if is_first_process():
@@ -118,6 +123,8 @@ def each_seed(
 def finish(args: argparse.Namespace, results: dict[str, Any], *, files: Sequence[str]) -> None:
     """Write ``results.json``, in the first process, and name what the run has left.
 
+    How the run was started stands in it as ``command``, and how it was resumed as ``resumed_by``.
+
     Args:
         args: The command line's, with ``out``.
         results: Of all seeds.
@@ -125,7 +132,7 @@ def finish(args: argparse.Namespace, results: dict[str, Any], *, files: Sequence
     """
     if is_first_process():
         out = Path(args.out)
-        write_json(out / "results.json", results)
+        write_json(out / "results.json", results | RunFolder(out).commands())
         for path in [each for pattern in files for each in sorted(out.rglob(pattern))]:
             say(f"  {path}")
         say(f"  {out / 'results.json'}")
@@ -156,6 +163,26 @@ def versions(names: Iterable[str]) -> dict[str, str]:
         except importlib.metadata.PackageNotFoundError:  # run from a checkout
             found[name] = "not installed"
     return found
+
+
+def command_line() -> list[str]:
+    """How this program was started, by ``torchrun`` or without."""
+    if not TorchElasticEnvironment.detect():
+        return ["python", *sys.argv]
+    here = int(os.environ["LOCAL_WORLD_SIZE"])
+    machines = int(os.environ["WORLD_SIZE"]) // here
+    nodes = ["--nnodes", str(machines)] if machines > 1 else []
+    return ["torchrun", *nodes, "--nproc-per-node", str(here), *sys.argv]
+
+
+def _read_result(path: Path) -> dict[str, Any]:
+    try:
+        result = json.loads(path.read_text())
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        result = error
+    if not isinstance(result, dict):
+        raise RunError(f"{path} is damaged: delete it, and --resume tests that seed again")
+    return result
 
 
 def _complain(text: str) -> None:

@@ -59,7 +59,8 @@ class RunFolder:
             Where an earlier run was moved, if there was one.
 
         Raises:
-            RunError: There is no run to resume, or it began with other settings.
+            RunError: There is no run to resume, or it began with other settings; or an earlier
+                run lies in the current folder, which cannot be moved.
             OSError: The folder cannot be written.
         """
         if resume:
@@ -73,6 +74,11 @@ class RunFolder:
         # without a checkpoint there is nothing to keep
         if self.config.exists() and any(self.path.rglob("last.ckpt")):
             number = 1
+            if Path.cwd().is_relative_to(self.path.resolve()):
+                raise RunError(
+                    f"--out {self.path} holds an earlier run, and you are in that folder, which "
+                    "cannot be moved aside: give another --out, or --resume"
+                )
             while (other := self.path.with_name(f"{self.path.name}.{number}")).exists():
                 number += 1
             os.rename(self.path, other)
@@ -83,13 +89,22 @@ class RunFolder:
         self.log.unlink(missing_ok=True)  # of a run that got nowhere
         return moved
 
+    def commands(self) -> dict[str, Any]:
+        """How the run was started and, in their order, resumed, as ``command.txt`` has it."""
+        if not self.command.exists():
+            return {}
+        first, *later = self.command.read_text().splitlines() or [""]
+        return {"command": first} | ({"resumed_by": later} if later else {})
+
     def _check_settings(self, settings: dict[str, Any]) -> None:
         if not self.config.exists():
             raise RunError(f"--resume: {self.path} holds no run (no {self.config.name})")
         try:
             began = json.loads(self.config.read_text())
-        except json.JSONDecodeError as error:
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
             raise RunError(f"{self.config} is damaged: {error}") from error
+        if not isinstance(began, dict):
+            raise RunError(f"{self.config} is damaged: it is no object of settings")
         differ = [
             f"{name} was {began.get(name)!r} and is now {settings.get(name)!r}"
             for name in sorted((began.keys() | settings.keys()) - {"notes"})

@@ -111,7 +111,9 @@ def test_several_seeds(program, tmp_path, capsys):
     # both seeds are through: nothing is trained again
     assert program(*arguments, "--resume") == 0
     assert "epoch" not in capsys.readouterr().out
-    assert json.loads((tmp_path / "two" / "results.json").read_text()) == result
+    again = json.loads((tmp_path / "two" / "results.json").read_text())
+    (resumed,) = again.pop("resumed_by")
+    assert again == result and resumed == result["command"] + " --resume"
 
 
 @pytest.mark.parametrize("normal", [True, False])

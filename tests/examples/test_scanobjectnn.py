@@ -238,6 +238,9 @@ def test_folder_of_ones_own(program, tmp_path, monkeypatch, capsys):
         (["--root", "h5_files", "--variant", "OBJ_ONLY", "--background"], "take 'OBJ_BG'"),
         (["--root", "h5_files", "--num-points", "4096"], "main split has 2048 points a cloud"),
         (["--label-smoothing", "1", "--smooth-over", "others"], "label_smoothing is 1.0"),
+        (["--momentum", "0.1"], "--momentum is of SGD, and the optimizer is adamw"),
+        (["--val-fraction", "0.01"], "--val-fraction 0.01 holds none of the 16 training clouds"),
+        (["--precision", "16-mixed", "--accelerator", "cpu"], "'16-mixed' needs a GPU: here it"),
     ],
 )
 def test_what_is_wrong_is_one_line(program, scans, tmp_path, capsys, arguments, message):
@@ -266,6 +269,10 @@ def test_missing_scans_tell_the_steps(program, capsys):
         (["--geometry", "both"], "--geometry: invalid choice: 'both'"),
         (["--model", "coc_tiny"], "--model: invalid choice: 'coc_tiny'"),
         (["--vote", "-1"], "--vote: is -1, expected at least 0"),
+        (["--data", ""], "--data: is empty, expected a path"),
+        (["--root", ""], "--root: is empty, expected a path"),
+        (["--jitter", "inf"], "--jitter: is inf, expected from 0 to 1000"),
+        (["--scale", "inf"], "--scale: is inf, expected from 1 to 1000"),
     ],
 )
 def test_arguments(program, capsys, arguments, message):
@@ -287,6 +294,40 @@ def my_scans(folder, up=1):
                 points[:, up] *= height
                 np.save(folder / split / name / f"{i}.npy", points)
     return folder
+
+
+def test_a_folder_called_as_the_bundled_data_is_a_folder(program, tmp_path, capsys):
+    my_scans(tmp_path / "HomeObjects")
+    assert program(*SMALL, "--data", "HomeObjects") == 0
+    assert "recipe modern" in capsys.readouterr().out
+    result = json.loads((tmp_path / "runs" / "scanobjectnn" / "result.json").read_text())
+    assert (result["data"], result["kind"]) == ("HomeObjects", "PointFolder")
+
+
+def test_a_folder_of_one_class(program, tmp_path, capsys):
+    (tmp_path / "mine" / "cup").mkdir(parents=True)
+    for i in range(4):
+        np.save(tmp_path / "mine" / "cup" / f"{i}.npy", np.random.default_rng(i).random((70, 3)))
+    assert program(*SMALL, "--data", "mine") == 2
+    assert "--data mine: there is one class, cup, expected at least" in capsys.readouterr().err
+
+
+def test_other_clouds_under_the_same_names_do_not_go_on(program, tmp_path, capsys):
+    folder = my_scans(tmp_path / "mine")
+    assert program(*SMALL, "--data", "mine") == 0
+    assert program(*SMALL, "--data", "mine", "--resume") == 0
+    np.save(folder / "test" / "cup" / "1.npy", np.random.default_rng(9).random((40, 3)))
+    assert program(*SMALL, "--data", "mine", "--resume") == 2
+    assert "began with other settings: fingerprint was" in capsys.readouterr().err
+
+
+def test_training_that_diverges_is_an_error_and_no_result(program, tmp_path, capsys):
+    my_scans(tmp_path / "mine")
+    wild = ["--optimizer", "sgd", "--lr", "1000", "--epochs", "5"]
+    assert program(*SMALL, "--data", "mine", *wild) == 2
+    error = capsys.readouterr().err
+    assert "loss is " in error and "try a lower learning rate" in error and error.count("\n") == 1
+    assert not (tmp_path / "runs" / "scanobjectnn" / "result.json").exists()
 
 
 @pytest.mark.parametrize(

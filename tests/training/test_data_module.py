@@ -8,7 +8,7 @@ from torch_geometric.data import Batch
 from torch_geometric.transforms import FixedPoints, RandomJitter
 
 from pointcluster.training import PointDataModule, RunError
-from pointcluster.training.data_module import carve_out
+from pointcluster.training.data_module import carve_out, hold_out
 
 
 def test_loaders(clouds):
@@ -90,3 +90,12 @@ def test_what_makes_a_batch(clouds, workers):
 def test_bad_options(clouds, options):
     with pytest.raises(ValueError, match="expected"):
         PointDataModule(clouds, clouds, **options)
+
+
+def test_a_part_that_holds_nothing_or_all_of_a_class_is_an_error(clouds):
+    with pytest.raises(RunError, match=r"--val-fraction 0\.1 holds none of the 9 training clouds"):
+        PointDataModule(clouds[:9], clouds, val_fraction=0.1)
+    with pytest.raises(RunError, match=r"--val-fraction 0\.6 leaves no training cloud of class 0, "
+                       "of 3 such"):  # fmt: skip
+        PointDataModule(clouds[:3], clouds, val_fraction=0.6)
+    assert hold_out(clouds[:9], 0.0) == (list(range(9)), [])

@@ -53,7 +53,7 @@ def test_settings_that_do_not_fit(arguments, message):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--scale", "0.5"], "--scale: is 0.5, expected at least 1"),
+        (["--scale", "0.5"], "--scale: is 0.5, expected from 1 to 1000"),
         (["--label-smoothing", "2"], "is 2, expected from 0 to 1"),
         (["--optimizer", "lion"], "--optimizer: invalid choice: 'lion'"),
     ],

@@ -16,6 +16,7 @@ from pointcluster.training import (
     program,
     versions,
 )
+from pointcluster.training.program import command_line
 
 
 def fail(error):
@@ -106,6 +107,33 @@ def test_seeds_that_were_through_are_read(tmp_path, seeds):
     with pytest.raises(KeyboardInterrupt):
         each_seed(args, run)
     assert len(ran) == seeds
+
+
+@pytest.mark.parametrize("content", [b"{", b"[]", b"\xff"])
+def test_a_result_that_cannot_be_read(tmp_path, content):
+    (tmp_path / "result.json").write_bytes(content)
+    with pytest.raises(RunError, match=r"result.json is damaged: delete it"):
+        each_seed(arguments(tmp_path, resume=True), lambda seed, folder: {})
+
+
+def test_results_say_how_the_run_was_started_and_resumed(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["a.py", "--seed", "1"])
+    start(arguments(tmp_path))
+    finish(arguments(tmp_path), {"runs": []}, files=())
+    whole = json.loads((tmp_path / "results.json").read_text())
+    assert whole == {"runs": [], "command": "python a.py --seed 1"}
+    monkeypatch.setattr("sys.argv", ["a.py", "--resume"])
+    for name, value in (("TORCHELASTIC_RUN_ID", "7"), ("LOCAL_WORLD_SIZE", "2"),
+                        ("WORLD_SIZE", "6")):  # fmt: skip
+        monkeypatch.setenv(name, value)
+    assert command_line() == ["torchrun", "--nnodes", "3", "--nproc-per-node", "2", "a.py",
+                              "--resume"]  # fmt: skip
+    monkeypatch.setenv("WORLD_SIZE", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")
+    start(arguments(tmp_path, resume=True))
+    finish(arguments(tmp_path), {"runs": []}, files=())
+    whole = json.loads((tmp_path / "results.json").read_text())
+    assert whole["resumed_by"] == ["torchrun --nproc-per-node 1 a.py --resume"]
 
 
 def test_what_is_left_is_named(tmp_path, capsys):

@@ -47,6 +47,26 @@ def test_resume_needs_the_same_settings(tmp_path):
         resume(tmp_path / "run", lr=0.1)
 
 
+@pytest.mark.parametrize("content", [b"[]", b"{", b"\xff\xfe"])
+def test_settings_that_cannot_be_read(tmp_path, content):
+    start(tmp_path / "run")
+    (tmp_path / "run" / "config.json").write_bytes(content)
+    with pytest.raises(RunError, match="config.json is damaged: "):
+        resume(tmp_path / "run")
+
+
+@pytest.mark.parametrize("name", [".", "..", "../run"])
+def test_the_folder_one_is_in_is_not_moved(tmp_path, monkeypatch, name):
+    start(tmp_path / "run")
+    RunFolder(tmp_path / "run").checkpoint.parent.mkdir()
+    RunFolder(tmp_path / "run").checkpoint.write_text("weights")
+    (tmp_path / "run" / "deeper").mkdir()
+    monkeypatch.chdir(tmp_path / "run" / ("deeper" if name == ".." else ""))
+    with pytest.raises(RunError, match=r"holds an earlier run, and you are in that folder"):
+        start(name)
+    resume(name)
+
+
 def test_what_a_killed_run_half_wrote_is_removed(tmp_path):
     start(tmp_path / "run")
     names = ["checkpoints/last.ckpt.17.tmp", "metrics.csv.tmp", "seed-1/result.json.tmp",
