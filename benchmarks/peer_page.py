@@ -7,6 +7,7 @@ from typing import Any
 
 from measure import COLORS, MEMORY_NOTE, MIB, machine, number, table, tidy
 
+SPREAD = "mean ± standard deviation over"
 METRICS = ("test_accuracy", "test_mean_class_accuracy")
 
 
@@ -21,6 +22,14 @@ def page(
 ) -> str:
     """The table of all networks, and by how much the first is ahead of the others."""
     one, seeds = runs[0], len({run["seed"] for run in runs})
+    place = f"Test accuracy of the last epoch, {SPREAD}"
+    cloud = f"one of the {test_clouds} test clouds"
+    if "folds" in one:
+        place = (
+            f"Accuracy of the last epoch on the {one['folds']} folds of the training clouds in "
+            f"turn, each held out from the others, averaged; no test cloud was used; {SPREAD}"
+        )
+        cloud = f"one of the {test_clouds} clouds"
     lines = [
         [
             name,
@@ -51,8 +60,7 @@ def page(
         f"{one['batch_size']}, AdamW with weight decay {one['weight_decay']:g}, a highest learning "
         f"rate of {usual_lr:g} ({', '.join(other_rates) or 'all networks'}) and a cosine schedule, "
         f"label smoothing {one['label_smoothing']:g}, augmentation {one['augmentation']}, the same "
-        "for all. Test accuracy of the last epoch, mean ± standard deviation over "
-        f"{seeds} seed{'s' * (seeds > 1)}{fewer}; one of the {test_clouds} test clouds is "
+        f"for all. {place} {seeds} seed{'s' * (seeds > 1)}{fewer}; {cloud} is "
         f"{100 / test_clouds:.1f} percentage points. GFLOP: one cloud, inference.",
         "Trained on " + "; ".join(sorted({run["machine"] for run in runs})) + ".",
         f"Timed on {machine()}. Memory: of a training step. {MEMORY_NOTE}" if image else "",

@@ -5,7 +5,8 @@ examples/modelnet40.py. Accuracy is that of the last epoch, over several seeds. 
 to the results as it ends, and a run that is there already is not trained again; one that was cut
 short goes on from its last whole epoch. Several processes may share the work: give each its own
 --models, and run once more with all of them for the page. At its end the networks are timed, one
-after the other in turn: inference and a training step, searches included.
+after the other in turn: inference and a training step, searches included. With --folds no test
+cloud is used: what a design is chosen by.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from __future__ import annotations
 import argparse
 import csv
 import hashlib
+import itertools
 import json
 import shlex
 import sys
@@ -33,7 +35,7 @@ from measure import (
     write,
 )
 from peer_networks import DGCNN, PointMLP, PointNet, PointNet2
-from peer_page import draw, page
+from peer_page import METRICS, draw, page
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
 from torch_geometric.transforms import Compose
@@ -153,6 +155,13 @@ def parse_arguments(
         help="points a cloud",
     )
     parser.add_argument(
+        "--folds",
+        type=training.number(int, 2),
+        metavar="K",
+        help="train K times on all training clouds but a Kth, and test on that (default: on the "
+        "test clouds)",
+    )
+    parser.add_argument(
         "--batch-size", type=count, default=usual.batch_size, metavar="N", help="clouds a step"
     )
     parser.add_argument(
@@ -232,7 +241,9 @@ def train_transform(usual: argparse.Namespace, num_points: int) -> Compose:
     return Compose(modelnet40.augmentation(args))
 
 
-def settings_of(name: str, seed: int, args: argparse.Namespace, classes: int) -> dict[str, Any]:
+def settings_of(
+    name: str, seed: int, args: argparse.Namespace, classes: int, fold: int | None = None
+) -> dict[str, Any]:
     """All that decides a run's result."""
     usual = recipe()
     model = create(name, classes)
@@ -249,14 +260,28 @@ def settings_of(name: str, seed: int, args: argparse.Namespace, classes: int) ->
         "augmentation": repr(train_transform(usual, args.num_points)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "gflop": round(work(model, args.num_points), 6),
+        **({} if fold is None else {"folds": args.folds, "fold": fold}),
     }
+
+
+def without_fold(data: HomeObjects, folds: int, fold: int) -> tuple[HomeObjects, HomeObjects]:
+    """Training clouds without a fold, and the fold: of each class a part, always the same."""
+    y = torch.tensor([int(data[i].y) for i in range(len(data))])
+    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(5))
+    order = order[torch.argsort(y[order], stable=True)]
+    held = torch.zeros(len(y), dtype=torch.bool)
+    held[order[fold::folds]] = True
+    return data[(~held).nonzero().flatten()], data[held.nonzero().flatten()]
 
 
 def train_and_test(
     settings: dict[str, Any], args: argparse.Namespace, train: HomeObjects, test: HomeObjects
 ) -> dict[str, Any]:
     """One run: its settings, the two test accuracies of the last epoch, seconds of training."""
-    seed = settings["seed"]
+    seed, title = settings["seed"], f"{settings['model']} seed {settings['seed']} "
+    if "fold" in settings:
+        train, test = without_fold(train, settings["folds"], settings["fold"])
+        title += f"fold {settings['fold']} "
     data = training.PointDataModule(
         train,
         test,
@@ -285,7 +310,7 @@ def train_and_test(
         resume=True,
         accelerator=args.accelerator,
         devices=1,
-        title=f"{settings['model']} seed {seed} ",
+        title=title,
     )
     with open(folder / "metrics.csv", newline="") as file:
         seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
@@ -299,16 +324,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def compare(args: argparse.Namespace, stem: str, title: str, program: str = "peers") -> int:
     """Train what has not been trained yet, time the networks, and write a page of all."""
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
+    stem, title = (f"{stem}_folds", f"{title}, by folds") if args.folds else (stem, title)
     path = args.out / f"{stem}.json"
+    folds: Sequence[int | None] = range(args.folds) if args.folds else [None]
     args.work.mkdir(parents=True, exist_ok=True)
     runs = []
     try:
         wanted = {name: args.seeds.get(name, args.seeds[""]) for name in args.models}
-        for seed in range(max(wanted.values())):
-            for name in args.models:
-                if name in args.untrained or seed >= wanted[name]:
-                    continue
-                settings = settings_of(name, seed, args, len(train.classes))
+        every = itertools.product(range(max(wanted.values())), args.models, folds)
+        for seed, name, fold in every:
+            if name not in args.untrained and seed < wanted[name]:
+                settings = settings_of(name, seed, args, len(train.classes), fold)
                 found = [run for run in read(path) if settings.items() <= run.items()]
                 if not found:
                     found = [train_and_test(settings, args, train, test)]
@@ -317,22 +343,36 @@ def compare(args: argparse.Namespace, stem: str, title: str, program: str = "pee
                 runs += found[:1]
                 print(
                     f"HomeObjects, {args.num_points:,} points, {name} seed {seed}: "
-                    f"test accuracy {found[0]['test_accuracy']:.1%} overall, "
+                    + ("test" if fold is None else f"fold {fold} of {args.folds},")
+                    + f" accuracy {found[0]['test_accuracy']:.1%} overall, "
                     f"{found[0]['test_mean_class_accuracy']:.1%} mean over classes",
                     flush=True,
                 )
     except KeyboardInterrupt:
         print("interrupted; the same command goes on after the last whole epoch", file=sys.stderr)
         return 130
+    runs = over_folds(runs)
     rows = figures(args, runs, len(train.classes))
     image = f"{stem}.png" if args.budget else ""
     if image:
         picture(args.out / image, lambda figure: draw(figure, rows, list_models()), size=(7, 4.2))
     command = f"`{shlex.join(['python', f'benchmarks/{program}.py', *args.command])}`"
-    text = page(title, runs, rows, len(test), recipe().lr, command, image)
+    tested = len(train if args.folds else test)
+    text = page(title, runs, rows, tested, recipe().lr, command, image)
     write(args.out / f"{stem}.md", text)
     print(text)
     return 0
+
+
+def over_folds(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """One run a network and seed: the mean over its folds, where there are any."""
+    groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
+    for run in runs:
+        groups.setdefault((run["model"], run["seed"]), []).append(run)
+    return [
+        of_one[0] | {key: sum(run[key] for run in of_one) / len(of_one) for key in METRICS}
+        for of_one in groups.values()
+    ]
 
 
 def read(path: Path) -> list[dict[str, Any]]:

@@ -191,11 +191,60 @@ def test_runs_are_written_compared_and_not_repeated(script, monkeypatch, tmp_pat
     rows = {line.split(" | ")[0][2:]: line[:-2].split(" | ") for line in page.splitlines()[8:]}
     assert rows["pointmlp"][3:5] == ["–", "–"] and rows["pointnet"][3].startswith("85.5 ±")
     for name in ("pointnet", "pointmlp"):
-        assert all(float(cell.removesuffix(" MiB")) > 0 for cell in rows[name][5:])
+        cells = [cell.removesuffix(" MiB").replace(",", "") for cell in rows[name][5:]]
+        assert all(float(cell) > 0 for cell in cells)
     assert (tmp_path / "peers.png").stat().st_size > 5000
     assert "![Accuracy against speed](peers.png)" in page
     with pytest.raises(SystemExit):
         peers.parse_arguments(["--models", "pointnet", "--untrained", "pointnet"])
+
+
+def test_folds_part_the_training_clouds(script):
+    peers = script("peers")
+    data = peers.HomeObjects(split="train")
+    seen, labels = [], []
+    for fold in range(4):
+        rest, held = peers.without_fold(data, 4, fold)
+        again = peers.without_fold(data, 4, fold)[1]
+        names = [item.name if "name" in item else item.pos.sum().item() for item in held]
+        others = [item.name if "name" in item else item.pos.sum().item() for item in rest]
+        assert names == [i.name if "name" in i else i.pos.sum().item() for i in again]
+        assert len(rest) + len(held) == len(data) and not {*names} & {*others}
+        seen += names
+        labels.append(torch.bincount(torch.tensor([int(item.y) for item in held]), minlength=12))
+    assert len(set(seen)) == len(data)
+    counts = torch.stack(labels)
+    assert (counts.amax(dim=0) - counts.amin(dim=0) <= 1).all()
+
+
+def test_a_page_of_folds_uses_no_test_cloud(script, monkeypatch, tmp_path, capsys):
+    peers = script("peers")
+    sizes = []
+
+    class Loaders:
+        def __init__(self, train, test, **options):
+            sizes.append((len(train), len(test)))
+
+    def fit_and_test(classifier, data, *, folder, title, **options):
+        (folder / "metrics.csv").write_text("epoch,seconds\n1,2.5\n")
+        share = len(sizes) / 20  # 0.05, 0.1, ...
+        return {"test_accuracy": share, "test_mean_class_accuracy": share / 2}
+
+    monkeypatch.setattr(peers.training, "PointDataModule", Loaders)
+    monkeypatch.setattr(peers.training, "fit_and_test", fit_and_test)
+    common = ["--num-points", "64", "--out", str(tmp_path), "--work", str(tmp_path / "work"),
+              "--budget", "0", "--seeds", "2", "--folds", "3"]  # fmt: skip
+    assert peers.main([*common, "--models", "point_coc_tiny"]) == 0
+    assert sizes == [(208, 104)] * 6  # of 312
+    printed = capsys.readouterr().out
+    assert "point_coc_tiny seed 1: fold 2 of 3, accuracy 30.0% overall" in printed
+    page = (tmp_path / "peers_folds.md").read_text(encoding="utf-8")
+    assert "on the 3 folds of the training clouds in turn" in page and "over 2 seeds" in page
+    assert "one of the 312 clouds is 0.3 percentage points" in page
+    assert "| 17.5 ± 10.6 | 8.8 ± 5.3 |" in page  # of 0.1 and 0.25
+    assert peers.main([*common, "--models", "point_coc_tiny"]) == 0 and len(sizes) == 6
+    with pytest.raises(SystemExit):
+        peers.parse_arguments(["--folds", "1"])
 
 
 def test_runs_that_cannot_be_read(script, tmp_path):
