@@ -96,7 +96,7 @@ def _check_forms(path: Path, entries: Mapping[str, Any], dtypes: Sequence[str]) 
     must have as many rows.
     """
     data = entries["data"]
-    shape = data.shape or ()  # none where the array is HDF5's empty one
+    shape = tuple[int, ...](data.shape or ())  # none where the array is HDF5's empty one
     if str(data.dtype) not in dtypes or len(shape) != 3 or shape[1:] != (2048, 3):
         raise ValueError(
             f"{path}: 'data' is {data.dtype} {list(shape)}, expected {' or '.join(dtypes)} "
