@@ -95,6 +95,19 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
     return by_column(path, table, kind)
 
 
+def may_be_table(path: Path) -> bool:
+    """Whether a text file begins as :func:`read_text` expects, so that it is no list or note."""
+    with path.open("rb") as file:
+        text = file.read(1 << 14).decode("utf-8-sig", errors="replace")
+    for line in text.splitlines():
+        words = _words(_before_comment(line.lstrip("#/ \t")))
+        if {"x", "y", "z"} <= {word.strip("\"'").lower() for word in words}:
+            return True
+        if words and not line.lstrip().startswith(("#", "//")):
+            return len(words) > 2 and all(_is_number(word) for word in words)
+    return False
+
+
 def read_npy(path: Path) -> dict[str, np.ndarray]:
     """Read an array `[P, 3]` or wider, or a structured one with fields `x`, `y` and `z`.
 
