@@ -29,6 +29,7 @@ import os
 import shutil
 import sys
 import warnings
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple, NoReturn
@@ -36,7 +37,12 @@ from typing import NamedTuple, NoReturn
 # Of PyTorch Geometric, which does so when it is imported.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
 from pointcluster.datasets import ModelNet40, modelnet40_archive, scanobjectnn  # noqa: E402
-from pointcluster.datasets.fetch import DamagedArchive, check_digest, download  # noqa: E402
+from pointcluster.datasets.fetch import (  # noqa: E402
+    DamagedArchive,
+    check_digest,
+    check_zip,
+    download,
+)
 
 ROOM = Path(__file__).resolve().parent
 
@@ -160,14 +166,19 @@ def get(name: str, root: Path, url: str | None, *, pyg: bool = False) -> int:
             print(data.steps)
             return 1
         root = folder
-    elif not data.here(root):
+    elif not data.here(root) or (url and _is_damaged(root / scanobjectnn.ARCHIVE)):
         if not url:
             print(data.steps)
             return 1
-        digest = download([url], root / scanobjectnn.ARCHIVE)
-        print(f"{root / scanobjectnn.ARCHIVE}: SHA-256 {digest}")
+        archive = root / scanobjectnn.ARCHIVE
+        digest = download([url], archive, check=scanobjectnn.check_archive)
+        print(f"{archive}: SHA-256 {digest}")
     check(name, root)
     return 0
+
+
+def _is_damaged(archive: Path) -> bool:
+    return archive.is_file() and not zipfile.is_zipfile(archive)
 
 
 def get_modelnet40(form: str, root: Path, url: str | None, pyg: bool) -> Path | None:
@@ -183,7 +194,10 @@ def get_modelnet40(form: str, root: Path, url: str | None, pyg: bool) -> Path | 
         folder = None
     if folder is None and (url or pyg):
         archive = root / f"{modelnet40_archive.FORMS[form][1]}.zip"
-        digest = download([url], archive) if url else download_with_pyg(archive)
+        if url:
+            digest = download([url], archive, check=check_zip)
+        else:
+            digest = download_with_pyg(archive)
         print(f"{archive}: SHA-256 {digest}")
         folder = modelnet40_archive.unpack_modelnet40(root, form)
     return folder
@@ -250,8 +264,11 @@ def check_scanobjectnn(root: Path) -> None:
             elif missing:
                 print(f"ScanObjectNN {folder}: no file of {', '.join(missing)}")
     if not there:
-        raise ValueError(f"{root} holds none of ScanObjectNN's files, such as main_split/training_"
-                         f"{scanobjectnn.VARIANTS['PB_T50_RS']}: it is something else")  # fmt: skip
+        where = root / scanobjectnn.ARCHIVE if (root / scanobjectnn.ARCHIVE).is_file() else root
+        rest = ", delete or rename it" if where.is_file() else ""
+        raise ValueError(f"{where} holds none of ScanObjectNN's files, such as main_split/training_"
+                         f"{scanobjectnn.VARIANTS['PB_T50_RS']}: it is something else{rest}"
+                         )  # fmt: skip
 
 
 if __name__ == "__main__":

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import shutil
 import stat
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import NoReturn
 
@@ -31,17 +32,21 @@ def download(
     urls: Sequence[str],
     path: Path,
     *,
+    check: Callable[[Path], object] | None = None,
     session: requests.Session | None = None,
     timeout: float = 60.0,
 ) -> str:
     """Download a file from the first of several mirrors that has it, and return its SHA-256.
 
-    What has arrived is kept in ``<name>.part`` and an interrupted download goes on from there. The
-    digest is written to ``<name>.sha256`` at the first download; later ones must agree with it.
+    What has arrived is kept in ``<name>.part`` and an interrupted download goes on from there,
+    where the server does; else it begins anew. The digest is written to ``<name>.sha256`` at the
+    first download; later ones must agree with it.
 
     Args:
         urls: Mirrors, in the order in which they are tried.
         path: The file to write.
+        check: Raises a ``ValueError`` where what came is not the file, but such as a page that says
+            so; it is then thrown away, and the next mirror is tried.
         session: Who sends the requests; :func:`https_session` by default.
         timeout: Seconds without an answer after which the next mirror is tried.
 
@@ -56,9 +61,16 @@ def download(
     for url in urls:
         try:
             _download_one(session, url, part, timeout)
-            break
         except (requests.RequestException, OSError) as error:
             failures.append(f"  {url}\n    {type(error).__name__}: {error}")
+            continue
+        try:
+            if check is not None:
+                check(part)
+            break
+        except ValueError as error:
+            part.unlink()
+            failures.append(f"  {url}\n    what came is not the file: {error}")
     else:
         raise OSError("no mirror gave the file:\n" + "\n".join(failures))
     digest = check_digest(part, path.with_name(path.name + ".sha256"))
@@ -76,14 +88,19 @@ def _download_one(session: requests.Session, url: str, part: Path, timeout: floa
     have = part.stat().st_size if part.exists() else 0
     headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
     with session.get(url, headers=headers, stream=True, timeout=timeout) as response:
-        if have and response.status_code == 416:  # nothing left to send: check the length below
-            whole = response.headers.get("Content-Range", f"*/{have}").rpartition("/")[2]
-            expected: int | None = int(whole)
-        else:
+        first, expected = _content_range(response)
+        resumed, over = response.status_code == 206, have > 0 and response.status_code == 416
+        other = resumed and first != have
+        if (have and other) or (over and (expected is None or expected > have)):
+            part.unlink()  # the rest is not to be had, or something else came: begin anew
+            return _download_one(session, url, part, timeout)
+        if not over:  # else nothing is left to send: check the length below
             response.raise_for_status()
-            resumed = response.status_code == 206
-            length = response.headers.get("Content-Length")
-            expected = int(length) + (have if resumed else 0) if length else None
+            if other:
+                raise OSError("a part of the file came where all of it was asked for")
+            length = response.headers.get("Content-Length", "")
+            if not resumed or expected is None:
+                expected = int(length) + (have if resumed else 0) if length.isdecimal() else None
             title, begun = part.stem, have if resumed else 0
             with (
                 open(part, "ab" if resumed else "wb") as file,
@@ -101,11 +118,34 @@ def _download_one(session: requests.Session, url: str, part: Path, timeout: floa
     source.unlink()
 
 
+def _content_range(response: requests.Response) -> tuple[int | None, int | None]:
+    """The first byte that is sent and the size of the whole file, where the server says them."""
+    value = response.headers.get("Content-Range", "")
+    found = re.fullmatch(r"bytes (?:([0-9]+)-[0-9]+|[*])/([0-9]+|[*])", value.strip())
+    first, whole = found.groups() if found else (None, None)
+    return (int(first) if first else None), (int(whole) if whole not in (None, "*") else None)
+
+
+def check_zip(archive: Path) -> None:
+    """Refuse what is no zip archive, such as a page that came in its place.
+
+    Raises:
+        DamagedArchive: It is none, or ends early.
+    """
+    try:
+        with zipfile.ZipFile(archive):
+            pass
+    except (zipfile.BadZipFile, EOFError) as error:
+        with archive.open("rb") as file:
+            begin = file.read(40)
+        raise DamagedArchive(f"{error}; it begins with {begin!r}") from error
+
+
 def check_digest(path: Path, record: Path) -> str:
     """Compare a file's SHA-256 with the recorded one, or record it where there is none yet.
 
     Raises:
-        ValueError: The digests differ.
+        ValueError: The digests differ, or the record holds none.
     """
     sha256 = hashlib.sha256()
     with open(path, "rb") as file:
@@ -113,7 +153,12 @@ def check_digest(path: Path, record: Path) -> str:
             sha256.update(chunk)
     digest = sha256.hexdigest()
     if record.exists():
-        expected = record.read_text().split()[0]
+        expected = (record.read_text().split() or [""])[0].lower()
+        if not re.fullmatch("[0-9a-f]{64}", expected):
+            raise ValueError(
+                f"{record} does not begin with a SHA-256, expected 64 hexadecimal digits: delete "
+                f"it, and the one of {path.name} is recorded"
+            )
         if digest != expected:
             raise ValueError(
                 f"{path} has SHA-256 {digest}, and {record} says {expected}: the file is damaged "

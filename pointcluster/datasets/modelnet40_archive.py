@@ -128,7 +128,7 @@ def fetch_modelnet40(root: str | os.PathLike[str], urls: Sequence[str] = MIRRORS
         OSError: No address gave it; the message says what to do by hand.
         ValueError: What came is not the archive, or ``root`` is one and is damaged.
     """
-    from pointcluster.datasets.fetch import DamagedArchive, download
+    from pointcluster.datasets.fetch import DamagedArchive, check_zip, download
 
     root = Path(root).expanduser()
     try:
@@ -144,7 +144,7 @@ def fetch_modelnet40(root: str | os.PathLike[str], urls: Sequence[str] = MIRRORS
         raise ValueError(f"{root} lacks {missing_file(folder or root)}: delete it, fetch it again")
     archive = root / f"{FOLDER}.zip"
     try:
-        download(urls, archive)
+        download(urls, archive, check=check_zip)
     except OSError as error:
         old = f" ({archive} is there, but is damaged or not whole: delete it)"
         there = old if archive.exists() else ""

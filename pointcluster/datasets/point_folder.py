@@ -8,7 +8,7 @@ import tempfile
 import warnings
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Sequence, Set
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data, Dataset
 
+from pointcluster.datasets.point_tables import may_be_table
 from pointcluster.datasets.prepare_points import FIELDS, reduce_points, to_unit_sphere
 from pointcluster.datasets.read_points import SUFFIXES, read_points
 
@@ -30,6 +31,12 @@ class PointFolder(Dataset):
     form, ``root/CLASS/{train,test}/*``. Otherwise part of every class is the test set. Which files
     that is depends on their names and ``split_seed`` alone, so that files added later move few of
     those that were there. Names that begin with a dot are passed over.
+
+    Scans in other places are not read, and a ``UserWarning`` says how many there are and where:
+    deeper in a class's folder, in the root itself, in a third folder beside ``train`` and ``test``
+    such as ``val``. In such a place a ``.txt`` or ``.csv`` counts where it begins as a table of
+    points. Scans in folders ``train`` and ``test`` of which others lie beside are an error, as the
+    split would not be the one of the folders.
 
     Files are read when they are asked for. A mesh is sampled evenly by area; of a scan with more
     points than asked for, some are kept, spread evenly in space; one with fewer keeps all, and
@@ -74,8 +81,8 @@ class PointFolder(Dataset):
         FileNotFoundError: ``root`` is no folder.
         ImportError: The package that reads a format is not installed.
         ValueError: An argument makes no sense; there are no class folders or no files, a class has
-            no files, or the classes of the two splits differ; when a file is read, as ``on_error``
-            says.
+            no files, or the classes of the two splits differ; only some scans lie in folders of
+            splits; when a file is read, as ``on_error`` says.
     """
 
     def __init__(
@@ -118,6 +125,14 @@ class PointFolder(Dataset):
         if cache is not False:
             self._cache = self.root / CACHE if cache is True else Path(cache).expanduser()
         self.classes, files = find_files(self.root, test_fraction, split_seed)
+        used = {name for each in files.values() for name, _ in each}
+        if others := other_scans(self.root, used):
+            folders = sorted({os.path.dirname(name) or "the root itself" for name in others})
+            warnings.warn(
+                f"{self.root}: {len(others):,} scans are not read, those in {_listed(folders)}: "
+                f"expected in folders such as {os.path.dirname(min(used))}",
+                stacklevel=2,
+            )
         chosen = [(name, y) for each in _SPLITS if split in (None, each) for name, y in files[each]]
         chosen.sort(key=lambda item: (item[1], item[0]))
         if not chosen:
@@ -282,6 +297,7 @@ def find_files(
     else:
         classes = tops
         everything = {name: _below(root, root / name) for name in classes}
+        _check_splits(root, {file for files in everything.values() for file in files})
         found = {split: {} for split in _SPLITS}
         for name, files in everything.items():
             held = _held(files, test_fraction, split_seed)
@@ -313,6 +329,44 @@ def point_files(folder: Path) -> list[str]:
             and not entry.name.startswith(".")
             and entry.is_file()
         )
+
+
+def other_scans(root: Path, used: Set[str]) -> list[str]:
+    """Paths of the scans in a folder and below it that are not among those used, sorted.
+
+    What a link leads to is looked at where the link lies in the folder itself.
+    """
+    places = [(str(root), point_files(root))]
+    for top in _folders(root):
+        for folder, folders, names in os.walk(root / top):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            names = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
+            places.append((folder, names))
+    paths = {Path(folder, name).relative_to(root).as_posix() for folder, names in places
+             for name in names}  # fmt: skip
+    return sorted(name for name in paths - used if _is_scan(root / name))
+
+
+def _is_scan(path: Path) -> bool:
+    if path.suffix.lower() not in (".txt", ".csv"):
+        return path.is_file()
+    try:
+        return may_be_table(path)
+    except OSError:
+        return False
+
+
+def _check_splits(root: Path, used: Set[str]) -> None:
+    """Refuse scans in folders of splits beside those that are in none."""
+    deep = [name for name in other_scans(root, used) if name.count("/") > 1] if used else []
+    both = {name.split("/")[0] for name in deep} >= set(_SPLITS)
+    for name in deep:
+        top, below = name.split("/")[:2]
+        if below in _SPLITS or (both and top in _SPLITS):
+            raise ValueError(
+                f"{root}: {name} lies in a folder of a class and a split, {min(used)} does not: "
+                "expected folders train and test for all scans or for none"
+            )
 
 
 def _folders(folder: Path) -> list[str]:

@@ -6,6 +6,7 @@ import io
 import re
 import struct
 import warnings
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pointcluster.datasets.point_tables import by_name, find_columns, to_unit
+from pointcluster.datasets.point_tables import by_name, find_columns, to_unit, twice
 from pointcluster.datasets.read_off import fan, read_off
 
 
@@ -41,6 +42,7 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
     data, kind = path.read_bytes(), path.suffix.lower()[1:]
     with _whole(path):
         if kind == "ply":
+            _check_ply(data)
             found = _ply(data)
         elif kind == "off":
             found = read_off(data)
@@ -132,6 +134,21 @@ def _check_corners(faces: Any, vertices: int) -> None:
             raise ValueError(f"a face has vertex {corner} as a corner, of {vertices:,} from 0")
 
 
+def _check_ply(data: bytes) -> None:
+    """Refuse a name that is there twice in one element: trimesh would keep the last alone."""
+    elements: list[list[str]] = [[]]
+    for line in data.partition(b"end_header")[0].decode("utf-8", errors="replace").splitlines():
+        words = line.split()
+        if words[:1] == ["element"]:
+            elements.append([])
+        elif words[:1] == ["property"]:
+            elements[-1].append(words[-1])
+    for names in elements:
+        double = twice(names) or next((n for n, count in Counter(names).items() if count > 1), None)
+        if double:
+            raise ValueError(f"an element has two properties {double}, expected one")
+
+
 def _ply(data: bytes) -> dict[str, np.ndarray]:
     """Vertices and faces, after a check that all rows announced are there."""
     from trimesh.exchange.ply import load_ply
@@ -207,6 +224,7 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
         raise ImportError("reading .pcd files needs pypcd4: pip install pypcd4") from error
     data = path.read_bytes()
     with _whole(path):
+        _check_pcd(data)
         cloud: Any = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(data)))
         columns = {name: cloud.pc_data[name] for name in cloud.pc_data.dtype.names}
         announced = cloud.points
@@ -222,6 +240,34 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
         found = len(next(iter(columns.values())))
         raise ValueError(f"{path} announces {announced:,} points and holds {found:,}")
     return by_name(path, columns)
+
+
+def _check_pcd(data: bytes) -> None:
+    """Compare what a header announces with the file's size, before memory is taken for it."""
+    from pypcd4 import Encoding, MetaData
+
+    file, lines = io.BytesIO(data), []
+    for raw in file:  # as PointCloud.from_fileobj() finds the header's end
+        line = raw.decode().strip()
+        if line and not line.startswith("#"):
+            lines.append(line)
+            if line.startswith("DATA") or len(lines) >= 10:
+                break
+    header = MetaData.parse_header(lines)
+    if sum(header.count) > len(data):
+        raise ValueError(f"{sum(header.count):,} numbers a point announced in {len(data):,} bytes")
+    sizes = zip(header.fields, header.size, header.count, strict=False)
+    width, room = sum(size * count for _, size, count in sizes), len(data) - file.tell()
+    if header.data == Encoding.ASCII or not header.points:
+        return
+    if header.data != Encoding.BINARY:
+        packed, block = struct.unpack_from("<II", data, file.tell())
+        packed = min(packed, room - 8)
+        if block > 88 * packed:  # LZF makes of three bytes at most 264
+            raise ValueError(f"{block:,} bytes announced in {packed:,} compressed ones")
+        room = block
+    if header.points * width > room:
+        raise ValueError(f"it announces {header.points:,} points and holds {room // width:,}")
 
 
 def columns_type(cloud: Any, name: str) -> np.dtype:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import io
+import math
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -28,16 +32,16 @@ _FORMS = (
 def read_text(path: Path) -> dict[str, np.ndarray]:
     """Read a row a point, with spaces, commas or semicolons between the numbers.
 
-    A first line may name the columns or, in a `.pts` file, announce the number of points. What
-    `#` or `//` begin is passed over, unless it names the columns; that may be in any encoding, the
-    rest is UTF-8.
+    A first line may name the columns, in quotes or without, or, in a `.pts` file, announce the
+    number of points. What `#` or `//` begin is passed over, unless it names the columns; that may
+    be in any encoding, the rest is UTF-8.
 
     Returns:
         `pos` and, where there are any, `normal` and `color`, float64.
 
     Raises:
         OSError: The file cannot be read.
-        ValueError: It is no text, or no table of points.
+        ValueError: It is no text, or no table of points, or it names a column twice.
     """
     text = _decoded(path.read_bytes())
     if text is None or "\0" in text:
@@ -47,9 +51,10 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
     announced = None
     lines = iter(text.splitlines())
     for line in lines:
-        words = _words(line.lstrip("#/ \t"))
+        words = _words(_before_comment(line.lstrip("#/ \t")))
         if not words:
             continue
+        named = [word.strip("\"'").lower() for word in words]
         if not line.lstrip().startswith(("#", "//")):
             if all(_is_number(word) for word in words):
                 if len(words) == 1 and words[0].isdigit() and path.suffix.lower() == ".pts":
@@ -57,15 +62,16 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
                     continue
                 rows.append(line)
                 break
-            if not {"x", "y", "z"} <= {word.lower() for word in words}:
+            if not {"x", "y", "z"} <= set(named):
                 raise ValueError(f"{path} is no table of points: it begins with {line[:60]!r}")
-        if {"x", "y", "z"} <= {word.lower() for word in words}:
-            names = [word.lower().strip('"') for word in words]
+        if {"x", "y", "z"} <= set(named):
+            names = named
     rows += lines
     if not rows:
         raise ValueError(f"{path} holds no points")
-    delimiter = next((mark for mark in (";", ",") if mark in rows[0]), None)
-    if delimiter == "," and not names and re.search(r",\s*$", rows[0]):
+    first = _before_comment(rows[0])
+    delimiter = next((mark for mark in (";", ",") if mark in first), None)
+    if delimiter == "," and not names and re.search(r",\s*$", first):
         raise ValueError(f"{path}: its rows end with a comma, expected numbers between commas")
     try:
         table = np.loadtxt(rows, delimiter=delimiter, comments=["#", "//"], ndmin=2)
@@ -78,6 +84,7 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
             raise ValueError(
                 f"{path} names {len(names)} columns ({', '.join(names)}) and has {table.shape[1]}"
             )
+        _check_once(path, names)
         return by_name(path, dict(zip(names, table.T, strict=True)))
     kind = {".xyzn": "normal", ".xyzrgb": "color"}.get(path.suffix.lower())
     if kind is not None and table.shape[1] != 6:
@@ -86,6 +93,19 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
             f"the {kind}"
         )
     return by_column(path, table, kind)
+
+
+def may_be_table(path: Path) -> bool:
+    """Whether a text file begins as :func:`read_text` expects, so that it is no list or note."""
+    with path.open("rb") as file:
+        text = file.read(1 << 14).decode("utf-8-sig", errors="replace")
+    for line in text.splitlines():
+        words = _words(_before_comment(line.lstrip("#/ \t")))
+        if {"x", "y", "z"} <= {word.strip("\"'").lower() for word in words}:
+            return True
+        if words and not line.lstrip().startswith(("#", "//")):
+            return len(words) > 2 and all(_is_number(word) for word in words)
+    return False
 
 
 def read_npy(path: Path) -> dict[str, np.ndarray]:
@@ -100,6 +120,8 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
     """
     with path.open("rb") as file:
         try:
+            _check_npy(file, path.stat().st_size)
+            file.seek(0)
             array = np.load(file, allow_pickle=False)
         except (ValueError, EOFError) as error:
             if "allow_pickle" in str(error):
@@ -120,12 +142,29 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
     return by_column(path, array.astype(np.float64))
 
 
+def _check_npy(file: BinaryIO, size: int) -> None:
+    """Compare what a header announces with the file's size, before memory is taken for it."""
+    head = io.BytesIO(file.read(1 << 16))  # NumPy refuses a header of more than 10,000 bytes
+    if not head.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
+        return  # not an array: np.load() says what it is
+    first = np.lib.format.read_magic(head) == (1, 0)
+    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(head)
+    if dtype.hasobject:
+        return  # refused by np.load()
+    points, width = (shape or (1,))[0], math.prod(shape[1:]) * dtype.itemsize
+    room = size - head.tell()
+    if not 0 <= points * width <= room:
+        raise ValueError(f"it announces {points:,} points and holds {room // max(width, 1):,}")
+
+
 def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> dict:
     """Positions, normals and colours from columns that have names.
 
     Raises:
-        ValueError: There is no x, y and z, or a column holds no numbers.
+        ValueError: There is no x, y and z, or a column is there twice or holds no numbers.
     """
+    _check_once(path, columns)
     out = {}
     for field in _NAMES:
         if found := find_columns(columns, field):
@@ -137,6 +176,13 @@ def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> 
     if "pos" not in out:
         raise ValueError(f"{path} has the columns {', '.join(columns)}, expected x, y and z")
     return out
+
+
+def twice(names: Iterable[str]) -> str | None:
+    """The first of the names that are read which is there twice, in upper or lower case."""
+    seen = Counter(name.lower() for name in names)
+    known = (name for sets in _NAMES.values() for each in sets for name in each)
+    return next((name for name in known if seen[name] > 1), None)
 
 
 def find_columns(columns: Mapping[str, np.ndarray], field: str) -> dict[str, np.ndarray]:
@@ -211,6 +257,15 @@ def _decoded(data: bytes) -> str | None:
         return None
     # Not as Latin-1, in which some bytes would end a line.
     return data.decode("ascii", errors="replace")
+
+
+def _check_once(path: str | os.PathLike[str], names: Iterable[str]) -> None:
+    if name := twice(names):
+        raise ValueError(f"{path} names two columns {name}, expected one: rename the other")
+
+
+def _before_comment(line: str) -> str:
+    return re.split(r"#|//", line, maxsplit=1)[0]
 
 
 def _words(line: str) -> Sequence[str]:

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+# What a byte unpacks to at most, with the filter of HDF5's own that packs tightest.
+DEFLATE = 1032
 
 
 def read_h5(
@@ -61,45 +65,66 @@ def read_h5(
                     )
                 if not isinstance(entry, h5py.Dataset):
                     raise ValueError(f"{path}: {key!r} is a group, expected an array")
+            _check_forms(path, {key: file[key] for key in keys}, dtypes)
             arrays = {key: file[key][()] for key in keys}
+    except MemoryError as error:
+        raise ValueError(f"{path} announces more than there is memory for: {error}") from error
     # What h5py raises for a file that ends early, is damaged inside or is no HDF5.
     except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is truncated or is no HDF5 file: {error}") from error
-    pos = np.asarray(arrays["data"])
-    if str(pos.dtype) not in dtypes or pos.ndim != 3 or pos.shape[1:] != (2048, 3):
-        raise ValueError(
-            f"{path}: 'data' is {pos.dtype} {list(pos.shape)}, expected {' or '.join(dtypes)} "
-            "[n, 2048, 3]"
-        )
-    if not len(pos):
-        raise ValueError(f"{path} holds no cloud")
-    pos = pos.astype(np.float32, copy=False)
+    pos = np.asarray(arrays["data"]).astype(np.float32, copy=False)
     if not np.isfinite(pos).all():
         bad = int(np.argmin(np.isfinite(pos).all(axis=(1, 2))))
         raise ValueError(f"{path}: cloud {bad} has NaN or infinite positions")
     read = {"pos": pos, "y": _labels(path, np.asarray(arrays["label"]), len(pos), num_classes)}
     if "mask" in arrays:
         values = np.asarray(arrays["mask"])
-        if values.shape != pos.shape[:2] or values.dtype.kind not in "iuf":
-            raise ValueError(
-                f"{path}: 'mask' is {values.dtype} {list(values.shape)}, expected numbers "
-                f"{list(pos.shape[:2])}"
-            )
         if not np.isfinite(values).all():
             bad = int(np.argmin(np.isfinite(values).all(axis=1)))
             raise ValueError(f"{path}: cloud {bad} has a 'mask' that is NaN or infinite")
         read["mask"] = values
     if "normal" in arrays:
-        read["normal"] = _normals(path, np.asarray(arrays["normal"]), pos.shape)
+        read["normal"] = _normals(path, np.asarray(arrays["normal"]))
     return read
 
 
-def _normals(path: Path, normal: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
-    if normal.shape != shape or normal.dtype.kind != "f":
+def _check_forms(path: Path, entries: Mapping[str, Any], dtypes: Sequence[str]) -> None:
+    """Check types and shapes before memory is taken for the arrays.
+
+    A few kilobytes can announce any number of clouds: parts of an array that were never written
+    take no room. So ``data`` must not be more than what is stored of it can unpack to; all others
+    must have as many rows.
+    """
+    data = entries["data"]
+    shape = tuple[int, ...](data.shape or ())  # none where the array is HDF5's empty one
+    if str(data.dtype) not in dtypes or len(shape) != 3 or shape[1:] != (2048, 3):
         raise ValueError(
-            f"{path}: 'normal' is {normal.dtype} {list(normal.shape)}, expected float32 "
-            f"{list(shape)}"
+            f"{path}: 'data' is {data.dtype} {list(shape)}, expected {' or '.join(dtypes)} "
+            "[n, 2048, 3]"
         )
+    count = shape[0]
+    if not count:
+        raise ValueError(f"{path} holds no cloud")
+    size, stored = count * 2048 * 3 * data.dtype.itemsize, data.id.get_storage_size()
+    # An array made of parts of others stores nothing itself.
+    if not data.is_virtual and size > DEFLATE * stored:
+        raise ValueError(
+            f"{path}: 'data' announces {count:,} clouds, {size:,} bytes, and holds {stored:,} bytes"
+        )
+    expected = {"label": ("iuf", "integers", (count, 1)), "mask": ("iuf", "numbers", shape[:2]),
+                "normal": ("f", "float32", shape)}  # fmt: skip
+    for key, (kinds, words, wanted) in expected.items():
+        if (entry := entries.get(key)) is None:
+            continue
+        found = entry.shape or ()
+        fits = math.prod(found) == count if key == "label" else found == wanted
+        if not fits or entry.dtype.kind not in kinds:
+            raise ValueError(
+                f"{path}: {key!r} is {entry.dtype} {list(found)}, expected {words} {list(wanted)}"
+            )
+
+
+def _normals(path: Path, normal: np.ndarray) -> np.ndarray:
     normal = normal.astype(np.float32, copy=False)
     if not np.isfinite(normal).all():
         bad = int(np.argmin(np.isfinite(normal).all(axis=(1, 2))))

@@ -36,6 +36,8 @@ PARTS = {
     "split3": (2357, 545),
     "split4": (2346, 556),
 }
+# Where the files lie, with and without background.
+FOLDERS = frozenset(PARTS) | {f"{part}_nobg" for part in PARTS}
 # Clouds that papers count in the files of the main split.
 PUBLISHED = {"OBJ_ONLY": (2309, 581), "OBJ_BG": (2309, 581), "PB_T50_RS": (11416, 2882)}
 
@@ -185,7 +187,8 @@ def locate(
     name = f"{'training' if split == 'train' else 'test'}_{VARIANTS[variant]}"
     if root.is_file():
         return _from_archive(root, folder, name)
-    above = root.parent if root.name in {*PARTS, *(f"{key}_nobg" for key in PARTS)} else root
+    inside = _folder_of_part(root)
+    above = inside.parent if inside else root
     for depth in ("", "*/", "*/*/"):
         found = [path for path in sorted(above.glob(f"{depth}{folder}/{name}")) if path.is_file()]
         found = [path for path in found if "__MACOSX" not in path.parts]
@@ -195,7 +198,7 @@ def locate(
             )
         if found:
             return found[0]
-    if (root / name).is_file() and root == above:
+    if (root / name).is_file() and not inside:
         raise ValueError(
             f"{root / name} lies in a folder that does not tell whether its clouds have "
             f"background: put it into a folder named {folder}, if that is where it comes from"
@@ -210,11 +213,32 @@ def find_scanobjectnn(root: str | os.PathLike[str]) -> bool:
     root = Path(root).expanduser()
     if root.is_file() or (root / ARCHIVE).is_file():
         return True
-    names = {*PARTS, *(f"{key}_nobg" for key in PARTS)}
     depths = ("*", "*/*", "*/*/*")
-    return root.name in names or any(
-        path.name in names and path.is_dir() for depth in depths for path in root.glob(depth)
+    return _folder_of_part(root) is not None or any(
+        path.name in FOLDERS and path.is_dir() for depth in depths for path in root.glob(depth)
     )
+
+
+def _folder_of_part(root: Path) -> Path | None:
+    """The root, where it is a folder of one part by its own name or by that of a link's target."""
+    whole = (Path(os.path.abspath(root)), root.resolve())  # root may be "." or ".."
+    return next((path for path in whole if path.name in FOLDERS), None)
+
+
+def check_archive(archive: Path) -> None:
+    """Refuse an archive in which there is no file of the benchmark.
+
+    Raises:
+        ValueError: It is no zip archive, or another one.
+    """
+    from pointcluster.datasets.fetch import check_zip
+
+    check_zip(archive)
+    with zipfile.ZipFile(archive) as file:
+        found = {"/".join(name.split("/")[-2:]) for name in file.namelist()}
+    names = [f"{split}_{name}" for split in ("training", "test") for name in VARIANTS.values()]
+    if not found & {f"{folder}/{name}" for folder in FOLDERS for name in names}:
+        raise ValueError(f"a zip archive that holds no {next(iter(PARTS))}/{names[-1]}")
 
 
 def _from_archive(archive: Path, folder: str, name: str) -> Path:
@@ -230,8 +254,8 @@ def _from_archive(archive: Path, folder: str, name: str) -> Path:
             ]
     except zipfile.BadZipFile as error:
         raise ValueError(
-            f"{archive} is truncated or is no zip archive ({error}): root must be the archive "
-            f"{ARCHIVE} or the folder it unpacks to"
+            f"{archive} is truncated or is no zip archive ({error}): delete it and fetch it again; "
+            f"root must be the archive {ARCHIVE} or the folder it unpacks to"
         ) from error
     if not members:
         raise FileNotFoundError(f"{folder}/{name} is not there in {archive}\n{MANUAL_STEPS}")

@@ -8,21 +8,49 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from pointcluster.datasets.fetch import check_digest, download, https_session, unpack
+from pointcluster.datasets.fetch import check_digest, check_zip, download, https_session, unpack
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
+PAGE = b"<!DOCTYPE html><title>Sign in</title>"
+# What a server may answer that is asked for what follows the first bytes.
+WRONG = {
+    "/refused": (416, {"Content-Range": "bytes */*"}, b""),
+    "/silent": (416, {}, b""),
+    "/shorter": (416, {"Content-Range": f"bytes */{len(CONTENT)}"}, b""),
+    "/elsewhere": (206, {"Content-Range": "bytes 1-5/6"}, b"12345"),
+    "/unsaid": (206, {}, b"12345"),
+    "/parted": (206, {"Content-Type": "multipart/byteranges; boundary=a"}, b"--a\r\n"),
+}
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves CONTENT at /whole, cut short at /short, and nothing elsewhere."""
+    """Serves CONTENT at /whole, cut short at /short, and nothing elsewhere.
+
+    Those of WRONG serve it too, but not to whoever asks for the rest alone; /always not to anyone.
+    """
 
     def do_GET(self) -> None:
         self.server.ranges.append((self.path, self.headers.get("Range")))
-        if self.path not in ("/whole", "/short"):
+        if self.path == "/page":
+            self.send_response(200)
+            self.send_header("Content-Length", str(len(PAGE)))
+            self.end_headers()
+            self.wfile.write(PAGE)
+            return
+        if self.path not in ("/whole", "/short", *WRONG, "/always"):
             self.send_error(404)
             return
         start = int((self.headers.get("Range") or "bytes=0-")[6:-1])
+        if (start and self.path in WRONG) or self.path == "/always":
+            status, headers, content = WRONG.get(self.path, WRONG["/elsewhere"])
+            self.send_response(status)
+            for key, value in headers.items():
+                self.send_header(key, value)
+            self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+            return
         if start >= len(CONTENT):
             self.send_response(416)
             self.send_header("Content-Range", f"bytes */{len(CONTENT)}")
@@ -30,6 +58,9 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             return
         self.send_response(206 if start else 200)
+        if start:
+            whole = len(CONTENT)
+            self.send_header("Content-Range", f"bytes {start}-{whole - 1}/{whole}")
         self.send_header("Content-Length", str(len(CONTENT) - start))
         self.end_headers()
         end = len(CONTENT) // 2 if self.path == "/short" else len(CONTENT)
@@ -124,6 +155,47 @@ def test_part_that_is_the_whole_file(tmp_path, server, session):
     assert server.ranges == [("/whole", "bytes=1280000-")] and path.read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("name", WRONG)
+def test_a_wrong_answer_is_not_joined(tmp_path, server, session, name):
+    path, part = tmp_path / "a.zip", tmp_path / "a.zip.part"
+    part.write_bytes(CONTENT[:4])
+    part.with_name("a.zip.part.url").write_text(url(server, name[1:]))
+    assert download([url(server, name[1:])], path, session=session) == DIGEST
+    assert path.read_bytes() == CONTENT and not part.exists()
+    assert server.ranges == [(name, "bytes=4-"), (name, None)]
+
+
+def test_a_part_where_all_was_asked_for(tmp_path, server, session):
+    with pytest.raises(OSError, match="a part of the file came where all of it was asked for"):
+        download([url(server, "always")], tmp_path / "a.zip", session=session)
+    assert not (tmp_path / "a.zip").exists() and not (tmp_path / "a.zip.sha256").exists()
+
+
+def test_a_part_that_ends_early_is_not_the_whole(tmp_path, server, session, monkeypatch):
+    monkeypatch.setitem(WRONG, "/elsewhere", (206, {"Content-Range": "bytes 4-8/99"}, b"45678"))
+    path, part = tmp_path / "a.zip", tmp_path / "a.zip.part"
+    part.write_bytes(b"0123")
+    part.with_name("a.zip.part.url").write_text(url(server, "elsewhere"))
+    with pytest.raises(OSError, match="9 bytes came where the server announced 99"):
+        download([url(server, "elsewhere")], path, session=session)
+    assert part.read_bytes() == b"012345678" and not path.exists()  # it goes on from here
+
+
+def test_a_page_in_the_place_of_an_archive_is_thrown_away(tmp_path, server, session):
+    path = tmp_path / "a.zip"
+    with pytest.raises(OSError, match=r"page\n.*what came is not the file: .*<!DOCTYPE html>"):
+        download([url(server, "page")], path, check=check_zip, session=session)
+    assert [file.name for file in tmp_path.iterdir()] == []
+
+    def check(path):
+        if path.read_bytes() != CONTENT:
+            raise ValueError("a page")
+
+    mirrors = [url(server, "page"), url(server, "whole")]
+    assert download(mirrors, path, check=check, session=session) == DIGEST
+    assert sorted(file.name for file in tmp_path.iterdir()) == ["a.zip", "a.zip.sha256"]
+
+
 def test_no_mirror(tmp_path, server, session):
     with pytest.raises(OSError, match=r"(?s)gone.*404.*lost.*404"):
         download([url(server, "gone"), url(server, "lost")], tmp_path / "a.zip", session=session)
@@ -143,6 +215,14 @@ def test_digest_is_recorded_then_compared(tmp_path):
     path.write_bytes(b"two")
     with pytest.raises(ValueError, match="damaged or has changed"):
         check_digest(path, record)
+
+
+@pytest.mark.parametrize("content", ["", "\n", "  a\n", "0" * 63, "g" * 64 + "  a\n"])
+def test_a_record_without_a_digest(tmp_path, content):
+    (tmp_path / "a").write_bytes(b"one")
+    (tmp_path / "a.sha256").write_text(content)
+    with pytest.raises(ValueError, match=r"a\.sha256 does not begin with a SHA-256, .*: delete it"):
+        check_digest(tmp_path / "a", tmp_path / "a.sha256")
 
 
 @pytest.mark.parametrize(

@@ -65,8 +65,9 @@ def serve(monkeypatch, archive):
     """Downloads give an archive, and note the addresses."""
     asked = []
 
-    def download(urls, path):
+    def download(urls, path, check=lambda path: None):
         asked.extend(urls)
+        check(archive)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(archive.read_bytes())
         return fetch.check_digest(path, path.with_name(path.name + ".sha256"))
@@ -202,12 +203,68 @@ def test_scanobjectnn_is_checked_in_all_parts(program, tmp_path, monkeypatch, ca
         assert "has 15 clouds, expected 19 to 20" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("content", [b"<!DOCTYPE html><title>Sign in</title>", None])
+def test_what_is_not_scanobjectnn_is_not_kept(
+    program, archive, tmp_path, monkeypatch, capsys, content
+):
+    """A page, or an archive of something else, at the address that was given."""
+    name = f"test_{scanobjectnn.VARIANTS['PB_T50_RS']}"
+    clouds(tmp_path / "made" / "main_split" / name, 2)
+    good = pack(tmp_path / "made", tmp_path / "good.zip", "h5_files/")
+    monkeypatch.setitem(scanobjectnn.PUBLISHED, "PB_T50_RS", (3, 2))
+    answers = [archive.read_bytes() if content is None else content, good.read_bytes()]
+
+    def answer(session, url, part, timeout):
+        part.write_bytes(answers.pop(0))
+
+    monkeypatch.setattr(fetch, "_download_one", answer)
+    root = tmp_path / "root"
+    command = ["scanobjectnn", "--root", str(root), "--accept-terms", "--url", "https://a.org/b"]
+    assert program.main(command) == 2
+    printed, error = capsys.readouterr()
+    assert "no mirror gave the file" in error and "what came is not the file: " in printed
+    assert list(root.iterdir()) == []
+    assert program.main(command) == 0 and not answers
+    assert "2 clouds for test" in capsys.readouterr().out
+
+
+def test_a_page_that_is_here_already_is_fetched_again(program, tmp_path, monkeypatch, capsys):
+    clouds(tmp_path / "made" / "main_split" / f"test_{scanobjectnn.VARIANTS['PB_T50_RS']}", 2)
+    good = pack(tmp_path / "made", tmp_path / "good.zip", "h5_files/")
+    monkeypatch.setitem(scanobjectnn.PUBLISHED, "PB_T50_RS", (3, 2))
+    asked, download = serve(monkeypatch, good)
+    monkeypatch.setattr(program, "download", download)
+    (tmp_path / "h5_files.zip").write_text("<!DOCTYPE html>")
+    command = ["scanobjectnn", "--root", str(tmp_path)]
+    assert program.main(command) == 2
+    assert "is no zip archive (File is not a zip file): delete it and fetch it again" in (
+        capsys.readouterr().err
+    )
+    assert program.main([*command, "--accept-terms", "--url", "https://a.org/b"]) == 0
+    assert asked == ["https://a.org/b"]
+
+
+def test_a_mirror_of_modelnet40_that_sends_a_page_is_passed_over(
+    program, archive, tmp_path, monkeypatch
+):
+    published = modelnet40_archive.FORMS["hdf5"]
+    monkeypatch.setitem(modelnet40_archive.FORMS, "hdf5", (*published[:3], (3, 2)))
+    answers = [b"<!DOCTYPE html>", archive.read_bytes()]
+
+    def answer(session, url, part, timeout):
+        part.write_bytes(answers.pop(0))
+
+    monkeypatch.setattr(fetch, "_download_one", answer)
+    assert program.main(["modelnet40", "--root", str(tmp_path / "root")]) == 0 and not answers
+
+
 def test_another_archive_is_not_scanobjectnn(program, archive, tmp_path, capsys):
     other = archive.rename(tmp_path / "h5_files.zip")
     for root in (tmp_path, other):
         assert program.main(["scanobjectnn", "--root", str(root)]) == 2
         printed, error = capsys.readouterr()
-        assert "holds none of ScanObjectNN's files" in error and error.count("\n") == 1
+        assert f"{other} holds none of ScanObjectNN's files" in error and error.count("\n") == 1
+        assert error.endswith("it is something else, delete or rename it\n")
         assert printed.count("no file\n") == 10
 
 
@@ -341,7 +398,7 @@ def test_help(program, capsys):
 
 
 def test_ctrl_c(program, monkeypatch, capsys):
-    def stop(urls, path):
+    def stop(urls, path, check):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(fetch, "download", stop)

@@ -170,7 +170,7 @@ def test_number_of_classes_is_checked(root):
 
 
 def test_failed_download_tells_the_steps(tmp_path, monkeypatch):
-    def fail(urls, path):
+    def fail(urls, path, check):
         assert all(url.startswith("https://") for url in urls)
         raise OSError("no mirror gave the file")
 
@@ -182,7 +182,7 @@ def test_failed_download_tells_the_steps(tmp_path, monkeypatch):
 def test_download_unpacks(root, tmp_path, monkeypatch):
     import zipfile
 
-    def serve(urls, path):
+    def serve(urls, path, check):
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w") as file:
             for member in sorted((root / FOLDER).iterdir()):

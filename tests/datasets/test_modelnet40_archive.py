@@ -54,7 +54,7 @@ def root(archive, tmp_path):
 
 @pytest.fixture
 def no_network(monkeypatch):
-    def fail(urls, path):
+    def fail(urls, path, check):
         raise OSError("no mirror gave the file")
 
     monkeypatch.setattr(fetch, "download", fail)
@@ -65,7 +65,7 @@ def network(monkeypatch, archive):
     """Downloads give the archive, and note what was asked for."""
     asked = []
 
-    def download(urls, path):
+    def download(urls, path, check):
         asked.extend(urls)
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(archive.read_bytes())
@@ -189,7 +189,7 @@ def test_archives_of_something_else(root, archive, no_network, tmp_path):
 
 
 def test_a_download_that_lacks_a_file(tmp_path, monkeypatch):
-    def download(urls, path):
+    def download(urls, path, check):
         path.parent.mkdir(parents=True, exist_ok=True)
         with zipfile.ZipFile(path, "w") as file:
             file.writestr(f"{NAME}/train_files.txt", "x/ply_data_train0.h5")

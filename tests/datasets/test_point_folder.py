@@ -124,6 +124,72 @@ def test_other_files_are_passed_over(root):
     assert len(PointFolder(root)) == 16
 
 
+@pytest.mark.parametrize(
+    ("form", "others", "where"),
+    [
+        ("{name}", ["cup/sub/a.npy", "cup/sub/deeper/b.npy"], "cup/sub, cup/sub/deeper: .* as cup"),
+        ("{name}", ["cup/val/a.npy", "jar/val/a.npy"], "cup/val, jar/val"),
+        ("{name}", ["a.npy"], "the root itself"),
+        ("{split}/{name}", ["val/cup/a.npy", "val/jar/a.npy"], "val/cup, val/jar: .* test/cup"),
+        ("{split}/{name}", ["bag/a.npy", "b.npy", "val/c.npy"], "bag, the root itself, val"),
+        ("{split}/{name}", ["train/cup/sub/a.npy"], "train/cup/sub"),
+        ("{name}/{split}", ["cup/val/a.npy", "jar/val/a.npy"], "cup/val, jar/val: .* cup/test"),
+        ("{name}/{split}", ["cup/test/more/a.npy"], "cup/test/more"),
+    ],
+)
+def test_scans_that_are_not_read_are_named(tmp_path, form, others, where):
+    for split in ("train", "test"):
+        for name in ("cup", "jar"):
+            write(tmp_path / form.format(split=split, name=name) / f"{split}.npy")
+    names = PointFolder(tmp_path).names
+    for other in others:
+        write(tmp_path / other)
+    for split in ("train", "test", None):
+        message = f"{len(others)} scans are not read, those in {where}"
+        with pytest.warns(UserWarning, match=message) as caught:
+            data = PointFolder(tmp_path, split)
+        assert len(caught) == 1 and caught[0].filename == __file__
+        assert set(data.names) <= set(names)
+
+
+def test_lists_and_notes_are_no_scans(root):
+    (root / "cup" / "sub").mkdir()
+    notes = ["", "# notes\n", "cup/00.npy 1 2\n", "0\n1\n", "cup,jar\n", "\xff\n"]
+    for number, text in enumerate(notes):
+        for folder in (root, root / "cup" / "sub"):
+            (folder / f"{number}.txt").write_bytes(text.encode("latin-1"))
+    (root / "gone.txt").symlink_to(root / "nowhere.txt")
+    (root / "jar" / "gone").symlink_to(root / "nowhere", target_is_directory=True)
+    assert len(PointFolder(root)) == 16
+    for number, text in enumerate(["1 2 3\n", "# a\n\n1,2,3,4 # b\n", '"x","y","z"\n']):
+        (root / f"scan{number}.csv").write_text(text)
+        with pytest.warns(UserWarning, match=f"{number + 1} scans are not read"):
+            PointFolder(root)
+
+
+@pytest.mark.parametrize(
+    ("others", "first"),
+    [
+        (["cup/train/a.npy", "cup/test/a.npy"], "cup/test/a.npy"),
+        (["bag/train/a.npy", "bag/test/a.npy"], "bag/test/a.npy"),
+        (["train/a.npy", "train/cup/a.npy", "test/b.npy", "test/cup/b.npy"], "test/cup/b.npy"),
+    ],
+)
+def test_folders_of_splits_for_some_scans_alone(root, others, first):
+    for other in others:
+        write(root / other)
+    message = f"{first} lies in a folder of a class and a split, cup/00.npy does not"
+    with pytest.raises(ValueError, match=message):
+        PointFolder(root)
+
+
+def test_a_class_called_train_with_scans_deeper(root):
+    write(root / "train" / "a.npy")
+    write(root / "train" / "old" / "b.npy")
+    with pytest.warns(UserWarning, match="1 scans are not read, those in train/old"):
+        assert PointFolder(root).classes == ["cup", "jar", "train"]
+
+
 def test_meshes(tmp_path):
     trimesh = pytest.importorskip("trimesh")
     for name in ("a", "b"):
@@ -336,7 +402,8 @@ def test_classes_of_train_and_test_differ(tmp_path):
             PointFolder(tmp_path, split)
     (tmp_path / "test" / "cat").mkdir()  # a class without test files
     (tmp_path / "test" / "dog").rename(tmp_path / "dog")
-    assert PointFolder(tmp_path, "test").names == ["test/bed/a.npy"]
+    with pytest.warns(UserWarning, match="1 scans are not read, those in dog: .* as test/bed"):
+        assert PointFolder(tmp_path, "test").names == ["test/bed/a.npy"]
     (tmp_path / "train" / "cat" / "a.npy").rename(tmp_path / "test" / "cat" / "a.npy")
     with pytest.raises(ValueError, match="cat has test files and no training files"):
         PointFolder(tmp_path)

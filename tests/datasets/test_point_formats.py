@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 import tracemalloc
 import warnings
@@ -348,6 +349,27 @@ def test_colours_of_faces_of_ply(trimesh, tmp_path, names, kind):
         close(data.color, np.where(right, [0, 0, 1], [1, 0, 0]))
 
 
+@pytest.mark.parametrize("kind", ["ascii", "binary_little_endian"])
+@pytest.mark.parametrize("announced", [51, 10**12])
+def test_a_ply_header_that_cannot_be_true(trimesh, tmp_path, kind, announced):
+    path = ascii_ply(tmp_path / "a.ply", POINTS, "xyz")
+    content = path.read_bytes().replace(b"vertex 50", f"vertex {announced}".encode())
+    if kind != "ascii":
+        header = content.partition(b"end_header\n")[0].replace(b"ascii", kind.encode())
+        content = header + b"end_header\n" + POINTS.astype("<f8").tobytes()
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.ply is damaged, .*(announced|length)"):
+        read_points(path)
+
+
+@pytest.mark.parametrize(("first", "second"), [("x", "x"), ("red", "RED"), ("label", "label")])
+def test_a_ply_that_names_a_property_twice(trimesh, tmp_path, first, second):
+    names = ["x", "y", "z", *([] if first == "x" else [first]), second]
+    path = ascii_ply(tmp_path / "a.ply", np.ones((4, len(names))), names)
+    with pytest.raises(ValueError, match=rf"a\.ply .* has two properties {first}, expected one"):
+        read_points(path)
+
+
 # --- .pcd ----------------------------------------------------------------------------------------
 
 
@@ -392,6 +414,52 @@ def test_truncated_pcd(pcd, encoding, share):
     path = pcd(encoding)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * share)])
     with pytest.raises(ValueError, match=r"a\.pcd (is damaged|announces 50 points)"):
+        read_points(path)
+
+
+@pytest.mark.parametrize(
+    ("encoding", "header", "block", "message"),
+    [
+        ("binary", "POINTS 1000000000000", None, "announces 1,000,000,000,000 points and holds 50"),
+        ("binary", "POINTS 51", None, "announces 51 points and holds 50"),
+        ("binary_compressed", "POINTS 1000000000000", None, "points and holds 50"),
+        ("binary_compressed", None, 2**32 - 1, "4,294,967,295 bytes announced in .* compressed"),
+        ("binary", "COUNT 1 1 1000000000", None, "1,000,000,002 numbers a point announced in"),
+        ("ascii", "COUNT 1 1 1000000000", None, "1,000,000,002 numbers a point announced in"),
+    ],
+)
+def test_a_pcd_header_that_cannot_be_true_takes_no_memory(pcd, encoding, header, block, message):
+    path = pcd(encoding, points=np.floor(POINTS))  # which compresses; random numbers do not
+    content = path.read_bytes()
+    if block:
+        place = re.search(rb"DATA binary\w+\n", content).end() + 4
+        content = content[:place] + struct.pack("<I", block) + content[place + 4 :]
+    else:
+        name = header.split()[0].encode()
+        content = re.sub(rb"(?m)^" + name + rb" .*$", header.encode(), content, count=1)
+    path.write_bytes(content)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"a\.pcd is damaged, .*{message}"):
+            read_points(path)
+        assert tracemalloc.get_traced_memory()[1] < 20e6
+    finally:
+        tracemalloc.stop()
+
+
+def test_pcd_of_zeros_is_compressed_as_far_as_it_goes(pcd):
+    points = np.zeros((100_000, 3), np.float32)
+    assert read_points(pcd("binary_compressed", points=points)).num_nodes == 100_000
+
+
+@pytest.mark.parametrize("encoding", ["ascii", "binary", "binary_compressed"])
+@pytest.mark.parametrize("double", ["x", "X"])
+def test_a_pcd_that_names_a_field_twice(pcd, encoding, double):
+    path = pcd(encoding, normals=True)
+    path.write_bytes(path.read_bytes().replace(b"z normal_x", f"z {double}".encode()))
+    with pytest.raises(
+        ValueError, match=r"a\.pcd (is damaged.*more than once|names two columns x)"
+    ):
         read_points(path)
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 
@@ -64,6 +66,24 @@ def test_comments_and_byte_order_marks_are_passed_over(tmp_path):
     close(read_points(tmp_path / "a.xyz").pos, [[1, 2, 3], [4, 5, 6]])
 
 
+@pytest.mark.parametrize("mark", ["#", " // "])
+@pytest.mark.parametrize("delimiter", [" ", ","])
+def test_a_comment_may_stand_behind_any_row(tmp_path, mark, delimiter):
+    rows = [delimiter.join(row) + f"{mark} one, of; two" for row in ("xyz", "123", "456")]
+    for count in (3, 2):
+        (tmp_path / "a.xyz").write_text("\n".join(rows[-count:]))
+        close(read_points(tmp_path / "a.xyz").pos, [[1, 2, 3], [4, 5, 6]])
+
+
+@pytest.mark.parametrize("quote", ['"', "'"])
+def test_names_of_columns_may_stand_in_quotes(tmp_path, quote):
+    names = [f"{quote}{name}{quote}" for name in ("Z", "x", "y", "nx", "ny", "nz")]
+    (tmp_path / "a.csv").write_text(",".join(names) + "\n3,1,2,0,0,1\n6,4,5,0,1,0\n")
+    data = read_points(tmp_path / "a.csv")
+    close(data.pos, [[1, 2, 3], [4, 5, 6]])
+    close(data.normal, [[0, 0, 1], [0, 1, 0]])
+
+
 @pytest.mark.parametrize("mark", ["#", "// "])
 @pytest.mark.parametrize("text", ["Stra\xdfe, 3 \xb0", "\x85 1 2 3"])  # \x85 may end a line
 def test_comments_of_another_encoding_are_passed_over(tmp_path, mark, text):
@@ -93,6 +113,8 @@ def test_numbers_of_another_encoding_are_refused(tmp_path, row):
         ("# nothing\n\n", "holds no points"),
         ("some prose, and more\n1 2 3\n", "is no table of points: it begins with 'some prose"),
         ("x,y,z\n1,2,3,4\n", r"names 3 columns \(x, y, z\) and has 4"),
+        ("x,y,z,x\n1,2,3,4\n", "names two columns x, expected one"),
+        ("# x y z nx ny nz NX\n1 2 3 0 0 1 4\n", "names two columns nx"),
         ("x y z\n", "holds no points"),
         ("1,2,3,\n", "end with a comma"),
         ("x,y,z,r,g,b\n1,2,3,-1,0,0\n", "colours go from -1 to 0"),
@@ -161,6 +183,7 @@ def test_objects_are_refused(tmp_path):
         (ROWS[:0], "holds no points"),
         (np.zeros(3, [("x", "f4"), ("y", "f4")]), "columns x, y, expected x, y and z"),
         (np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "U3")]), "x, y, z must be numbers"),
+        (np.zeros(3, [(name, "f4") for name in "xyzX"]), "names two columns x"),
     ],
 )
 def test_bad_arrays(tmp_path, array, message):
@@ -175,6 +198,32 @@ def test_truncated_array(tmp_path, keep):
     (tmp_path / "a.npy").write_bytes((tmp_path / "a.npy").read_bytes()[:keep])
     with pytest.raises(ValueError, match=r"a\.npy is (truncated|refused)"):
         read_points(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize("version", [(1, 0), (2, 0), (3, 0)])
+@pytest.mark.parametrize(
+    ("shape", "kind", "message"),
+    [
+        ((10**12, 3), "<f8", "announces 1,000,000,000,000 points and holds 4"),
+        ((5, 3), "<f8", "announces 5 points and holds 4"),
+        ((4, 10**12), "<f8", "announces 4 points and holds 0"),
+        ((10**30,), [(name, "<f4") for name in "xyz"], "announces 1,.* and holds 8"),
+        ((-1, 3), "<f8", "announces -1 points"),
+    ],
+)
+def test_a_header_that_cannot_be_true_takes_no_memory(tmp_path, version, shape, kind, message):
+    header = {"descr": kind, "fortran_order": False, "shape": shape}
+    with (tmp_path / "a.npy").open("wb") as file:
+        text = repr(header).encode() + b"\n"
+        length = len(text).to_bytes(2 if version == (1, 0) else 4, "little")
+        file.write(np.lib.format.magic(*version) + length + text + ROWS.tobytes())
+    tracemalloc.start()
+    try:
+        with pytest.raises(ValueError, match=rf"a\.npy is truncated .* it {message}"):
+            read_points(tmp_path / "a.npy")
+        assert tracemalloc.get_traced_memory()[1] < 1e6
+    finally:
+        tracemalloc.stop()
 
 
 def test_archive_of_arrays(tmp_path):

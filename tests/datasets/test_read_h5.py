@@ -8,6 +8,8 @@ import pytest
 
 from pointcluster.datasets.read_h5 import read_h5
 
+CHUNKS = {"chunks": (1, 2048, 3)}
+
 
 @pytest.fixture
 def path(tmp_path):
@@ -52,6 +54,64 @@ def test_arrays_of_another_form(path, name, value, message):
     replace(path, name, value)
     with pytest.raises(ValueError, match=message):
         read_h5(path, 3, mask=True, normal=True)
+
+
+@pytest.mark.parametrize("options", [{}, CHUNKS, CHUNKS | {"compression": "gzip"}])
+def test_more_clouds_than_are_there_take_no_memory(path, options):
+    with h5py.File(path, "a") as file:
+        del file["data"]
+        data = file.create_dataset("data", (10**8, 2048, 3), "float32", **options)
+        if options:  # one cloud is there
+            data[7] = 1
+    assert path.stat().st_size < 1e6
+    with pytest.raises(
+        ValueError, match=r"a\.h5: 'data' announces 100,000,000 clouds, 2,4.* holds"
+    ):
+        read_h5(path, 3)
+
+
+@pytest.mark.parametrize("key", ["data", "label", "mask", "normal"])
+def test_an_array_of_another_form_takes_no_memory(path, key):
+    with h5py.File(path, "a") as file:
+        del file[key]
+        file.create_dataset(key, (10**8, 2048, 4), "float32", chunks=(1, 2048, 4))
+    with pytest.raises(ValueError, match=rf"a\.h5: '{key}' is float32 \[100000000, 2048, 4\], exp"):
+        read_h5(path, 3, mask=True, normal=True)
+
+
+@pytest.mark.parametrize("key", ["data", "label"])
+def test_an_empty_array(path, key):
+    replace(path, key, h5py.Empty("float32"))
+    with pytest.raises(ValueError, match=rf"a\.h5: '{key}' is float32 \[\], expected"):
+        read_h5(path, 3)
+
+
+@pytest.mark.parametrize("compression", ["gzip", "lzf"])
+def test_arrays_that_are_compressed_as_far_as_it_goes(path, compression):
+    with h5py.File(path, "a") as file:
+        del file["data"]
+        data = np.zeros((2, 2048, 3), "float32")
+        file.create_dataset("data", data=data, compression=compression, shuffle=True)
+    assert read_h5(path, 3)["pos"].shape == (2, 2048, 3)
+
+
+def test_an_array_made_of_parts_of_another_file(path, tmp_path):
+    layout = h5py.VirtualLayout((2, 2048, 3), "float32")
+    path.rename(tmp_path / "b.h5")
+    layout[:] = h5py.VirtualSource(tmp_path / "b.h5", "data", (2, 2048, 3))
+    with h5py.File(path, "w") as file:
+        file.create_virtual_dataset("data", layout)
+        file["label"] = [0, 2]
+    assert read_h5(path, 3)["pos"].shape == (2, 2048, 3)
+
+
+def test_more_than_there_is_memory_for(path, monkeypatch):
+    def full(*args):
+        raise MemoryError("Unable to allocate 2.2 TiB")
+
+    monkeypatch.setattr(h5py.Dataset, "__getitem__", full)
+    with pytest.raises(ValueError, match=r"a\.h5 announces more .* memory for: Unable to allocate"):
+        read_h5(path, 3)
 
 
 def test_a_group(path):

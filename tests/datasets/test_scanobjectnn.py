@@ -136,6 +136,24 @@ def test_root_may_be_any_level(root, level):
     assert ScanObjectNN(root / level, background=False, sizes=SIZES)[0].pos[0, 0] == 1
 
 
+@pytest.mark.parametrize("place", ["h5_files", "h5_files/main_split", "h5_files/main_split_nobg"])
+def test_root_may_be_where_one_is(root, tmp_path, monkeypatch, place):
+    monkeypatch.chdir(root / place)
+    assert find_scanobjectnn(".") and find_scanobjectnn("..")
+    for level in (".", ".."):
+        assert ScanObjectNN(level, sizes=SIZES)[0].pos[0, 0] == 0
+        assert ScanObjectNN(level, background=False, sizes=SIZES)[0].pos[0, 0] == 1
+
+
+def test_root_may_be_a_link(root, tmp_path):
+    (tmp_path / "link").symlink_to(root / "h5_files" / "main_split")
+    (root / "h5_files" / "split2").rename(tmp_path / "moved")
+    (root / "h5_files" / "split2").symlink_to(tmp_path / "moved")
+    for path, part, number in (("link", "main_split", 0), ("data/h5_files/split2", "split2", 2)):
+        data = ScanObjectNN(tmp_path / path, part=part, sizes=SIZES)
+        assert find_scanobjectnn(tmp_path / path) and data[0].pos[0, 0] == number
+
+
 def test_float64_and_columns_of_labels(root, file):
     write(file, 6, dtype="float64", label=np.arange(6.0)[:, None], mask=False)
     item = ScanObjectNN(root, sizes=SIZES)[5]
