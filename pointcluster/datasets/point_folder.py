@@ -22,6 +22,7 @@ from pointcluster.datasets.read_points import SUFFIXES, read_points
 
 CACHE = ".pointcluster"
 _SPLITS = ("train", "test")
+_VALIDATION = {"val", "valid", "validation"}  # what others call a third one
 
 
 class PointFolder(Dataset):
@@ -280,7 +281,7 @@ def find_files(
             split: {name: _below(root, root / split / name) for name in classes}
             for split in _SPLITS
         }
-    elif splits and len(tops) == 1:
+    elif splits and {*tops} - {*splits} <= _VALIDATION:
         other = "test" if splits == ["train"] else "train"
         raise ValueError(f"{root} has a folder {splits[0]} of classes, but no folder {other}")
     elif all(

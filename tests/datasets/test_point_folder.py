@@ -413,6 +413,9 @@ def test_only_one_of_the_two_folders(tmp_path):
     write(tmp_path / "train" / "bed" / "a.npy")
     with pytest.raises(ValueError, match="has a folder train of classes, but no folder test"):
         PointFolder(tmp_path)
+    write(tmp_path / "val" / "bed" / "a.npy")
+    with pytest.raises(ValueError, match="has a folder train of classes, but no folder test"):
+        PointFolder(tmp_path)
 
 
 @pytest.mark.parametrize(
