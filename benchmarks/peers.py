@@ -156,7 +156,7 @@ def parse_arguments(
     )
     parser.add_argument(
         "--folds",
-        type=training.number(int, 2),
+        type=training.number(int, 2, 8),
         metavar="K",
         help="train K times on all training clouds but a Kth, and test on that (default: on the "
         "test clouds)",
@@ -265,12 +265,23 @@ def settings_of(
 
 
 def without_fold(data: HomeObjects, folds: int, fold: int) -> tuple[HomeObjects, HomeObjects]:
-    """Training clouds without a fold, and the fold: of each class a part, always the same."""
-    y = torch.tensor([int(data[i].y) for i in range(len(data))])
-    order = torch.randperm(len(y), generator=torch.Generator().manual_seed(5))
-    order = order[torch.argsort(y[order], stable=True)]
-    held = torch.zeros(len(y), dtype=torch.bool)
-    held[order[fold::folds]] = True
+    """Training clouds without a fold, and the fold: of each class a part, always the same.
+
+    Near-identical models, those of one `group`, are in one fold.
+    """
+    labels, groups = [int(item.y) for item in data], [int(item.group) for item in data]
+    members: dict[int, list[int]] = {}
+    for i, group in enumerate(groups):
+        members.setdefault(group, []).append(i)
+    order = torch.randperm(len(members), generator=torch.Generator().manual_seed(5)).tolist()
+    names = sorted(members)
+    # The largest groups first, each into the fold that has the fewest of its class.
+    place, sizes = {}, {(label, number): 0 for label in set(labels) for number in range(folds)}
+    for name in sorted((names[i] for i in order), key=lambda name: -len(members[name])):
+        label = labels[members[name][0]]
+        place[name] = min(range(folds), key=lambda number: sizes[label, number])
+        sizes[label, place[name]] += len(members[name])
+    held = torch.tensor([place[group] == fold for group in groups])
     return data[(~held).nonzero().flatten()], data[held.nonzero().flatten()]
 
 
@@ -314,7 +325,8 @@ def train_and_test(
     )
     with open(folder / "metrics.csv", newline="") as file:
         seconds = sum(float(row["seconds"]) for row in csv.DictReader(file))
-    return settings | metrics | {"train_seconds": round(seconds, 1), "machine": machine()}
+    told = {"tested": len(test), "train_seconds": round(seconds, 1), "machine": machine()}
+    return settings | metrics | told
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -365,14 +377,19 @@ def compare(args: argparse.Namespace, stem: str, title: str, program: str = "pee
 
 
 def over_folds(runs: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """One run a network and seed: the mean over its folds, where there are any."""
+    """One run a network and seed: the mean over its folds' clouds, where there are folds."""
     groups: dict[tuple[str, int], list[dict[str, Any]]] = {}
     for run in runs:
         groups.setdefault((run["model"], run["seed"]), []).append(run)
-    return [
-        of_one[0] | {key: sum(run[key] for run in of_one) / len(of_one) for key in METRICS}
-        for of_one in groups.values()
-    ]
+    rows = []
+    for of_one in groups.values():
+        counts = [run.get("tested", 1) for run in of_one]
+        row = of_one[0] | {"machine": "; ".join(sorted({run["machine"] for run in of_one}))}
+        for key in METRICS:
+            shares = (n * run[key] for n, run in zip(counts, of_one, strict=True))
+            row[key] = sum(shares) / sum(counts)
+        rows.append(row)
+    return rows
 
 
 def read(path: Path) -> list[dict[str, Any]]:
