@@ -117,7 +117,7 @@ def test_scores_that_are_no_numbers(folder, tmp_path, run):
 def test_more_points_than_memory(folder, tmp_path, run):
     (tmp_path / "a.off").write_text("OFF\n3 1 0\n0 0 0\n1 0 0\n0 1 0\n3 0 1 2\n")
     good = folder / "scans" / "a.npy"
-    status, out, err = run(tmp_path / "a.off", good, "--num-points", 10**13)
+    status, out, err = run(tmp_path / "a.off", good, "--num-points", 10**15)
     assert status == 2 and f"{tmp_path / 'a.off'}: there is not enough memory" in err
     assert err.count("\n") == 1 and str(good) in out
 

@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import stat
+import struct
 import zipfile
 import zlib
 from collections.abc import Callable, Sequence
@@ -56,7 +57,12 @@ def download(
     """
     session = session or https_session()
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(path.name + ".part")
+    part, record = (path.with_name(path.name + end) for end in (".part", ".sha256"))
+    if check is not None and path.is_file() and record.exists():
+        try:
+            check(path)
+        except ValueError:
+            record.unlink()  # of what is not the file, such as a page that was kept as it
     failures = []
     for url in urls:
         try:
@@ -73,7 +79,7 @@ def download(
             failures.append(f"  {url}\n    what came is not the file: {error}")
     else:
         raise OSError("no mirror gave the file:\n" + "\n".join(failures))
-    digest = check_digest(part, path.with_name(path.name + ".sha256"))
+    digest = check_digest(part, record)
     os.replace(part, path)
     return digest
 
@@ -135,7 +141,7 @@ def check_zip(archive: Path) -> None:
     try:
         with zipfile.ZipFile(archive):
             pass
-    except (zipfile.BadZipFile, EOFError) as error:
+    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error) as error:
         with archive.open("rb") as file:
             begin = file.read(40)
         raise DamagedArchive(f"{error}; it begins with {begin!r}") from error

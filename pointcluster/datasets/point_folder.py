@@ -130,7 +130,8 @@ class PointFolder(Dataset):
         if others := other_scans(self.root, used):
             folders = sorted({os.path.dirname(name) or "the root itself" for name in others})
             warnings.warn(
-                f"{self.root}: {len(others):,} scans are not read, those in {_listed(folders)}: "
+                f"{self.root}: {len(others):,} of its scans will not be read, those in "
+                f"{_listed(folders)}: "
                 f"expected in folders such as {os.path.dirname(min(used))}",
                 stacklevel=2,
             )

@@ -353,6 +353,12 @@ def _check_las(file: BinaryIO, size: int) -> None:
             raise ValueError(
                 f"{more:,} extended records announced at byte {extended:,} of {size:,}"
             )
+        for _ in range(more):
+            file.seek(extended + 20)
+            (record,) = struct.unpack("<Q", file.read(8))
+            extended += 60 + record
+            if extended > size:
+                raise ValueError(f"an extended record of {record:,} bytes announced in {size:,}")
     if not form & 0xC0:
         if points * length > size - start:
             raise ValueError(f"{points:,} points of {length} bytes announced in {size - start:,}")
@@ -378,6 +384,8 @@ def _check_layers(file: BinaryIO, size: int, header: Any, record: bytes) -> None
     """
     import lazrs
 
+    if not header.point_count:
+        return
     (count,) = struct.unpack_from("<H", record, 32)
     items = [struct.unpack_from("<HHH", record, 34 + 6 * i) for i in range(count)]
     layers = [width if kind == EXTRA_BYTES else LAYERS.get(kind, 0) for kind, width, _ in items]

@@ -6,6 +6,7 @@ import io
 import math
 import os
 import re
+import tokenize
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
@@ -99,11 +100,12 @@ def may_be_table(path: Path) -> bool:
     """Whether a text file begins as :func:`read_text` expects, so that it is no list or note."""
     with path.open("rb") as file:
         text = file.read(1 << 14).decode("utf-8-sig", errors="replace")
+    named = False
     for line in text.splitlines():
         words = _words(_before_comment(line.lstrip("#/ \t")))
-        if {"x", "y", "z"} <= {word.strip("\"'").lower() for word in words}:
-            return True
-        if words and not line.lstrip().startswith(("#", "//")):
+        if {"x", "y", "z"} <= {word.strip("\"'").lower() for word in words} and not named:
+            named = True
+        elif words and not line.lstrip().startswith(("#", "//")):
             return len(words) > 2 and all(_is_number(word) for word in words)
     return False
 
@@ -123,7 +125,8 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
             _check_npy(file, path.stat().st_size)
             file.seek(0)
             array = np.load(file, allow_pickle=False)
-        except (ValueError, EOFError) as error:
+        # What NumPy raises for a header that is damaged.
+        except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
             if "allow_pickle" in str(error):
                 raise ValueError(
                     f"{path} is refused: it holds Python objects or is no .npy file, and to "
@@ -265,7 +268,8 @@ def _check_once(path: str | os.PathLike[str], names: Iterable[str]) -> None:
 
 
 def _before_comment(line: str) -> str:
-    return re.split(r"#|//", line, maxsplit=1)[0]
+    # Not where a column's name begins so, as "#returns" in a list with commas.
+    return re.split(r"(?<![,;\"'])(?:#|//)", line, maxsplit=1)[0]
 
 
 def _words(line: str) -> Sequence[str]:

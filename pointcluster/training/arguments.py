@@ -95,7 +95,7 @@ def add_machine_arguments(parser: Parser, *, out: str, geometry: bool = False) -
 
 
 def _add_seeds(group: Any) -> None:
-    seeds, count = number(int, 0, 2**32 - 1), number(int, 1)
+    seeds, count = number(int, 0, 2**63 - 1), number(int, 1)
     _add(group, "--seed", seeds, 0, "same seed, same result on the same machine", metavar="N")
     _add(group, "--seeds", count, 1,
          "train N times, from --seed on, and report mean and spread", metavar="N")  # fmt: skip

@@ -13,7 +13,7 @@ from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from pointcluster.training.mean_class_accuracy import MeanClassAccuracy
-from pointcluster.training.run_folder import RunError
+from pointcluster.training.run_folder import DivergedError, RunError
 from pointcluster.training.schedule import cosine_with_warmup, decay_groups
 from pointcluster.training.seeding import mix
 
@@ -117,7 +117,7 @@ class Classifier(lightning.LightningModule):
         # Not the number: Lightning's mean over processes rounds their average share of the items.
         if not loss.isfinite():
             when = "" if split == "test" else f" in epoch {self.current_epoch + 1}"
-            raise RunError(
+            raise DivergedError(
                 f"the {split} loss is {loss.item():g}{when}: training has diverged, or the data "
                 "hold such numbers; try a lower learning rate (--lr)"
             )

@@ -43,7 +43,7 @@ def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
         )
         return 130
     except (RunError, ImportError, OSError) as error:
-        _complain(f"error: {error}")
+        _complain(f"error: {error}", here=getattr(error, "in_one_process", False))
         return 2
     return 0
 
@@ -185,6 +185,6 @@ def _read_result(path: Path) -> dict[str, Any]:
     return result
 
 
-def _complain(text: str) -> None:
-    if is_first_process():
+def _complain(text: str, here: bool = False) -> None:
+    if here or is_first_process():
         print(text, file=sys.stderr, flush=True)

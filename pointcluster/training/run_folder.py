@@ -14,6 +14,15 @@ from typing import Any
 class RunError(ValueError):
     """A run cannot start or go on, for a reason that lies in its settings or files."""
 
+    in_one_process = False
+    """Whether other processes of the run do not meet it, so that the one that does must tell."""
+
+
+class DivergedError(RunError):
+    """The loss of a run is no finite number, in this process at least."""
+
+    in_one_process = True
+
 
 class RunFolder:
     """Prepares, and reads back, the one folder of a run.

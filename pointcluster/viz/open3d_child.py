@@ -111,10 +111,17 @@ def _balls(open3d: Any, points: np.ndarray, colours: np.ndarray, radius: float) 
     return mesh
 
 
-# What names a display, and the functions that connect to it and leave it again.
+# What names a display, and the functions that connect to it, wait for an answer where connecting
+# does not, and leave it again.
 DISPLAYS = [
-    ("WAYLAND_DISPLAY", "libwayland-client.so.0", "wl_display_connect", "wl_display_disconnect"),
-    ("DISPLAY", "libX11.so.6", "XOpenDisplay", "XCloseDisplay"),
+    (
+        "WAYLAND_DISPLAY",
+        "libwayland-client.so.0",
+        "wl_display_connect",
+        "wl_display_roundtrip",
+        "wl_display_disconnect",
+    ),
+    ("DISPLAY", "libX11.so.6", "XOpenDisplay", None, "XCloseDisplay"),
 ]
 ANSWER = 20.0
 """Seconds that a display has to answer."""
@@ -131,7 +138,7 @@ def check_displays() -> None:
     if not sys.platform.startswith("linux"):
         return
     problems = []
-    for variable, library, connect, leave in DISPLAYS:
+    for variable, library, connect, wait, leave in DISPLAYS:
         if not (name := os.environ.get(variable)):
             continue
         try:
@@ -139,7 +146,9 @@ def check_displays() -> None:
         except OSError:
             problems.append(f"{library} is missing: apt-get install {PACKAGES[library]}")
             continue
-        connection = _connected(getattr(functions, connect))
+        connection = _connected(
+            getattr(functions, connect), None if wait is None else getattr(functions, wait)
+        )
         if connection is None:
             problems.append(f"{variable} is {name}, which has not answered in {ANSWER:g} seconds")
         elif connection:
@@ -150,11 +159,18 @@ def check_displays() -> None:
     raise RuntimeError("; ".join(problems) or "neither DISPLAY nor WAYLAND_DISPLAY is set")
 
 
-def _connected(connect: Any) -> int | None:
+def _connected(connect: Any, wait: Any) -> int | None:
     """The connection, 0 where it is refused; `None` if nothing answers: no library gives up."""
     connect.argtypes, connect.restype = [ctypes.c_char_p], ctypes.c_void_p
     found: list[int] = []
-    thread = threading.Thread(target=lambda: found.append(connect(None) or 0), daemon=True)
+
+    def ask() -> None:
+        connection = connect(None) or 0
+        if connection and wait is not None and wait(ctypes.c_void_p(connection)) < 0:
+            connection = 0
+        found.append(connection)
+
+    thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(ANSWER)
     return found[0] if found else None

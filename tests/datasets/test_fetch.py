@@ -8,7 +8,14 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 import requests
 
-from pointcluster.datasets.fetch import check_digest, check_zip, download, https_session, unpack
+from pointcluster.datasets.fetch import (
+    DamagedArchive,
+    check_digest,
+    check_zip,
+    download,
+    https_session,
+    unpack,
+)
 
 CONTENT = bytes(range(256)) * 5000
 DIGEST = hashlib.sha256(CONTENT).hexdigest()
@@ -194,6 +201,30 @@ def test_a_page_in_the_place_of_an_archive_is_thrown_away(tmp_path, server, sess
     mirrors = [url(server, "page"), url(server, "whole")]
     assert download(mirrors, path, check=check, session=session) == DIGEST
     assert sorted(file.name for file in tmp_path.iterdir()) == ["a.zip", "a.zip.sha256"]
+
+
+def test_a_page_that_was_recorded_once_is_replaced(tmp_path, server, session):
+    """As a version without a check kept it: the page itself, under the archive's name."""
+
+    def check(path):
+        if path.read_bytes() == PAGE:
+            raise ValueError("a page")
+
+    path, url = tmp_path / "a.bin", f"http://127.0.0.1:{server.server_port}/whole"
+    path.write_bytes(PAGE)
+    check_digest(path, tmp_path / "a.bin.sha256")
+    assert download([url], path, session=session, check=check) == DIGEST
+    assert path.read_bytes() == CONTENT and DIGEST in (tmp_path / "a.bin.sha256").read_text()
+
+
+def test_whatever_is_wrong_with_a_zip_is_a_damaged_archive(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        file.writestr("b.txt", "text")
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    content[content.index(b"PK\x01\x02") + 6] = 225  # the version that is needed: 22.5
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(DamagedArchive, match="version 22.5"):
+        check_zip(tmp_path / "a.zip")
 
 
 def test_no_mirror(tmp_path, server, session):

@@ -145,7 +145,7 @@ def test_scans_that_are_not_read_are_named(tmp_path, form, others, where):
     for other in others:
         write(tmp_path / other)
     for split in ("train", "test", None):
-        message = f"{len(others)} scans are not read, those in {where}"
+        message = f"{len(others)} of its scans will not be read, those in {where}"
         with pytest.warns(UserWarning, match=message) as caught:
             data = PointFolder(tmp_path, split)
         assert len(caught) == 1 and caught[0].filename == __file__
@@ -161,9 +161,9 @@ def test_lists_and_notes_are_no_scans(root):
     (root / "gone.txt").symlink_to(root / "nowhere.txt")
     (root / "jar" / "gone").symlink_to(root / "nowhere", target_is_directory=True)
     assert len(PointFolder(root)) == 16
-    for number, text in enumerate(["1 2 3\n", "# a\n\n1,2,3,4 # b\n", '"x","y","z"\n']):
+    for number, text in enumerate(["1 2 3\n", "# a\n\n1,2,3,4 # b\n", '"x","y","z"\n1,2,3\n']):
         (root / f"scan{number}.csv").write_text(text)
-        with pytest.warns(UserWarning, match=f"{number + 1} scans are not read"):
+        with pytest.warns(UserWarning, match=f"{number + 1} of its scans will not be read"):
             PointFolder(root)
 
 
@@ -186,7 +186,7 @@ def test_folders_of_splits_for_some_scans_alone(root, others, first):
 def test_a_class_called_train_with_scans_deeper(root):
     write(root / "train" / "a.npy")
     write(root / "train" / "old" / "b.npy")
-    with pytest.warns(UserWarning, match="1 scans are not read, those in train/old"):
+    with pytest.warns(UserWarning, match="1 of its scans will not be read, those in train/old"):
         assert PointFolder(root).classes == ["cup", "jar", "train"]
 
 
@@ -402,7 +402,9 @@ def test_classes_of_train_and_test_differ(tmp_path):
             PointFolder(tmp_path, split)
     (tmp_path / "test" / "cat").mkdir()  # a class without test files
     (tmp_path / "test" / "dog").rename(tmp_path / "dog")
-    with pytest.warns(UserWarning, match="1 scans are not read, those in dog: .* as test/bed"):
+    with pytest.warns(
+        UserWarning, match="1 of its scans will not be read, those in dog: .* as test/bed"
+    ):
         assert PointFolder(tmp_path, "test").names == ["test/bed/a.npy"]
     (tmp_path / "train" / "cat" / "a.npy").rename(tmp_path / "test" / "cat" / "a.npy")
     with pytest.raises(ValueError, match="cat has test files and no training files"):

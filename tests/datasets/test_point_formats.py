@@ -576,6 +576,24 @@ def test_a_layer_that_cannot_be_true_takes_no_memory(las, layer):
         read_points(path)
 
 
+def test_an_extended_record_that_cannot_be_true_takes_no_memory(las):
+    for suffix in (".las", ".laz"):
+        path = las(suffix, version="1.4")
+        content = path.read_bytes()
+        damage(path, 243, "<I", 1)  # one record, and it begins where the file says already: at 0
+        struct_at = len(content) - 60
+        damage(path, 235, "<Q", struct_at)
+        damage(path, struct_at + 20, "<Q", 2**40)
+        with pytest.raises(ValueError, match="an extended record of 1,099,511,627,776 bytes"):
+            read_points(path)
+
+
+@pytest.mark.parametrize("version", ["1.2", "1.4"])
+def test_no_points_in_pieces(las, version):
+    with pytest.raises(ValueError, match=r"a\.laz holds no points"):
+        read_points(las(".laz", points=POINTS[:0], version=version))
+
+
 def test_a_size_of_pieces_that_cannot_be_true_takes_no_memory(las):
     path = las(".laz")
     damage(path, 227 + 54 + 12, "<I", 2**31 - 1)  # one piece holds all points: the same file

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pointcluster.datasets import read_points
+from pointcluster.datasets.point_tables import may_be_table, read_npy
 
 ROWS = np.array([[0.0, 1, 2], [3, 4, 5.5], [-1e-3, 7, 8], [1, 0, 0]])
 NORMALS = np.array([[0.0, 0, 1], [0, 1, 0], [0.6, 0.8, 0], [-1, 0, 0]])
@@ -231,3 +232,38 @@ def test_archive_of_arrays(tmp_path):
     (tmp_path / "a.npz").rename(tmp_path / "a.npy")
     with pytest.raises(ValueError, match="is an archive of arrays"):
         read_points(tmp_path / "a.npy")
+
+
+def test_a_sign_of_comments_that_begins_a_name(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y,z,#returns\n1,2,3,4\n2,3,4,5\n5,6,7,8\n")
+    assert read_points(tmp_path / "a.csv").pos.tolist() == [[1, 2, 3], [2, 3, 4], [5, 6, 7]]
+
+
+def test_notes_are_no_tables(tmp_path):
+    for number, (text, expected) in enumerate(
+        [
+            ("Scans of cups; columns x y z, in metres\n\nBy hand.\n", False),
+            ("# x y z\n1 2 3\n", True),
+            ("x,y,z\n\n1,2,3\n", True),
+            ("x y z\n", False),
+            ("1 2\n", False),
+            ("a list\n", False),
+        ]
+    ):
+        path = tmp_path / f"{number}.txt"
+        path.write_text(text)
+        assert may_be_table(path) is expected, text
+
+
+def test_any_damaged_header_of_an_array_is_an_error_that_names_the_file(tmp_path):
+    np.save(tmp_path / "a.npy", np.random.default_rng(0).random((20, 3)))
+    whole = bytearray((tmp_path / "a.npy").read_bytes())
+    rng = np.random.default_rng(1)
+    for _ in range(400):
+        content = bytearray(whole)
+        content[rng.integers(6, 100)] = rng.integers(256)
+        (tmp_path / "a.npy").write_bytes(content)
+        try:
+            read_npy(tmp_path / "a.npy")
+        except ValueError as error:
+            assert "a.npy" in str(error)

@@ -26,7 +26,7 @@ def test_defaults():
         (["--epochs", "two"], "--epochs: invalid int value: 'two'"),
         (["--label-smoothing", "1.5"], "--label-smoothing: is 1.5, expected from 0 to 1"),
         (["--lr", "nan"], "--lr: is nan, expected from 0 to 1000"),
-        (["--seed", "-1"], "--seed: is -1, expected from 0 to 4294967295"),
+        (["--seed", "-1"], "--seed: is -1, expected from 0 to 9223372036854775807"),
         (["--seed", str(2**64)], "--seed: is 18446744073709551616, expected from 0 to"),
         (["--lr", "inf"], "--lr: is inf, expected from 0 to 1000"),
         (["--out", ""], "--out: is empty, expected a path"),

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 
 import pytest
 import torch
@@ -17,6 +18,7 @@ from pointcluster.training import (
     versions,
 )
 from pointcluster.training.program import command_line
+from pointcluster.training.run_folder import DivergedError
 
 
 def fail(error):
@@ -34,6 +36,13 @@ def test_status_of_a_run_that_ends(tmp_path):
 def test_what_is_wrong_is_one_line(tmp_path, capsys, error):
     assert program(fail(error), out=str(tmp_path), resume=False) == 2
     assert capsys.readouterr() == ("", "error: no\n")
+
+
+def test_what_one_process_alone_meets_it_tells(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(sys.modules[command_line.__module__], "is_first_process", lambda: False)
+    assert program(fail(RunError("all meet it")), out=str(tmp_path), resume=False) == 2
+    assert program(fail(DivergedError("nan")), out=str(tmp_path), resume=False) == 2
+    assert capsys.readouterr().err == "error: nan\n"
 
 
 def test_other_errors_are_faults_and_are_not_hidden(tmp_path):

@@ -164,7 +164,11 @@ def test_a_window_that_does_not_open(monkeypatch, cloud):
 
 
 LIBRARIES = {
-    "libwayland-client.so.0": ("wl_display_connect", "wl_display_disconnect"),
+    "libwayland-client.so.0": (
+        "wl_display_connect",
+        "wl_display_disconnect",
+        "wl_display_roundtrip",
+    ),
     "libX11.so.6": ("XOpenDisplay", "XCloseDisplay"),
 }
 
@@ -177,8 +181,12 @@ def displays(monkeypatch):
     class Function:
         def __init__(self, library, name):
             self.library, self.leaves = library, name == LIBRARIES[library][1]
+            self.waits = name in LIBRARIES[library][2:]
 
         def __call__(self, value):
+            if self.waits:
+                assert value.value == 99
+                return -1 if lets_in[self.library] == "breaks off" else 0
             if self.leaves:
                 left.append((self.library, value.value))
                 return None
@@ -223,6 +231,27 @@ def test_a_display_that_refuses_or_cannot_be_asked(monkeypatch, displays):
     with pytest.raises(RuntimeError, match="does not let this user in"):
         open3d_child.open_window(fake(Window([])), POINTS, COLOURS, np.array("{}"))
     assert left == []
+
+
+def test_a_display_that_breaks_off(monkeypatch, displays):
+    displays[0]["libwayland-client.so.0"] = "breaks off"
+    monkeypatch.setenv("WAYLAND_DISPLAY", "wayland-1")
+    with pytest.raises(RuntimeError, match="WAYLAND_DISPLAY is wayland-1, which does not let"):
+        open3d_child.check_displays()
+
+
+@pytest.mark.skipif(
+    sys.platform != "linux" or not find_library("wayland-client"), reason="needs libwayland-client"
+)
+def test_a_wayland_display_that_never_answers(monkeypatch, tmp_path):
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(tmp_path / "display"))
+        server.listen()
+        monkeypatch.setattr(open3d_child, "ANSWER", 0.3)
+        monkeypatch.delenv("DISPLAY", raising=False)
+        monkeypatch.setenv("WAYLAND_DISPLAY", str(tmp_path / "display"))
+        with pytest.raises(RuntimeError, match=r"display, which has not answered in 0\.3 seconds"):
+            open3d_child.check_displays()
 
 
 @pytest.mark.skipif(sys.platform != "linux" or not find_library("X11"), reason="needs libX11")
