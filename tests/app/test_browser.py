@@ -187,7 +187,8 @@ class Page:
         return self.find(f"#{name} input").get_attribute("value")
 
     def upload(self, path, name="upload"):
-        self.find(f"#{name} input[type=file]").send_keys(str(path))
+        # A part that was folded comes a moment after it is opened.
+        self.until(lambda: self.find(f"#{name} input[type=file]")).send_keys(str(path))
 
     def message(self):
         """The message beside the page, then closed."""
