@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import torch
 from torch_geometric.data import Data
 
 from pointcluster.geometry import AnchorHierarchy, Hierarchy
+from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.hierarchy import anchors_of
 
 
@@ -85,3 +89,30 @@ def check_hierarchy(
     if not torch.equal(pos[first.anchor].to(first.pos.dtype), first.pos):
         raise ValueError("the hierarchy was worked out for points at other places, or in another "
                          "order")  # fmt: skip
+
+
+def check_equally_many(**lists: Sequence[Any]) -> None:
+    """Check that a network's lists have an entry a stage, and that there are stages.
+
+    Raises:
+        ValueError: They differ in length, or are empty.
+    """
+    lengths = [len(each) for each in lists.values()]
+    if len(set(lengths)) > 1 or 0 in lengths:
+        *names, last = lists
+        raise ValueError(
+            f"{', '.join(names)} and {last} must be equally many, found "
+            f"{', '.join(map(str, lengths))}"
+        )
+
+
+def check_entries(least: int, **lists: Sequence[int]) -> None:
+    """Check that all entries of a network's lists are integers of at least `least`.
+
+    Raises:
+        TypeError: One is no integer.
+        ValueError: One is smaller.
+    """
+    for name, values in lists.items():
+        for value in values:
+            check_positive(f"each entry of {name}", value, least=least)

@@ -16,7 +16,12 @@ from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
 from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.distance import geometry_dtype
-from pointcluster.models.clouds import check_clouds, check_hierarchy
+from pointcluster.models.clouds import (
+    check_clouds,
+    check_entries,
+    check_equally_many,
+    check_hierarchy,
+)
 from pointcluster.models.clusters import (
     anchor_of_input,
     chosen_block,
@@ -132,21 +137,12 @@ class PointCoC(nn.Module):
         super().__init__()
         check_positive("num_classes", num_classes, least=0)
         check_positive("in_channels", in_channels, least=0)
-        lengths = [len(each) for each in (channels, depths, heads, ratios, encode)]
-        if len(set(lengths)) > 1 or 0 in lengths:
-            raise ValueError(
-                "channels, depths, heads, ratios and encode must be equally many, found "
-                f"{', '.join(map(str, lengths))}"
-            )
+        check_equally_many(
+            channels=channels, depths=depths, heads=heads, ratios=ratios, encode=encode
+        )
         check_positive("dim", dim)
-        for name, values, least in [
-            ("channels", channels, 1),
-            ("depths", depths, 0),
-            ("heads", heads, 1),
-            ("encode", encode, 0),
-        ]:
-            for value in values:
-                check_positive(f"each entry of {name}", value, least=least)
+        check_entries(1, channels=channels, heads=heads)
+        check_entries(0, depths=depths, encode=encode)
         self.config: dict[str, Any] = {}  # what create_model() builds it from
         self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
         self.num_features = 2 * channels[-1]

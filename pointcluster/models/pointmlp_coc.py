@@ -13,7 +13,12 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import AnchorHierarchy, AnchorPlan, planned_anchors
 from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
-from pointcluster.models.clouds import check_clouds, check_hierarchy
+from pointcluster.models.clouds import (
+    check_clouds,
+    check_entries,
+    check_equally_many,
+    check_hierarchy,
+)
 from pointcluster.models.clusters import (
     anchor_of_input,
     chosen_block,
@@ -107,21 +112,10 @@ class PointMLPCoC(nn.Module):
         super().__init__()
         check_positive("num_classes", num_classes, least=0)
         check_positive("in_channels", in_channels, least=0)
-        lengths = [len(each) for each in (channels, blocks, depths, ratios)]
-        if len(set(lengths)) > 1 or 0 in lengths:
-            raise ValueError(
-                "channels, blocks, depths and ratios must be equally many, found "
-                f"{', '.join(map(str, lengths))}"
-            )
+        check_equally_many(channels=channels, blocks=blocks, depths=depths, ratios=ratios)
         check_positive("dim", dim)
-        for name, values, least in [
-            ("channels", channels, 1),
-            ("blocks", blocks, 0),
-            ("depths", depths, 0),
-            ("head_hidden", head_hidden, 1),
-        ]:
-            for value in values:
-                check_positive(f"each entry of {name}", value, least=least)
+        check_entries(1, channels=channels, head_hidden=head_hidden)
+        check_entries(0, blocks=blocks, depths=depths)
         if start not in ("first", "far"):
             raise ValueError(f"start must be 'first' or 'far', found {start!r}")
         self.config: dict[str, Any] = {}  # what create_model() builds it from

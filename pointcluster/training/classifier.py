@@ -114,13 +114,13 @@ class Classifier(lightning.LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=size)
 
     def _log_loss(self, split: str, loss: Tensor, size: int) -> None:
-        # Not the number: Lightning's mean over processes rounds their average share of the items.
         if not loss.isfinite():
             when = "" if split == "test" else f" in epoch {self.current_epoch + 1}"
             raise DivergedError(
                 f"the {split} loss is {loss.item():g}{when}: training has diverged, or the data "
                 "hold such numbers; try a lower learning rate (--lr)"
             )
+        # Not the number: Lightning's mean over processes rounds their average share of the items.
         mean = getattr(self, f"{split}_mean_loss")
         mean(loss.detach(), weight=size)
         self.log(f"{split}_loss", mean, on_step=False, on_epoch=True, batch_size=size)
