@@ -1,0 +1,17 @@
+"""Functions of features, without parameters: a reference to read for each, and who works it out."""
+
+from pointcluster.ops.backend import use_backend
+from pointcluster.ops.context_cluster import Weights, context_cluster, gather_around
+from pointcluster.ops.gather_max import gather_max
+from pointcluster.ops.mlp import mlp
+from pointcluster.ops.regions import Regions
+
+__all__ = [
+    "Regions",
+    "Weights",
+    "context_cluster",
+    "gather_around",
+    "gather_max",
+    "mlp",
+    "use_backend",
+]

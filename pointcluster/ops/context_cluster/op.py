@@ -1,0 +1,161 @@
+"""The context cluster of features: what it is, and who works it out."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pointcluster.ops.backend import backend_for
+from pointcluster.ops.context_cluster import cpu, dense, reference
+from pointcluster.ops.context_cluster.weights import Weights
+from pointcluster.ops.regions import Regions
+
+
+def context_cluster(
+    x: Tensor, regions: Regions, weights: Weights, heads: int, residual: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Points gather around the centres of their region and learn from their cluster.
+
+    With $f, v$ linear maps of the features, for the points of one region and one head:
+
+    $$ \begin{aligned}
+    \text{propose}   &: & c_m &= \operatorname{mean}_{n \in G(m)} f_n, \quad
+                          g_m = \operatorname{mean}_{n \in G(m)} v_n \\
+    \text{assign}    &: & s_{mn} &= \sigma(\beta + \alpha \cos(c_m, f_n)), \quad
+                          a(n) = \arg\max_m s_{mn} \\
+    \text{aggregate} &: & h_m &= \frac{g_m + \sum_{a(n)=m} s_{mn} v_n}{1 + \sum_{a(n)=m} s_{mn}} \\
+    \text{dispatch}  &: & y_n &= r_n + b + W_{\text{out}}\, s_{a(n) n}\, h_{a(n)}
+    \end{aligned} $$
+
+    with the heads' $s h$ concatenated before $W_{\text{out}}$. Of equally similar centres the
+    first is taken. From "Image as Set of Points", Ma et al., ICLR 2023.
+
+    Args:
+        x: Features of the points, region by region.
+        regions: Their regions, and the centres' groupings $G$.
+        weights: The linear maps, and $\alpha, \beta$.
+        heads: Number of heads H.
+        residual: What to add the output to, $r$; it costs nothing here.
+
+    Shapes:
+        - **x:** $(N, C)$, **residual:** $(N, C')$
+        - **output:** y $(N, C')$; the centre that each point was assigned to, a number below M, and
+          its similarity, both $(N, H)$; only y has gradients
+    """
+    backend = backend_for(x, *weights, residual)
+    if backend == "reference":
+        return reference.context_cluster(x, regions, weights, heads, residual)
+    if backend == "cpu" and cpu.fits(x, regions, weights, heads, residual):
+        group, count, closed, size, ptr, of, pool = regions
+        given = (x, *weights, residual, group, count, closed, size, ptr, of, pool, heads)
+        return torch.ops.pointcluster.context_cluster(*given)
+    return dense.context_cluster(x, regions, weights, heads, residual)
+
+
+def gather_around(
+    f: Tensor, v: Tensor, regions: Regions, alpha: Tensor, beta: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The four steps alone, for those whose linear maps are layers that want to be called.
+
+    Shapes:
+        - **f**, **v:** $(N, H, c)$
+        - **output:** $(N, H, c)$, and index and similarity as :func:`context_cluster` gives them
+    """
+    backend = backend_for(f, v, alpha, beta)
+    around = reference if backend == "reference" else dense
+    return around.gather_around(f, v, regions, alpha, beta)
+
+
+# One op for torch: compilers, fake tensors and counters see it whole ------------------------------
+
+_REGIONS = "Tensor group, Tensor count, Tensor? closed, int? size, Tensor? ptr, Tensor? of, Tensor? pool"
+_WEIGHTS = "Tensor fv, Tensor fv_bias, Tensor out, Tensor out_bias, Tensor alpha, Tensor beta"
+torch.library.define(
+    "pointcluster::context_cluster",
+    f"(Tensor x, {_WEIGHTS}, Tensor? residual, {_REGIONS}, int heads) -> (Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "pointcluster::context_cluster_backward",
+    f"(Tensor x, {_WEIGHTS}, {_REGIONS}, int heads, Tensor index, Tensor similarity, Tensor grad)"
+    " -> (Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+
+
+@torch.library.impl("pointcluster::context_cluster", "CPU")
+def _forward(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    w, residual = Weights(*(each.contiguous() for each in given[:6])), given[6]
+    regions, heads = Regions(*given[7:14]), given[14]
+    x, residual = x.contiguous(), None if residual is None else residual.contiguous()
+    sizes = cpu.plan(x, regions, w, heads)
+    if sizes is None:
+        return dense.context_cluster(x, regions, w, heads, residual)
+    return cpu.context_cluster(x, regions, w, heads, residual, sizes)
+
+
+@torch.library.impl("pointcluster::context_cluster_backward", "CPU")
+def _backward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    w, regions, heads = Weights(*given[:6]), Regions(*given[6:13]), given[13]
+    index, similarity, grad = given[14:]
+    x, w = x.contiguous(), Weights(*(each.contiguous() for each in w))
+    sizes = cpu.plan(x, regions, w, heads)
+    if sizes is None:
+        return _differentiate(x, w, regions, heads, grad, create_graph=False)
+    return cpu.context_cluster_backward(
+        x, regions, w, heads, index.contiguous(), similarity.contiguous(), grad.contiguous(), sizes
+    )
+
+
+def _differentiate(
+    x: Tensor, w: Weights, regions: Regions, heads: int, grad: Tensor, *, create_graph: bool
+) -> tuple[Tensor, ...]:
+    """The gradients by what autograd knows: to be differentiated again, or without a kernel."""
+    with torch.enable_grad():
+        inputs = [x, *w]
+        if not create_graph:
+            inputs = [each.detach() for each in inputs]
+        inputs = [each if each.requires_grad else each.requires_grad_() for each in inputs]
+        y, _, _ = dense.context_cluster(inputs[0], regions, Weights(*inputs[1:]), heads)
+        return torch.autograd.grad(y, inputs, grad, create_graph=create_graph)
+
+
+@torch.library.register_fake("pointcluster::context_cluster")
+def _forward_fake(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    heads = given[14]
+    index = x.new_empty(len(x), heads, dtype=torch.int64)
+    return x.new_empty(len(x), given[2].size(0)), index, x.new_empty(len(x), heads)
+
+
+@torch.library.register_fake("pointcluster::context_cluster_backward")
+def _backward_fake(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    return tuple(torch.empty_like(each) for each in (x, *given[:6]))
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    x, w, regions, heads = inputs[0], inputs[1:7], inputs[8:15], inputs[15]
+    _, index, similarity = output
+    ctx.mark_non_differentiable(index, similarity)
+    kept = [each for each in regions if isinstance(each, Tensor)]
+    ctx.which = [isinstance(each, Tensor) for each in regions]
+    ctx.size, ctx.heads = regions[3], heads
+    ctx.save_for_backward(x, *w, index, similarity, *kept)
+
+
+def _to_inputs(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
+    x, *rest = ctx.saved_tensors
+    w, (index, similarity), kept = Weights(*rest[:6]), rest[6:8], iter(rest[8:])
+    fields = [next(kept) if there else None for there in ctx.which]
+    regions = Regions(*fields)._replace(size=ctx.size)
+    if torch.is_grad_enabled():
+        grads = _differentiate(x, w, regions, ctx.heads, grad, create_graph=True)
+    else:
+        grads = torch.ops.pointcluster.context_cluster_backward(
+            x, *w, *regions, ctx.heads, index, similarity, grad
+        )
+    return *grads, grad if ctx.needs_input_grad[7] else None, *[None] * 8
+
+
+torch.library.register_autograd(
+    "pointcluster::context_cluster", _to_inputs, setup_context=_save
+)
