@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.distance import cloud_index
+from pointcluster.ops.regions import Regions
 
 
 class LatticePlan(NamedTuple):
@@ -38,12 +39,8 @@ class LatticePart(NamedTuple):
     """Points of a region along its first axis."""
     width: int
     """Points of a region along its second axis."""
-    pool: Tensor
-    """1 where a point belongs to a centre's grouping, else 0. [M, height * width]"""
-    total: Tensor
-    """Points of each grouping. [M, 1]"""
-    repeats: Tensor | None
-    """Centres whose grouping is that of one before them, which therefore take no point. [M]"""
+    regions: Regions
+    """Their centres' groupings, the same in all of them."""
 
 
 class LatticeGeometry(NamedTuple):
@@ -84,7 +81,7 @@ class LatticeGeometry(NamedTuple):
         sizes: list[int] = []
         middles = []
         start = 0
-        device = self.parts[0].pool.device
+        device = self.parts[0].regions.group.device
         for part in self.parts:
             size = part.height * part.width
             rows = [(a + b - 1) // 2 for a, b in windows(part.height, self.centers)]
@@ -192,23 +189,23 @@ def _build(h: int, w: int, fold: int, centers: int, device: torch.device) -> Lat
             shapes.setdefault((bottom - top, right - left), []).extend(region)
     parts = []
     for (height, width), places in shapes.items():
-        boxes = [(i, j) for i in windows(height, centers) for j in windows(width, centers)]
-        repeats = [box in boxes[:m] for m, box in enumerate(boxes)]
-        pool = torch.zeros(len(boxes), height, width, device=device)
-        for m, ((top, bottom), (left, right)) in enumerate(boxes):
-            pool[m, top:bottom, left:right] = 1
-        pool = pool.flatten(1)
         size = height * width
-        parts.append(
-            LatticePart(
-                len(places) // size,
-                height,
-                width,
-                pool,
-                pool.sum(dim=1, keepdim=True),
-                torch.tensor(repeats, device=device) if any(repeats) else None,
-            )
+        boxes = [(i, j) for i in windows(height, centers) for j in windows(width, centers)]
+        closed = [box in boxes[:m] for m, box in enumerate(boxes)]
+        inside = [[r * width + c for r in range(*i) for c in range(*j)] for i, j in boxes]
+        count = [len(places) for places in inside]
+        pool = torch.zeros(1, len(boxes), height, width, device=device)
+        for m, ((top, bottom), (left, right)) in enumerate(boxes):
+            pool[0, m, top:bottom, left:right] = 1
+        group = [places + places[:1] * (max(count) - len(places)) for places in inside]
+        regions = Regions(
+            group=torch.tensor([group], device=device),
+            count=torch.tensor([count], device=device),
+            closed=torch.tensor([closed], device=device) if any(closed) else None,
+            size=size,
+            pool=pool.flatten(2),
         )
+        parts.append(LatticePart(len(places) // size, height, width, regions))
     one = len(rows) == 2 and len(cols) == 2
     places = [place for each in shapes.values() for place in each]
     order = None if one else torch.tensor(places, device=device)

@@ -14,7 +14,7 @@ from pointcluster.geometry.distance import cloud_index, geometry_dtype
 from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.lattice import LatticePlan, reduced
-from pointcluster.geometry.region import ClusterGeometry, canonical_order, repeated_centers
+from pointcluster.geometry.region import ClusterGeometry, canonical_order, stored_regions
 
 
 def image_hierarchy(
@@ -164,9 +164,7 @@ def _stage(
         outside=bool((grouping == n).any()),
     )
     clusters = _clusters(goal, region, parts[image], new[image], image, batch_size, plan.centers)
-    clusters = clusters._replace(
-        weight=clusters.weight.to(where.dtype), cloud_size=_common(cells_per_image)
-    )
+    clusters = clusters._replace(cloud_size=_common(cells_per_image))
     return (
         StageGeometry(anchors, clusters),
         goal,
@@ -221,23 +219,16 @@ def _clusters(
             middles.append(nearest)
     k = max(group.size(1) for group in groups)
     groups = [torch.cat([g, g[:, :1].expand(-1, k - g.size(1))], dim=1) for g in groups]
-    grouping = torch.stack(groups, dim=1).view(num_regions * m, k)
-    filled = torch.stack(used, dim=1).view(-1, 1)
-    holds = torch.arange(k, device=device) < filled
-    grouping = grouping.where(holds, grouping[:, :1])  # whatever other pictures hold
-    # Exact until the end: a float64 network must not see float32's thirds.
-    weight = holds / filled if device.type == "mps" else holds.double() / filled
+    group, count = torch.stack(groups, dim=1), torch.stack(used, dim=1)  # [R, M, k], [R, M]
+    holds = torch.arange(k, device=device) < count[..., None]
+    group = group.where(holds, group[..., :1])  # whatever other pictures hold
+    ptr = [*first.tolist(), len(cell)]
+    group = group - first[:, None, None]
     return ClusterGeometry(
         order=None,
-        region=number,
+        regions=stored_regions(group, count, number, ptr, None, torch.float32),
         center=torch.stack(middles, dim=1).flatten(),
-        grouping=grouping,
-        weight=weight,
-        repeats=repeated_centers(grouping, weight, m),
-        pool=None,
         batch=image,
         batch_size=batch_size,
-        num_centers=m,
-        region_size=None,
         cloud_size=None,
     )

@@ -21,6 +21,7 @@ from pointcluster.geometry.distance import (
 from pointcluster.geometry.fps import sample
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.threads import threads_for_searches
+from pointcluster.ops.regions import Regions
 
 
 class ClusterGeometry(NamedTuple):
@@ -33,28 +34,14 @@ class ClusterGeometry(NamedTuple):
 
     order: Tensor | None
     """`order[i]` is the caller's index of the point stored at place `i`; `None`: as given. [N]"""
-    region: Tensor
-    """Region of each stored point, rising. [N]"""
+    regions: Regions
+    """The regions of the stored points, and their centres' groupings, nearest first."""
     center: Tensor
     """Place of the point each centre sits on. [R * M]"""
-    grouping: Tensor
-    """Places of the k points each centre is the mean of, nearest first. [R * M, k]"""
-    weight: Tensor
-    """What each counts in that mean: 1 / min(k, points of the region), 0 for a repeated point.
-    [R * M, k]"""
-    repeats: Tensor | None
-    """Centres of the same points as one before them in their region, which therefore take no point:
-    whether the order of the points is the same, too, or not. `None`: there are none. [2, R * M]"""
-    pool: Tensor | None
-    """For regions of equal size P, `weight` as a matrix over the region's points. [R, M, P]"""
     batch: Tensor
     """Cloud of each stored point. [N]"""
     batch_size: int
     """Number of clouds B, empty ones included."""
-    num_centers: int
-    """Centres a region, M."""
-    region_size: int | None
-    """Points a region where all have the same number."""
     cloud_size: int | None
     """Points a cloud where all have the same number."""
 
@@ -298,39 +285,39 @@ def stored_geometry(
     else:
         raise ValueError(f"centers must be 'fps', 'random' or a tensor, found {centers!r}")
     grouping = search(pos, pos[center], k, regions, [num_centers] * len(regions), backend=backend)
-    used = counts.clamp(max=k).repeat_interleave(num_centers)[:, None]
-    weight = (torch.arange(k, device=device) < used) / used.to(pos.dtype)
-    repeats = repeated_centers(grouping, weight, num_centers)
-    pool, size = None, regions[0] if regions and len(set(regions)) == 1 else None
-    if size is not None:
-        local = grouping - starts.repeat_interleave(num_centers)[:, None]
-        pool = torch.zeros(len(center), size, dtype=pos.dtype, device=device)
-        pool = pool.scatter_add_(1, local, weight.to(pos.dtype)).view(-1, num_centers, size)
+    group = grouping.view(-1, num_centers, k) - starts[:, None, None]
+    count = counts.clamp(max=k)[:, None].repeat(1, num_centers)
+    alike = regions[0] if regions and len(set(regions)) == 1 else None
     return ClusterGeometry(
         order=order,
-        region=region,
+        regions=stored_regions(group, count, region, starts_of(regions), alike, pos.dtype),
         center=center,
-        grouping=grouping,
-        weight=weight.to(pos.dtype),
-        repeats=repeats,
-        pool=pool,
         batch=cloud_index(sizes, device),
         batch_size=len(sizes),
-        num_centers=num_centers,
-        region_size=size,
         cloud_size=sizes[0] if len(set(sizes)) == 1 and sizes[0] > 0 else None,
     )
 
 
-def repeated_centers(grouping: Tensor, weight: Tensor, num_centers: int) -> Tensor | None:
-    """Centres whose points are those of an earlier one: equal but for rounding, which must not
-    choose between them. In any order (for a mean), and in the same one (for a linear map)."""
-    found = []
-    for points in (grouping.masked_fill(weight == 0, -1).sort(dim=1).values, grouping):
-        rows = points.view(-1, num_centers, points.size(1))
-        repeated = torch.zeros(rows.shape[:2], dtype=torch.bool, device=points.device)
-        for m in range(1, num_centers):
-            repeated[:, m] = (rows[:, :m] == rows[:, m : m + 1]).all(dim=2).any(dim=1)
-        found.append(repeated.view(-1))
-    both = torch.stack(found)
-    return both if bool(both.any()) else None
+def stored_regions(
+    group: Tensor,
+    count: Tensor,
+    of: Tensor,
+    ptr: Sequence[int],
+    size: int | None,
+    dtype: torch.dtype,
+) -> Regions:
+    """Regions with all that can be known of them before features are there."""
+    bounds = torch.tensor(ptr, dtype=torch.int64, device=group.device)
+    regions = Regions(group, count, repeated_centers(group, count), size, bounds, of)
+    return regions if size is None else regions._replace(pool=regions.pooling(dtype))
+
+
+def repeated_centers(group: Tensor, count: Tensor) -> Tensor | None:
+    """Centres whose points are those of an earlier one in any order: equal but for rounding, which
+    must not choose between them. `None`: there are none. [R, M]"""
+    slot = torch.arange(group.size(2), device=group.device)
+    points = group.masked_fill(slot >= count[..., None], -1).sort(dim=2).values
+    repeated = torch.zeros_like(count, dtype=torch.bool)
+    for m in range(1, group.size(1)):
+        repeated[:, m] = (points[:, :m] == points[:, m : m + 1]).all(dim=2).any(dim=1)
+    return repeated if bool(repeated.any()) else None

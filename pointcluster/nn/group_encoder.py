@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry import AnchorGeometry, LatticeGeometry, lattice_geometry
@@ -16,12 +15,12 @@ from pointcluster.geometry.fps import anchor_numbers
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.context_cluster import ContextCluster, check_features
 from pointcluster.nn.given import check_gathered, given_anchors
-from pointcluster.nn.group_block import Block
-from pointcluster.nn.group_norm import Affine
-from pointcluster.nn.group_spread import GroupSpread
-from pointcluster.nn.infer_groups import infer_groups
-from pointcluster.nn.lean_groups import LeanGroups
+from pointcluster.nn.plain import is_plain, is_watched
 from pointcluster.nn.residual_mlp import ResidualMLP
+from pointcluster.ops.precision import at_least_float32
+
+CHUNK = 1 << 22
+"""Numbers that groups have at a time where no gradient is asked for."""
 
 
 class GroupEncoder(nn.Module):
@@ -36,9 +35,8 @@ class GroupEncoder(nn.Module):
     block, each group is one region of a context cluster with one centre, added to what came in, and
     goes through an MLP. The maximum over the group is the anchor's.
 
-    $W$ is applied before the gathering, once a point and not once a neighbour, and groups are
-    worked on some at a time: memory grows as R x k x C for training (two such tensors a block), and
-    not at all so without gradients. A cloud of n < k points fills its groups by repeating them:
+    $W$ is applied before the gathering, once a point and not once a neighbour. In evaluation groups
+    are worked on some at a time, so that memory does not grow as R x k x C. A cloud of n < k points fills its groups by repeating them:
     slot j holds its neighbour j mod n.
 
     The paper's network of 3D clouds, "Image as Set of Points", Ma et al., ICLR 2023, on the frame
@@ -121,19 +119,15 @@ class GroupEncoder(nn.Module):
         """
         geometry = given_anchors(pos, batch, batch_size, num, own=self.num, k=self.k)
         self._check(x, geometry)
-        u, a = self._points(x, geometry)
-        if not len(geometry.anchor):
-            return a, geometry.pos, geometry.batch
-        # All normalisations must be of one mind, and the library's own (not SyncBatchNorm, say).
-        kinds = {(type(n), n.training, n.running_mean is None, n.eps) for n in self._norms()}
-        lean = not (
-            torch.compiler.is_compiling()
-            or torch.is_autocast_enabled(x.device.type)
-            or len(kinds) > 1
-            or type(self.norm) is not BatchNorm
-        )
-        y = self._lean(u, a, geometry) if lean else self._plain(u, a, geometry)
-        return y, geometry.pos, geometry.batch
+        features, groups = self._features(x, geometry), len(geometry.anchor)
+        # Without gradients or statistics of its own, groups know nothing of each other.
+        alone = not (torch.is_grad_enabled() or self.training or torch.compiler.is_compiling())
+        step = max(1, CHUNK // (self.k * self.linear.out_features)) if alone else max(1, groups)
+        parts = []
+        for start in range(0, max(1, groups), step):
+            y = self._run(features(slice(start, start + step)), len(self.mlps))
+            parts.append(y.unflatten(0, (-1, self.k)).amax(dim=1))
+        return torch.cat(parts), geometry.pos, geometry.batch
 
     @torch.no_grad()
     def similarities(self, x: Tensor, geometry: AnchorGeometry, block: int) -> Tensor:
@@ -143,12 +137,9 @@ class GroupEncoder(nn.Module):
             - **output:** $(R, k)$
         """
         self._check(x, geometry)
-        u, a = self._points(x, geometry)
-        first, *others = self._known()
-        affines = list(zip(others[::2], others[1::2], strict=True))
-        return infer_groups(
-            u, a, geometry.grouping, first, self._blocks(), affines, similarity_of=block
-        )
+        y = self._run(self._features(x, geometry)(slice(None)), block)
+        _, clusters = self.clusters[block](y, one_region(self.k, y.device), return_clusters=True)
+        return clusters.similarity.view(-1, self.k)
 
     def _check(self, x: Tensor, geometry: AnchorGeometry) -> None:
         check_gathered(geometry, self.k)
@@ -156,105 +147,58 @@ class GroupEncoder(nn.Module):
             raise ValueError("the geometry gathers zeros at a border, too: the layer takes points")
         check_features(x, geometry.num_points, self.alpha[None], geometry.anchor.device)
 
-    def _points(self, x: Tensor, geometry: AnchorGeometry) -> tuple[Tensor, Tensor]:
-        """The linear map of points and of anchors, of which a pair is the sum. [N, C], [R, C]"""
+    def _features(self, x: Tensor, geometry: AnchorGeometry) -> Callable[[slice], Tensor]:
+        """A function of some groups that gives what their points begin with. [R * k, C]"""
         anchor, index, batch = geometry.anchor, geometry.grouping, geometry.batch
-        std = GroupSpread.apply(x, anchor, index, batch, geometry.batch_size)
         cloud = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         cloud[index.reshape(-1)] = batch.repeat_interleave(self.k)
-        near, own = self.linear.weight.split(self.in_channels, dim=1)
         # Differences are the same seen from the anchors' mean, and there they lose no digits.
         mean = scatter(x[anchor].detach(), batch, dim_size=geometry.batch_size, reduce="mean")
-        u = nn.functional.linear(x - mean[cloud], near * self.alpha)
-        u = u / (std + self.EPS).to(u.dtype)[cloud, None]
+        std = self._spread(x, geometry) + self.EPS
+        seen = (x - mean[cloud]) / std.to(x.dtype)[cloud, None]
+        if not is_plain(self.linear, bias=False):  # it wants to be called, pair by pair
+
+            def paired(rows: slice) -> Tensor:
+                near = (seen[index[rows]] - seen[anchor[rows], None]) * self.alpha + self.beta
+                here = x[anchor[rows], None].expand_as(near)
+                return self._start(self.linear(torch.cat([near, here], dim=2).flatten(0, 1)))
+
+            return paired
+        near, here = self.linear.weight.split(self.in_channels, dim=1)
+        u = nn.functional.linear(seen, near * self.alpha)
         bias = (near @ self.beta).to(u.dtype)
-        return u, nn.functional.linear(x[anchor], own) + bias - u[anchor]
+        a = nn.functional.linear(x[anchor], here) + bias - u[anchor]
 
-    def _plain(self, u: Tensor, a: Tensor, geometry: AnchorGeometry) -> Tensor:
-        """Layer after layer, all groups at once."""
-        groups = len(a)
-        x = (u[geometry.grouping] + a[:, None]).flatten(0, 1)
-        x = self.norm(x).relu()
+        def summed(rows: slice) -> Tensor:
+            chosen = u.index_select(0, index[rows].flatten()).view(-1, self.k, u.size(1))
+            return self._start((chosen + a[rows, None]).flatten(0, 1))
+
+        return summed
+
+    def _start(self, x: Tensor) -> Tensor:
+        return self.norm(x).relu()
+
+    def _spread(self, x: Tensor, geometry: AnchorGeometry) -> Tensor:
+        """The standard deviation of all differences to the anchors, for each cloud. [B]"""
+        difference = x[geometry.grouping] - x[geometry.anchor][:, None]  # [R, k, C]
+        difference = at_least_float32(difference).flatten(1)
+        batch, size = geometry.batch, geometry.batch_size
+        count = scatter(torch.ones_like(difference[:, 0]), batch, dim_size=size)
+        count = count * difference.size(1)
+        mean = scatter(difference.sum(dim=1), batch, dim_size=size) / count.clamp_min(1)
+        square = (difference - mean[batch, None]).square().sum(dim=1)
+        variance = scatter(square, batch, dim_size=size) / (count - 1).clamp_min(1)
+        return torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
+
+    def _run(self, x: Tensor, depth: int) -> Tensor:
+        """What so many context clusters and MLPs make of them. [R * k, C]"""
         region = one_region(self.k, x.device)
-        for cluster, mlp in zip(self.clusters, self.mlps, strict=True):
-            x = mlp(x + cluster(x, region))
-        return x.view(groups, self.k, -1).amax(dim=1)
-
-    def _lean(self, u: Tensor, a: Tensor, geometry: AnchorGeometry) -> Tensor:
-        """The same, some groups at a time."""
-        index, blocks = geometry.grouping, self._blocks()
-        norms = self._norms()
-        own_statistics = self.norm.training or self.norm.running_mean is None
-        own_statistics = own_statistics and index.numel() > 1
-        flat = [self.norm.weight, self.norm.bias, *(each for block in blocks for each in block)]
-        if not own_statistics and not (torch.is_grad_enabled() and _any_grad(u, a, *flat)):
-            first, *others = self._known()
-            affines = list(zip(others[::2], others[1::2], strict=True))
-            return infer_groups(u, a, index, first, blocks, affines)
-        known: Any = None
-        if not own_statistics:
-            known = [(each.running_mean, each.running_var) for each in norms]
-        y, *stats = LeanGroups.apply(u, a, index, self.norm.eps, known, *flat)
-        if own_statistics:
-            for each, mean, var in zip(norms, stats[::2], stats[1::2], strict=True):
-                _update(each, mean, var, index.numel())
-        return y
-
-    def _norms(self) -> list[Any]:
-        """The normalisations, in the order in which features pass them."""
-        return [self.norm, *(each for mlp in self.mlps for each in (mlp.norm1, mlp.norm2))]
-
-    def _known(self) -> list[Affine]:
-        """The normalisations by their running statistics."""
-        return [
-            Affine.of(each.running_mean, each.running_var, each.weight, each.bias, each.eps)
-            for each in self._norms()
-        ]
-
-    def _blocks(self) -> list[Block]:
-        blocks = []
-        for cluster, mlp in zip(self.clusters, self.mlps, strict=True):
-            to_f, to_v = cluster.fv.weight.chunk(2)
-            f_bias, v_bias = cluster.fv.bias.chunk(2)
-            blocks.append(
-                Block(
-                    to_f=to_f,
-                    f_bias=f_bias,
-                    to_v=to_v,
-                    v_bias=v_bias,
-                    to_out=cluster.proj.weight,
-                    out_bias=cluster.proj.bias,
-                    alpha=cluster.alpha,
-                    beta=cluster.beta,
-                    w1=mlp.linear1.weight,
-                    gamma1=mlp.norm1.weight,
-                    shift1=mlp.norm1.bias,
-                    w2=mlp.linear2.weight,
-                    gamma2=mlp.norm2.weight,
-                    shift2=mlp.norm2.bias,
-                )
-            )
-        return blocks
+        for cluster, mlp in zip(self.clusters[:depth], self.mlps[:depth], strict=True):
+            y = x + cluster(x, region) if is_watched(cluster) else cluster(x, region, residual=x)
+            x = mlp(y)
+        return x
 
 
 def one_region(k: int, device: torch.device) -> LatticeGeometry:
     """A group as a region: k points in a row, one centre that is the mean of all."""
     return lattice_geometry((1, k), fold=1, centers=1, device=device)
-
-
-def _any_grad(*tensors: Tensor) -> bool:
-    return any(each.requires_grad for each in tensors)
-
-
-@torch.no_grad()
-def _update(norm: _BatchNorm, mean: Tensor, var: Tensor, count: int) -> None:
-    """Take a batch's statistics into the running ones, as the layer itself does."""
-    if not norm.training or norm.running_mean is None or norm.running_var is None:
-        return
-    factor = norm.momentum
-    if norm.num_batches_tracked is not None:
-        norm.num_batches_tracked.add_(1)
-        if factor is None:
-            factor = 1 / float(norm.num_batches_tracked)
-    norm.running_mean.lerp_(mean.to(norm.running_mean), factor or 0.0)
-    norm.running_var.lerp_((var * (count / (count - 1))).to(norm.running_var), factor or 0.0)

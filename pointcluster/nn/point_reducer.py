@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointcluster import ops
 from pointcluster.geometry import AnchorGeometry, LatticeStage
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
-from pointcluster.nn import fused
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.given import check_gathered, given_anchors
 from pointcluster.nn.plain import is_plain
@@ -224,72 +224,15 @@ class PointReducer(nn.Module):
             parts = [x[index]] if x is not None else []
             parts += [relative] if self.dim else []
             return self.linear(torch.cat(parts, dim=2).flatten(1))
-        if self.place is None:
-            return _GatherMax.apply(x, None, None, index)
+        place: Any = self.place
+        if place is None:
+            return ops.gather_max(x, None, None, index)
         if self.encode is not None:
             relative = self.encode(relative)
-        weight = self.place.weight
+        if not is_plain(place, bias=False):  # it wants to be called
+            value = place(relative)
+            return (value if x is None else value + x[index]).max(dim=1).values
+        weight = place.weight
         if x is not None:  # one type, also under autocast
             relative, weight = relative.to(x.dtype), weight.to(x.dtype)
-        return _GatherMax.apply(x, relative, weight, index)
-
-
-class _GatherMax(torch.autograd.Function):
-    r"""The maximum over each anchor's points: $y_{ac} = \max_j\, x_{n_j c} + (W r_{aj})_c$.
-
-    One neighbour after another. Autograd's own gather, product and maximum hold, and go back
-    through, tensors of anchors x neighbours x channels; here only the gradient of `relative` does.
-    """
-
-    @staticmethod
-    def forward(
-        ctx: Any, x: Tensor | None, relative: Tensor | None, weight: Tensor | None, index: Tensor
-    ) -> Tensor:
-        ctx.size = None if x is None else x.size(0)
-        if fused.serves(*(each for each in (x, relative, weight) if each is not None)):
-            index = index.long().contiguous()
-            best, which = fused.gather_max(x, relative, weight, index)
-            ctx.save_for_backward(which, relative, weight, index)
-            return best
-
-        def value(slot: int) -> Tensor:  # [M, C]
-            if x is None:
-                return relative[:, slot] @ weight.t()  # type: ignore[index,union-attr]
-            chosen = x.index_select(0, index[:, slot])
-            if relative is None or weight is None:
-                return chosen
-            return torch.addmm(chosen, relative[:, slot], weight.t())
-
-        best = value(0)
-        which = torch.zeros(best.shape, device=best.device)
-        for slot in range(1, index.size(1)):
-            # In the values' own type and in place: comparisons to bool are many times slower.
-            other = value(slot)
-            higher = torch.maximum(best, other)
-            which = torch.maximum(which, other.gt_(best).float().mul_(slot))
-            best = higher
-        ctx.save_for_backward(which.to(torch.int16), relative, weight, index)
-        return best
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        which, relative, weight, index = ctx.saved_tensors
-        given, grad = [each for each in (relative, weight) if each is not None], grad.contiguous()
-        if which.dtype == torch.int32 and fused.serves(grad, *given):
-            return *fused.gather_max_backward(
-                ctx.size, relative, weight, index, which, grad, ctx.needs_input_grad[:3]
-            ), None
-        which = which.long()  # [M, C]
-        x = to_relative = to_weight = None
-        if ctx.needs_input_grad[0]:
-            x = grad.new_zeros(ctx.size, grad.size(1))
-            x.scatter_add_(0, index.gather(1, which), grad)
-        if ctx.needs_input_grad[1]:
-            spread = grad.new_zeros(*index.shape, grad.size(1))  # [M, k, C]
-            spread.scatter_(1, which[:, None], grad[:, None])
-            to_relative = spread @ weight
-            to_weight = spread.flatten(0, 1).t() @ relative.flatten(0, 1)
-        elif ctx.needs_input_grad[2]:
-            chosen = (relative[..., axis].gather(1, which) for axis in range(relative.size(2)))
-            to_weight = torch.stack([(grad * r).sum(dim=0) for r in chosen], dim=1)
-        return x, to_relative, to_weight, None
+        return ops.gather_max(x, relative, weight, index)
