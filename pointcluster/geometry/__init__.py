@@ -2,20 +2,19 @@
 
 from pointcluster.geometry.anchors import (
     AnchorGeometry,
-    AnchorHierarchy,
-    AnchorPlan,
     anchor_geometry,
-    anchor_hierarchy,
-    planned_anchors,
 )
 from pointcluster.geometry.backend import backends
 from pointcluster.geometry.distance import squared_distance
 from pointcluster.geometry.fps import fps, voxel_anchors
 from pointcluster.geometry.hierarchy import (
+    AnchorPlan,
     Hierarchy,
     StageGeometry,
     StagePlan,
+    anchor_hierarchy,
     build_hierarchy,
+    planned_anchors,
 )
 from pointcluster.geometry.join import join_hierarchies
 from pointcluster.geometry.knn import knn
@@ -32,7 +31,6 @@ from pointcluster.geometry.region import ClusterGeometry, cluster_geometry
 
 __all__ = [
     "AnchorGeometry",
-    "AnchorHierarchy",
     "AnchorPlan",
     "ClusterGeometry",
     "Hierarchy",

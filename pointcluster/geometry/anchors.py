@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -42,28 +42,6 @@ class AnchorGeometry(NamedTuple):
     """Anchors a cloud where all have the same number."""
     outside: bool = False
     """Whether the index `num_points` occurs, which stands for zeros (the border of a picture)."""
-
-
-class AnchorPlan(NamedTuple):
-    """What to build for a stage of anchors alone."""
-
-    num: int | float | Sequence[int]
-    """Anchors a cloud, as in :func:`fps`: a number, or a share of the points before in (0, 1]."""
-    k: int
-    """Points an anchor gathers."""
-    start: str = "far"
-    """Where farthest point sampling begins, as in :func:`fps`."""
-
-
-class AnchorHierarchy(NamedTuple):
-    """The geometry of all stages of a network without regions, whose points are anchors alone."""
-
-    stages: tuple[AnchorGeometry, ...]
-    batch_size: int
-
-    def to(self, device: torch.device | str, non_blocking: bool = False) -> AnchorHierarchy:
-        """The same geometry on a device."""
-        return moved(self, device, non_blocking)
 
 
 @threads_for_searches()
@@ -129,99 +107,6 @@ def anchor_geometry(
     return gathered_anchors(pos, pos[anchor], anchor, grouping, sizes, counts)
 
 
-def anchor_hierarchy(
-    pos: Tensor,
-    nums: Sequence[int | float],
-    k: int,
-    batch: Tensor | None = None,
-    *,
-    batch_size: int | None = None,
-    sampling: str = "auto",
-    start: str = "far",
-    generator: torch.Generator | None = None,
-    backend: str = "auto",
-) -> AnchorHierarchy:
-    r"""Choose anchors and their groups stage by stage, each among the anchors of the one before.
-
-    Anchors lie in the order in which they were chosen: with farthest point sampling those of a
-    stage are the first ones of the stage before, and `start="first"` begins every stage at one
-    point.
-
-    Args:
-        pos: Positions of the points.
-        nums: Anchors a cloud of each stage, as in :func:`fps`.
-        k: Points an anchor gathers.
-        batch: Sorted cloud index of each point.
-        batch_size: Number of clouds, when the last ones may be empty.
-        sampling: As in :func:`anchor_geometry`.
-        start: Where farthest point sampling begins in the first stage, as in :func:`fps`.
-        generator: Source of randomness for `start="random"`.
-        backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
-
-    Shapes:
-        - **pos:** $(N, D)$
-
-    Raises:
-        TypeError, ValueError: The point set is malformed or an argument makes no sense.
-    """
-    plans = [AnchorPlan(num, k, "first" if stage else start) for stage, num in enumerate(nums)]
-    return planned_anchors(
-        pos,
-        plans,
-        batch,
-        batch_size=batch_size,
-        sampling=sampling,
-        generator=generator,
-        backend=backend,
-    )
-
-
-def planned_anchors(
-    pos: Tensor,
-    plans: Sequence[AnchorPlan],
-    batch: Tensor | None = None,
-    *,
-    batch_size: int | None = None,
-    sampling: str = "auto",
-    generator: torch.Generator | None = None,
-    backend: str = "auto",
-) -> AnchorHierarchy:
-    r"""Choose anchors and their groups as plans say, each stage among those of the one before.
-
-    Args:
-        pos: Positions of the points.
-        plans: What to build, stage by stage, such as the `plans` of a network.
-        batch: Sorted cloud index of each point.
-        batch_size: Number of clouds, when the last ones may be empty.
-        sampling: As in :func:`anchor_geometry`.
-        generator: Source of randomness for `start="random"`.
-        backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
-
-    Shapes:
-        - **pos:** $(N, D)$
-
-    Raises:
-        TypeError, ValueError: The point set or a plan is malformed.
-    """
-    stages: list[AnchorGeometry] = []
-    for plan in plans:
-        stage = anchor_geometry(
-            pos,
-            plan.num,
-            plan.k,
-            batch,
-            batch_size=batch_size,
-            sampling=sampling,
-            start=plan.start,
-            generator=generator,
-            backend=backend,
-        )
-        pos, batch, batch_size = stage.pos, stage.batch, stage.batch_size
-        stages.append(stage)
-    size = stages[-1].batch_size if stages else len(cloud_sizes(pos, batch, batch_size))
-    return AnchorHierarchy(tuple(stages), size)
-
-
 def gathered_anchors(
     pos: Tensor,
     anchor_pos: Tensor,
@@ -265,13 +150,3 @@ def check_sampling(sampling: str) -> None:
 def chosen_by_voxel(size: int, sampling: str) -> bool:
     """Whether a cloud of so many points gets its anchors one a voxel."""
     return sampling == "voxel" or (sampling == "auto" and size > FPS_LIMIT)
-
-
-def moved(value: Any, device: torch.device | str, non_blocking: bool) -> Any:
-    """Tuples of tensors on a device; what is no tensor stays as it is."""
-    if isinstance(value, Tensor):
-        return value.to(device, non_blocking=non_blocking)
-    if not isinstance(value, tuple):
-        return value
-    parts = (moved(each, device, non_blocking) for each in value)
-    return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from pointcluster.geometry.anchors import (
     AnchorGeometry,
+    anchor_geometry,
     check_sampling,
     chosen_by_voxel,
     gathered_anchors,
-    moved,
 )
 from pointcluster.geometry.check import check_positive, cloud_sizes
-from pointcluster.geometry.distance import geometry_dtype
+from pointcluster.geometry.distance import cloud_index, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.geometry.knn import search
+from pointcluster.geometry.lattice import LatticePlan
 from pointcluster.geometry.region import (
     ClusterGeometry,
     canonical_order,
@@ -27,18 +28,15 @@ from pointcluster.geometry.region import (
     stored_geometry,
 )
 from pointcluster.geometry.threads import threads_for_searches
+from pointcluster.ops.regions import Regions
 
 
 class StageGeometry(NamedTuple):
     """One stage: how its points come from those before, and where they are clustered."""
 
     anchors: AnchorGeometry
-    clusters: ClusterGeometry
-
-
-def anchors_of(stage: StageGeometry | AnchorGeometry) -> AnchorGeometry:
-    """The anchors of a stage, with or without regions."""
-    return stage.anchors if isinstance(stage, StageGeometry) else stage
+    clusters: ClusterGeometry | None
+    """`None` in networks that cluster the points of each anchor."""
 
 
 class StagePlan(NamedTuple):
@@ -56,15 +54,57 @@ class StagePlan(NamedTuple):
     """Points a centre is the mean of."""
 
 
+class AnchorPlan(NamedTuple):
+    """What to build for a stage of anchors alone."""
+
+    num: int | float | Sequence[int]
+    """Anchors a cloud, as in :func:`fps`: a number, or a share of the points before in (0, 1]."""
+    k: int
+    """Points an anchor gathers."""
+    start: str = "far"
+    """Where farthest point sampling begins, as in :func:`fps`."""
+
+
 class Hierarchy(NamedTuple):
     """The geometry of all stages; the first one's indices count the input's points."""
 
     stages: tuple[StageGeometry, ...]
     batch_size: int
+    """Number of clouds B, empty ones included."""
+    plans: tuple[Any, ...] = ()
+    """What it was built by."""
+    pos: Tensor | None = None
+    """The positions that it was built for, [N, D], and their clouds, [N]: to notice other ones."""
+    batch: Tensor | None = None
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Hierarchy:
         """The same geometry on a device."""
-        return moved(self, device, non_blocking)
+
+        def move(value: Any) -> Any:
+            if isinstance(value, Tensor):
+                return value.to(device, non_blocking=non_blocking)
+            if not isinstance(value, tuple):
+                return value
+            parts = map(move, value)
+            return type(value)(*parts) if hasattr(value, "_fields") else tuple(parts)
+
+        moved: Hierarchy = move(self)
+        return moved
+
+
+# They hold tensors and numbers alone: data sets that keep hierarchies on disk can be read again.
+torch.serialization.add_safe_globals(
+    [
+        Hierarchy,
+        StageGeometry,
+        AnchorGeometry,
+        ClusterGeometry,
+        Regions,
+        StagePlan,
+        AnchorPlan,
+        LatticePlan,
+    ]
+)
 
 
 @threads_for_searches()
@@ -112,6 +152,7 @@ def build_hierarchy(
         if plan.region_size is not None:
             check_positive("region_size", plan.region_size)
     sizes = cloud_sizes(pos, batch, batch_size)
+    given = pos.detach(), cloud_index(sizes, pos.device)
     pos = geometry_dtype(pos.detach())
     canonical = canonical_order(pos, sizes)
     points = pos[canonical]
@@ -148,7 +189,100 @@ def build_hierarchy(
             )
         stages.append(StageGeometry(anchors, clusters))
         ids, sizes = kept, counts
-    return Hierarchy(tuple(stages), len(sizes))
+    return Hierarchy(tuple(stages), len(sizes), tuple(plans), *given)
+
+
+def anchor_hierarchy(
+    pos: Tensor,
+    nums: Sequence[int | float],
+    k: int,
+    batch: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    sampling: str = "auto",
+    start: str = "far",
+    generator: torch.Generator | None = None,
+    backend: str = "auto",
+) -> Hierarchy:
+    r"""Choose anchors and their groups stage by stage, each among the anchors of the one before.
+
+    Anchors lie in the order in which they were chosen: with farthest point sampling those of a
+    stage are the first ones of the stage before, and `start="first"` begins every stage at one
+    point.
+
+    Args:
+        pos: Positions of the points.
+        nums: Anchors a cloud of each stage, as in :func:`fps`.
+        k: Points an anchor gathers.
+        batch: Sorted cloud index of each point.
+        batch_size: Number of clouds, when the last ones may be empty.
+        sampling: As in :func:`anchor_geometry`.
+        start: Where farthest point sampling begins in the first stage, as in :func:`fps`.
+        generator: Source of randomness for `start="random"`.
+        backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
+
+    Shapes:
+        - **pos:** $(N, D)$
+
+    Raises:
+        TypeError, ValueError: The point set is malformed or an argument makes no sense.
+    """
+    plans = [AnchorPlan(num, k, "first" if stage else start) for stage, num in enumerate(nums)]
+    return planned_anchors(
+        pos,
+        plans,
+        batch,
+        batch_size=batch_size,
+        sampling=sampling,
+        generator=generator,
+        backend=backend,
+    )
+
+
+def planned_anchors(
+    pos: Tensor,
+    plans: Sequence[AnchorPlan],
+    batch: Tensor | None = None,
+    *,
+    batch_size: int | None = None,
+    sampling: str = "auto",
+    generator: torch.Generator | None = None,
+    backend: str = "auto",
+) -> Hierarchy:
+    r"""Choose anchors and their groups as plans say, each stage among those of the one before.
+
+    Args:
+        pos: Positions of the points.
+        plans: What to build, stage by stage, such as the `plans` of a network.
+        batch: Sorted cloud index of each point.
+        batch_size: Number of clouds, when the last ones may be empty.
+        sampling: As in :func:`anchor_geometry`.
+        generator: Source of randomness for `start="random"`.
+        backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
+
+    Shapes:
+        - **pos:** $(N, D)$
+
+    Raises:
+        TypeError, ValueError: The point set or a plan is malformed.
+    """
+    sizes, given, stages = cloud_sizes(pos, batch, batch_size), pos, []
+    clouds = cloud_index(sizes, pos.device)
+    for plan in plans:
+        anchors = anchor_geometry(
+            pos,
+            plan.num,
+            plan.k,
+            batch,
+            batch_size=batch_size,
+            sampling=sampling,
+            start=plan.start,
+            generator=generator,
+            backend=backend,
+        )
+        pos, batch, batch_size = anchors.pos, anchors.batch, anchors.batch_size
+        stages.append(StageGeometry(anchors, None))
+    return Hierarchy(tuple(stages), len(sizes), tuple(plans), given.detach(), clouds)
 
 
 def _rounded(size: int, plan: StagePlan) -> int:

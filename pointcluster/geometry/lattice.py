@@ -175,7 +175,9 @@ def lattice_geometry(
     height, width = grid
     for name, value in [("height", height), ("width", width), ("fold", fold), ("centers", centers)]:
         check_positive(name, value)
-    build = _build if torch.compiler.is_compiling() else _remembered
+    # What is made while somebody traces, or only pretends to make tensors, is not for others.
+    traced = torch.compiler.is_compiling() or type(torch.empty(0, device=device)) is not Tensor
+    build = _build if traced else _remembered
     return build(height, width, fold, centers, torch.device(device))
 
 
@@ -193,14 +195,14 @@ def _build(h: int, w: int, fold: int, centers: int, device: torch.device) -> Lat
         boxes = [(i, j) for i in windows(height, centers) for j in windows(width, centers)]
         closed = [box in boxes[:m] for m, box in enumerate(boxes)]
         inside = [[r * width + c for r in range(*i) for c in range(*j)] for i, j in boxes]
-        count = [len(places) for places in inside]
+        filled = [len(places) for places in inside]
         pool = torch.zeros(1, len(boxes), height, width, device=device)
         for m, ((top, bottom), (left, right)) in enumerate(boxes):
             pool[0, m, top:bottom, left:right] = 1
-        group = [places + places[:1] * (max(count) - len(places)) for places in inside]
+        group = [places + places[:1] * (max(filled) - len(places)) for places in inside]
         regions = Regions(
             group=torch.tensor([group], device=device),
-            count=torch.tensor([count], device=device),
+            filled=torch.tensor([filled], device=device),
             closed=torch.tensor([closed], device=device) if any(closed) else None,
             size=size,
             pool=pool.flatten(2),

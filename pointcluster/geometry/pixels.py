@@ -51,6 +51,7 @@ def image_hierarchy(
         raise ValueError(f"pixels have positions [N, 2], found {list(pos.shape)}")
     if 0 in sizes:
         raise ValueError(f"picture {sizes.index(0)} has no points: keep at least one")
+    given = pos.detach(), cloud_index(sizes, pos.device)
     pos = geometry_dtype(pos.detach())
     if bool((pos.abs() > 0.5 + 1e-4).any()):
         raise ValueError("positions of pixels lie between -0.5 and 0.5 along both axes")
@@ -78,7 +79,7 @@ def image_hierarchy(
         place = torch.where(last[image] > 1, middle / last[image], torch.full_like(middle, 0.5))
         stages.append(stage._replace(anchors=anchors._replace(pos=place.clamp(0, 1) - 0.5)))
         where, grids = cell.to(pos.dtype), after
-    return Hierarchy(tuple(stages), len(sizes))
+    return Hierarchy(tuple(stages), len(sizes), tuple(plans), *given)
 
 
 def picture_sizes(name: str, value: Any) -> list[tuple[int, int]]:
@@ -187,7 +188,7 @@ def _clusters(
     centers: int,
 ) -> ClusterGeometry:
     """Regions and groupings of stored points by their cells: what each window holds."""
-    device, m = cell.device, centers**2
+    device = cell.device
     number = torch.unique_consecutive(
         torch.cat([image[:, None], region], dim=1), dim=0, return_inverse=True
     )[1]

@@ -8,9 +8,7 @@ from typing import Any
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.geometry import AnchorHierarchy, Hierarchy
 from pointcluster.geometry.check import check_positive
-from pointcluster.geometry.hierarchy import anchors_of
 
 
 def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -> None:
@@ -44,51 +42,6 @@ def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -
         raise ValueError(f"the network needs features x of shape [N, {in_channels}], found {found}")
     if len(x) != len(pos):
         raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
-
-
-def check_hierarchy(
-    data: Data,
-    hierarchy: Hierarchy | AnchorHierarchy,
-    stages: int,
-    kind: type[Hierarchy] | type[AnchorHierarchy] = Hierarchy,
-) -> None:
-    """Check that a hierarchy worked out before can be that of these clouds.
-
-    Args:
-        data: The clouds.
-        hierarchy: Their geometry.
-        stages: How many stages the network has.
-        kind: What it takes.
-
-    Raises:
-        TypeError: It is no hierarchy.
-        ValueError: It is of other clouds, or of a network with another number of stages.
-    """
-    if not isinstance(hierarchy, kind):
-        wanted = "a Hierarchy" if kind is Hierarchy else "an AnchorHierarchy"
-        raise TypeError(f"hierarchy must be {wanted}, found {type(hierarchy).__name__}")
-    if len(hierarchy.stages) != stages:
-        raise ValueError(
-            f"the hierarchy has {len(hierarchy.stages)} stages, the network has {stages}"
-        )
-    first, pos = anchors_of(hierarchy.stages[0]), data.pos
-    clouds = 1
-    if data.batch is not None:
-        given = getattr(data, "num_graphs", None)
-        clouds = hierarchy.batch_size if given is None else given
-    if (first.num_points, hierarchy.batch_size) != (len(pos), clouds):
-        raise ValueError(
-            f"the hierarchy is of {first.num_points} points in {hierarchy.batch_size} clouds, "
-            f"found {len(pos)} in {clouds}"
-        )
-    if first.anchor.device != pos.device:
-        raise ValueError(
-            f"the hierarchy is on {first.anchor.device}, the clouds on {pos.device}: move it by "
-            "hierarchy.to(device)"
-        )
-    if not torch.equal(pos[first.anchor].to(first.pos.dtype), first.pos):
-        raise ValueError("the hierarchy was worked out for points at other places, or in another "
-                         "order")  # fmt: skip
 
 
 def check_equally_many(**lists: Sequence[Any]) -> None:

@@ -20,8 +20,8 @@ from pointcluster.geometry import (
     lattice_hierarchy,
     lattice_positions,
 )
-from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
+from pointcluster.geometry.join import known_hierarchy
 from pointcluster.geometry.pixels import picture_sizes
 from pointcluster.models.clusters import (
     anchor_of_input,
@@ -483,9 +483,9 @@ class CoC(nn.Module):
         Raises:
             TypeError, ValueError: The data carry one that does not fit.
         """
-        carried = carried_hierarchy(data, self.plans)
-        if carried is not None:
-            return carried
+        known = known_hierarchy(data, self.plans)
+        if known is not None:
+            return known
         name = "grid" if data.get("extent") is None else "extent"
         sizes = picture_sizes(name, data.get(name))
         return image_hierarchy(data.pos, sizes, self.plans, data.batch)

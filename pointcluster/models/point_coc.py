@@ -13,14 +13,13 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
-from pointcluster.geometry.carried import carried_hierarchy
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.distance import geometry_dtype
+from pointcluster.geometry.join import known_hierarchy
 from pointcluster.models.clouds import (
     check_clouds,
     check_entries,
     check_equally_many,
-    check_hierarchy,
 )
 from pointcluster.models.clusters import (
     anchor_of_input,
@@ -208,9 +207,9 @@ class PointCoC(nn.Module):
             TypeError, ValueError: The data carry one that does not fit, or the clouds are
                 malformed.
         """
-        carried = carried_hierarchy(data, self.plans)
-        if carried is not None:
-            return carried
+        known = known_hierarchy(data, self.plans)
+        if known is not None:
+            return known
         return build_hierarchy(data.pos, self.plans, data.batch, batch_size=_batch_size(data))
 
     def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
@@ -285,7 +284,7 @@ class PointCoC(nn.Module):
         self._check(data)
         if hierarchy is None:
             return self.hierarchy(data)
-        check_hierarchy(data, hierarchy, len(self.plans))
+        known_hierarchy(data, self.plans, hierarchy)
         return hierarchy
 
     def _run(

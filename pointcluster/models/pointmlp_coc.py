@@ -10,14 +10,13 @@ from torch import Tensor, nn
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
-from pointcluster.geometry import AnchorHierarchy, AnchorPlan, planned_anchors
-from pointcluster.geometry.carried import carried_hierarchy
+from pointcluster.geometry import AnchorPlan, Hierarchy, planned_anchors
 from pointcluster.geometry.check import check_positive
+from pointcluster.geometry.join import known_hierarchy
 from pointcluster.models.clouds import (
     check_clouds,
     check_entries,
     check_equally_many,
-    check_hierarchy,
 )
 from pointcluster.models.clusters import (
     anchor_of_input,
@@ -146,11 +145,11 @@ class PointMLPCoC(nn.Module):
         self.head_hidden_size = width
         self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
 
-    def forward(self, data: Data, hierarchy: AnchorHierarchy | None = None) -> Tensor:
+    def forward(self, data: Data, hierarchy: Hierarchy | None = None) -> Tensor:
         """Class scores of each cloud; `hierarchy` reuses geometry worked out before."""
         return self.forward_head(self.forward_features(data, hierarchy))
 
-    def hierarchy(self, data: Data) -> AnchorHierarchy:
+    def hierarchy(self, data: Data) -> Hierarchy:
         """The geometry of all stages for these clouds.
 
         It is what :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
@@ -160,16 +159,16 @@ class PointMLPCoC(nn.Module):
                 malformed.
         """
         self._check(data)
-        carried = carried_hierarchy(data, self.plans)
-        if carried is not None:
-            return carried
+        known = known_hierarchy(data, self.plans)
+        if known is not None:
+            return known
         size = data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None
         return planned_anchors(data.pos, self.plans, data.batch, batch_size=size)
 
-    def forward_features(self, data: Data, hierarchy: AnchorHierarchy | None = None) -> Features:
+    def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
         """The points of the last stage with their features."""
         x, hierarchy = self._start(data, hierarchy)
-        for encoder, stage, anchors in zip(
+        for encoder, stage, (anchors, _) in zip(
             self.encoders, self.stages, hierarchy.stages, strict=True
         ):
             x = stage(encoder(x, anchors)[0])
@@ -220,7 +219,7 @@ class PointMLPCoC(nn.Module):
         block: int = -1,
         head: int | None = None,
         *,
-        hierarchy: AnchorHierarchy | None = None,
+        hierarchy: Hierarchy | None = None,
     ) -> PointClusters:
         """The assignment in one block, for every point of the input.
 
@@ -244,7 +243,7 @@ class PointMLPCoC(nn.Module):
         stage, block, head = chosen_block(heads, stage, block, head)
         with evaluating(self):
             x, hierarchy = self._start(data, hierarchy)
-            *before, anchors = hierarchy.stages[: stage + 1]
+            *before, anchors = [each.anchors for each in hierarchy.stages[: stage + 1]]
             for s, each in enumerate(before):
                 x = self.stages[s](self.encoders[s](x, each)[0])
             similarity = self.encoders[stage].similarities(x, anchors, block)  # [R, k]
@@ -264,15 +263,13 @@ class PointMLPCoC(nn.Module):
             center_batch=anchors.batch,
         ).of_head(head)
 
-    def _start(
-        self, data: Data, hierarchy: AnchorHierarchy | None
-    ) -> tuple[Tensor, AnchorHierarchy]:
+    def _start(self, data: Data, hierarchy: Hierarchy | None) -> tuple[Tensor, Hierarchy]:
         """What each point begins with, and the geometry."""
         self._check(data)
         if hierarchy is None:
             hierarchy = self.hierarchy(data)
         else:
-            check_hierarchy(data, hierarchy, len(self.plans), AnchorHierarchy)
+            known_hierarchy(data, self.plans, hierarchy)
         dtype = self.embedding[0].weight.dtype
         x = data.pos.to(dtype)
         return self.embedding(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -126,7 +126,7 @@ class ContextCluster(nn.Module):
         geometry = self.geometry(
             pos, batch, batch_size=batch_size, centers=centers, generator=generator
         )
-        around = self._on_lattice if isinstance(geometry, LatticeGeometry) else self._on_points
+        around: Any = self._on_lattice if isinstance(geometry, LatticeGeometry) else self._on_points
         y, clusters = around(x, geometry, residual, scale, return_clusters)
         return y if clusters is None else (y, clusters)
 
@@ -186,9 +186,9 @@ class ContextCluster(nn.Module):
         check_features(x, len(geometry.batch), self.fv.weight, geometry.batch.device)
         order = geometry.order
         if order is None:
-            y, index, s = self._apply(x, geometry.regions, residual, scale)
+            y, index, s = self._cluster(x, geometry.regions, residual, scale)
         else:
-            y, index, s = self._apply(x[order], geometry.regions, None, scale)
+            y, index, s = self._cluster(x[order], geometry.regions, None, scale)
             y = torch.empty_like(y).index_copy(0, order, y)
             y = y if residual is None else residual + y
         return y, _clusters(index, s, geometry) if return_clusters else None
@@ -213,12 +213,12 @@ class ContextCluster(nn.Module):
                 for given in (x, residual)
             )  # fmt: skip
             assert points is not None
-            parts.append(self._apply(points, part.regions, under, scale))
+            parts.append(self._cluster(points, part.regions, under, scale))
             start += size
         y, index, s = (
             each[0]
             if len(each) == 1
-            else torch.cat([t.view(count, -1, t.size(1)) for t in each], dim=1).flatten(0, 1)
+            else torch.cat([t.unflatten(0, (count, -1)) for t in each], dim=1).flatten(0, 1)
             for each in zip(*parts, strict=True)
         )
         if not return_clusters:
@@ -227,17 +227,18 @@ class ContextCluster(nn.Module):
         index = region[:, None] * self.num_centers + index
         return y, Clusters(index, s.detach(), region, center)
 
-    def _apply(
+    def _cluster(
         self, x: Tensor, regions: ops.Regions, residual: Tensor | None, scale: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """The operator by its weights, or around layers that want to be called."""
         if is_plain(self.fv, self.proj):
-            out, bias = self.proj.weight, self.proj.bias
+            out: Tensor = self.proj.weight
+            bias: Tensor = self.proj.bias
             if scale is not None:
                 out, bias = out * scale[:, None], bias * scale
             weights = ops.Weights(self.fv.weight, self.fv.bias, out, bias, self.alpha, self.beta)
             return ops.context_cluster(x, regions, weights, self.heads, residual)
-        f, v = self.fv(x).view(len(x), 2, self.heads, -1).unbind(1)
+        f, v = self.fv(x).unflatten(1, (2, self.heads, self.head_channels)).unbind(1)
         y, index, s = ops.gather_around(f, v, regions, self.alpha, self.beta)
         y = self.proj(y.flatten(1))
         y = y if scale is None else y * scale

@@ -36,8 +36,8 @@ class GroupEncoder(nn.Module):
     goes through an MLP. The maximum over the group is the anchor's.
 
     $W$ is applied before the gathering, once a point and not once a neighbour. In evaluation groups
-    are worked on some at a time, so that memory does not grow as R x k x C. A cloud of n < k points fills its groups by repeating them:
-    slot j holds its neighbour j mod n.
+    are worked on some at a time, so that memory does not grow as R x k x C. A cloud of n < k points
+    fills its groups by repeating them: slot j holds its neighbour j mod n.
 
     The paper's network of 3D clouds, "Image as Set of Points", Ma et al., ICLR 2023, on the frame
     of "PointMLP", Ma et al., ICLR 2022, <https://arxiv.org/abs/2202.07123>.
@@ -123,11 +123,11 @@ class GroupEncoder(nn.Module):
         # Without gradients or statistics of its own, groups know nothing of each other.
         alone = not (torch.is_grad_enabled() or self.training or torch.compiler.is_compiling())
         step = max(1, CHUNK // (self.k * self.linear.out_features)) if alone else max(1, groups)
-        parts = []
-        for start in range(0, max(1, groups), step):
+        parts = [x.new_zeros(0, self.linear.out_features)]
+        for start in range(0, groups, step):
             y = self._run(features(slice(start, start + step)), len(self.mlps))
             parts.append(y.unflatten(0, (-1, self.k)).amax(dim=1))
-        return torch.cat(parts), geometry.pos, geometry.batch
+        return torch.cat(parts[1:] or parts), geometry.pos, geometry.batch
 
     @torch.no_grad()
     def similarities(self, x: Tensor, geometry: AnchorGeometry, block: int) -> Tensor:
@@ -170,7 +170,7 @@ class GroupEncoder(nn.Module):
         a = nn.functional.linear(x[anchor], here) + bias - u[anchor]
 
         def summed(rows: slice) -> Tensor:
-            chosen = u.index_select(0, index[rows].flatten()).view(-1, self.k, u.size(1))
+            chosen = u.index_select(0, index[rows].flatten()).unflatten(0, (-1, self.k))
             return self._start((chosen + a[rows, None]).flatten(0, 1))
 
         return summed

@@ -69,22 +69,25 @@ def backend_for(*tensors: Tensor | None) -> str:
     name = chosen()
     if name in ("reference", "torch"):
         return name
+    if (
+        torch.jit.is_tracing()
+        or torch.compiler.is_exporting()
+        or torch.is_autocast_enabled("cpu")
+        or not launch.cpu_kernels()
+    ):
+        return "torch"
     for tensor in tensors:
-        if tensor is None:
-            continue
-        if (
+        if tensor is not None and (
             tensor.device.type != "cpu"
             or tensor.dtype != torch.float32
             or tensor.layout != torch.strided
             or tensor.numel() == 0
         ):
             return "torch"
-    if torch.is_autocast_enabled("cpu") or torch.compiler.is_exporting():
-        return "torch"
     if not torch.compiler.is_compiling():  # which knows what its tensors are
         plain = (Tensor, torch.nn.Parameter, FakeTensor)
         if any(tensor is not None and type(tensor) not in plain for tensor in tensors):
             return "torch"
-        if torch.jit.is_tracing() or not launch.cpu_kernels() or launch.transformed():
+        if launch.transformed():
             return "torch"
-    return "cpu" if launch.cpu_kernels() else "torch"
+    return "cpu"

@@ -208,7 +208,7 @@ class Table:
         names = [*self.arrays, *self.scratch]
         lines.append(f"    return Arrays({', '.join(names)})")
         space: dict[str, Any] = {
-            "Arrays": NamedTuple("Arrays", [(name, Any) for name in names]),  # type: ignore[misc]
+            "Arrays": NamedTuple("Arrays", [(name, Any) for name in names]),
             "carray": loops.carray, "count_up": loops.count_up,
             "float32": loops.float32_at, "int64": loops.int64_at, "int32": loops.int32_at,
         }  # fmt: skip

@@ -12,12 +12,12 @@ class Regions(NamedTuple):
     r"""Regions of N points that are stored region by region, and the M centres of each.
 
     Regions of one size P are slices, `ptr` and `of` may be left out, and where all are alike (the
-    regions of a lattice) one row of `group`, `count` and `closed` stands for all of them.
+    regions of a lattice) one row of `group`, `filled` and `closed` stands for all of them.
     """
 
     group: Tensor
     """Points that each centre is the mean of, counted from their region's first. [R or 1, M, k]"""
-    count: Tensor
+    filled: Tensor
     """How many of those count, the first ones. [R or 1, M]"""
     closed: Tensor | None = None
     """Centres that repeat another, and so take no point. [R or 1, M]"""
@@ -51,14 +51,14 @@ class Regions(NamedTuple):
         return region.repeat_interleave(ptr.diff(), output_size=num_points)
 
     def pooling(self, dtype: torch.dtype) -> Tensor:
-        """What each point of a region counts in the centres' means, P points each. [R or 1, M, P]"""
+        """What each point of a region counts in the centres' means. [R or 1, M, P]"""
         pool = self.pool
         if pool is None:
-            pool = self.counts(dtype).new_zeros(*self.group.shape[:2], self.size or 0)
-            pool = pool.scatter_add(2, self.group, self.counts(dtype))
+            pool = self.counting(dtype).new_zeros(*self.group.shape[:2], self.size or 0)
+            pool = pool.scatter_add(2, self.group, self.counting(dtype))
         return pool.to(dtype)
 
-    def counts(self, dtype: torch.dtype) -> Tensor:
+    def counting(self, dtype: torch.dtype) -> Tensor:
         """1 for a point of a grouping that counts, 0 for one that fills it up. [R or 1, M, k]"""
         slot = torch.arange(self.group.size(2), device=self.group.device)
-        return (slot < self.count[..., None]).to(dtype)
+        return (slot < self.filled[..., None]).to(dtype)

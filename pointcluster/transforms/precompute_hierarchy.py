@@ -16,7 +16,6 @@ from pointcluster.geometry import (
     image_hierarchy,
     planned_anchors,
 )
-from pointcluster.geometry.carried import carry_hierarchy
 from pointcluster.geometry.pixels import picture_sizes
 
 
@@ -82,7 +81,8 @@ class PrecomputeHierarchy(BaseTransform):
                 "PrecomputeHierarchy needs 'extent', the size (H, W) of the picture that the "
                 "points are of: put it after ImageToPoints and what drops pixels"
             )
-        carry_hierarchy(data, hierarchy, self.plans)
+        # A copy of the positions, to notice points that are moved in place afterwards.
+        data.hierarchy = hierarchy._replace(pos=data.pos.detach().clone())
         return data
 
     def collate(self, items: Sequence[Data]) -> Batch:

@@ -5,6 +5,7 @@ import torch
 
 from pointcluster.geometry import (
     AnchorPlan,
+    StageGeometry,
     anchor_geometry,
     anchor_hierarchy,
     fps,
@@ -34,7 +35,8 @@ def test_anchors_of_anchors(backend, start):
     pos, batch = packed(sizes)
     found = anchor_hierarchy(pos, [0.5, 8], 6, batch, batch_size=4, start=start, backend=backend)
     assert found.batch_size == 4
-    first, second = found.stages
+    first, second = (stage.anchors for stage in found.stages)
+    assert all(stage.clusters is None for stage in found.stages)
     expected = fps(pos, 0.5, batch, batch_size=4, start=start)
     assert torch.equal(first.anchor, expected)
     assert torch.equal(second.pos, pos[first.anchor[second.anchor]])
@@ -54,7 +56,8 @@ def test_plans_say_it_stage_by_stage(backend):
     second = anchor_geometry(
         first.pos, [8, 0, 3, 1], 4, first.batch, batch_size=4, start="first", backend=backend
     )
-    assert_same(found.stages, (first, second))
+    assert_same(found.stages, (StageGeometry(first, None), StageGeometry(second, None)))
+    assert found.plans == tuple(plans)
     same = [AnchorPlan(0.5, 6), AnchorPlan(8, 6, "first")]
     assert_same(
         planned_anchors(pos, same, batch, batch_size=4, backend=backend),
@@ -74,7 +77,7 @@ def test_moves_to_a_device():
     assert_same(hierarchy.to("cpu"), hierarchy)
     gone = hierarchy.to("meta")
     assert type(gone) is type(hierarchy) and gone.batch_size == 2
-    assert all(stage.anchor.is_meta and stage.num_points for stage in gone.stages)
+    assert all(each.anchors.anchor.is_meta and each.anchors.num_points for each in gone.stages)
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ from pointcluster.geometry import (
     knn,
 )
 from tests.geometry.conftest import KINDS, make_points
+from tests.geometry.same import assert_same
 
 PLANS = [StagePlan(0.5, 8, 16, 4, 5), StagePlan(0.25, 6, 16, 4, 5), StagePlan(1.0, 4, None, 2, 3)]
 
@@ -43,8 +44,9 @@ def test_stages_are_what_single_functions_give(backend, kind):
         )
         torch.testing.assert_close(a.relative, before[a.grouping] - a.pos[:, None])
         assert c.order is None and torch.equal(c.batch, a.batch)
-        assert (c.region.diff() >= 0).all()
-        assert torch.equal(c.region[c.center], torch.arange(len(c.center)) // plan.num_centers)
+        assert (c.regions.of.diff() >= 0).all()
+        number = torch.arange(len(c.center)) // plan.num_centers
+        assert torch.equal(c.regions.of[c.center], number)
         before, before_batch = a.pos, a.batch
 
 
@@ -78,8 +80,8 @@ def test_neither_order_nor_company_matters(sizes, seed, kind):
             inside = a.anchors.batch == cloud
             assert torch.equal(a.anchors.pos[inside], b.anchors.pos)
             assert torch.equal(a.anchors.relative[inside], b.anchors.relative)
-            region = a.clusters.region[inside]
-            assert torch.equal(region - (region[0] if n else 0), b.clusters.region)
+            region = a.clusters.regions.of[inside]
+            assert torch.equal(region - (region[0] if n else 0), b.clusters.regions.of)
             centers = a.anchors.pos[a.clusters.center][a.anchors.batch[a.clusters.center] == cloud]
             assert torch.equal(centers, b.anchors.pos[b.clusters.center])
 
@@ -93,16 +95,15 @@ def test_threads_change_nothing():
     finally:
         torch.set_num_threads(1)
     for a, b in zip(alone.stages, threads.stages, strict=True):
-        for x, y in zip([*a.anchors, *a.clusters], [*b.anchors, *b.clusters], strict=True):
-            assert torch.equal(x, y) if isinstance(x, torch.Tensor) else x == y
+        assert_same(a, b)
 
 
 @pytest.mark.parametrize("n", [1000, 1024, 777, 333])
 def test_equal_clouds_get_equal_regions(n):
     pos, batch = packed([n, n])
     for stage in build_hierarchy(pos, [StagePlan(0.5, 4, 32, 4, 4)] * 3, batch).stages:
-        assert stage.clusters.pool is not None
-        assert stage.clusters.region_size <= 32
+        assert stage.clusters.regions.pool is not None
+        assert stage.clusters.regions.size <= 32
 
 
 @pytest.mark.parametrize("sampling", ["voxel", "auto"])

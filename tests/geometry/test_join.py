@@ -86,7 +86,7 @@ def test_the_fast_paths_are_there_as_in_the_joined_batch(sizes, kind):
     equal = len(set(sizes)) == 1 and sizes[0] > 0
     for anchors, clusters in joined.stages:
         assert (anchors.cloud_size is not None) == (clusters.cloud_size is not None) == equal
-        assert clusters.pool is not None or not equal
+        assert clusters.regions.pool is not None or not equal
 
 
 def test_parts_may_be_batches_themselves():
@@ -144,7 +144,7 @@ def test_stages_that_are_not_stored_by_region(ordered):
         start += count
     assert torch.equal(joined.clusters.order, order)
     assert torch.equal(joined.anchors.pos[order], direct.anchors.pos[direct.clusters.order])
-    assert torch.equal(joined.clusters.grouping, direct.clusters.grouping)
+    assert torch.equal(joined.clusters.regions.group, direct.clusters.regions.group)
 
 
 @settings(max_examples=40)

@@ -74,25 +74,25 @@ def test_centres_and_groupings_agree_with_loops(kind, sizes):
     g = cluster_geometry(pos, batch, num_centers=4, k=6, region_size=16, batch_size=len(sizes))
     assert torch.equal(batch[g.order], g.batch) and g.batch_size == len(sizes)
     stored = pos[g.order].numpy()
-    for region in range(int(g.region.max()) + 1):
-        place = (g.region == region).nonzero().view(-1)
+    of, group, count = g.regions.of, g.regions.group, g.regions.filled
+    assert torch.equal(g.regions.ptr.diff(), torch.bincount(of))
+    for region in range(int(of.max()) + 1):
+        place = (of == region).nonzero().view(-1)
         inside = stored[place.numpy()]
         center = g.center[4 * region : 4 * region + 4] - place[0]
         picks = loop_fps(inside, 4, int(center[0]))
         assert center.tolist() == [picks[j % len(picks)] for j in range(4)]
         truth = loop_knn(inside, inside[center.numpy()], 6, [0] * len(inside), [0] * 4)
-        assert (g.grouping[4 * region : 4 * region + 4] - place[0]).tolist() == truth.tolist()
-        weight = g.weight[4 * region : 4 * region + 4]
-        used = min(6, len(inside))
-        assert (weight[:, :used] == 1 / used).all() and not weight[:, used:].any()
+        assert group[region].tolist() == truth.tolist()
+        assert count[region].tolist() == [min(6, len(inside))] * 4
     if len(set(sizes)) == 1:
-        dense = torch.zeros_like(g.pool)
-        for row, (near, weight) in enumerate(zip(g.grouping, g.weight, strict=True)):
-            for j, w in zip(near.tolist(), weight.tolist(), strict=True):
-                dense[row // 4, row % 4, j % 16] += w
-        torch.testing.assert_close(g.pool, dense)
+        dense = torch.zeros_like(g.regions.pool)
+        for row, (near, number) in enumerate(zip(group.view(-1, 6), count.view(-1), strict=True)):
+            for j in near[:number].tolist():
+                dense[row // 4, row % 4, j] += 1
+        assert torch.equal(g.regions.pool, dense)
     else:
-        assert g.pool is None and g.region_size is None
+        assert g.regions.pool is None and g.regions.size is None
 
 
 def test_no_points_at_all():
@@ -104,7 +104,7 @@ def test_no_points_at_all():
         batch_size=3,
         region_size=8,
     )
-    assert g.center.numel() == 0 and g.grouping.shape == (0, 3) and g.batch_size == 3
+    assert g.center.numel() == 0 and g.regions.group.shape == (0, 2, 3) and g.batch_size == 3
 
 
 @pytest.mark.parametrize(

@@ -214,7 +214,7 @@ def test_both_position_conventions_name_the_same_pixels():
     ]
     for a, b in zip(*(h.stages for h in hierarchies), strict=True):
         assert torch.equal(a.anchors.grouping, b.anchors.grouping)
-        assert torch.equal(a.clusters.grouping, b.clusters.grouping)
+        assert torch.equal(a.clusters.regions.group, b.clusters.regions.group)
 
 
 @pytest.mark.parametrize("centers", [2, 5, 7])

@@ -256,15 +256,15 @@ def test_a_hierarchy_of_others_is_refused():
     both = Batch.from_data_list([one, other])
     of_one = model.hierarchy(one)
     assert torch.equal(model(one, of_one), model(one))
-    with pytest.raises(ValueError, match="100 points in 1 clouds, found 200 in 2"):
+    with pytest.raises(ValueError, match=r"\[200, 3\], .* for \[100, 3\]"):
         model(both, of_one)
-    with pytest.raises(ValueError, match="200 points in 2 clouds, found 100 in 1"):
+    with pytest.raises(ValueError, match=r"\[100, 3\], .* for \[200, 3\]"):
         model(one, model.hierarchy(both))
-    with pytest.raises(ValueError, match="at other places"):
+    with pytest.raises(ValueError, match="are not where they were"):
         model(other, of_one)
     with pytest.raises(ValueError, match="has 1 stages, the network has 3"):
         model(one, of_one._replace(stages=of_one.stages[:1]))
-    with pytest.raises(TypeError, match="must be a Hierarchy, found list"):
+    with pytest.raises(TypeError, match="found int"):
         model(one, [1])
 
 

@@ -31,7 +31,7 @@ def test_is_two_normalised_residual_branches():
     assert torch.equal(y, block(x, pos, batch, batch_size=4))
 
 
-@pytest.mark.parametrize("options", [{}, {"fuse": "linear"}, {"heads": 1, "head_channels": 8}])
+@pytest.mark.parametrize("options", [{}, {"heads": 1, "head_channels": 8}])
 @pytest.mark.parametrize("sizes", [(32, 32), (9, 50, 1)])
 @pytest.mark.parametrize("stored", [True, False])
 def test_the_operator_adds_onto_other_features(sizes, options, stored):
@@ -43,7 +43,7 @@ def test_the_operator_adds_onto_other_features(sizes, options, stored):
         geometry = cluster.geometry(pos[geometry.order], batch)._replace(order=None)
     onto, scale = torch.randn_like(x).requires_grad_(), torch.randn(8).double().requires_grad_()
     inputs = [onto, scale, *(each for each in cluster.parameters())]
-    found, clusters = cluster.add_to(onto, x, geometry, scale=scale, return_clusters=True)
+    found, clusters = cluster(x, geometry, residual=onto, scale=scale, return_clusters=True)
     y, truth = cluster(x, geometry, return_clusters=True)
     truth_sum = onto + scale * y
     assert torch.equal(clusters.index, truth.index)

@@ -34,26 +34,24 @@ def make(dtype=torch.float64, **options):
 
 
 @pytest.mark.parametrize("sizes", [SIZES, [32, 32], [16]], ids=["ragged", "equal", "one region"])
-@pytest.mark.parametrize("fuse", ["mean", "linear"])
 @pytest.mark.parametrize("region_size", [16, None])
-def test_agrees_with_the_loop(sizes, fuse, region_size):
+def test_agrees_with_the_loop(sizes, region_size):
     x, pos, batch = ragged(sizes)
-    layer = make(fuse=fuse, region_size=region_size)
+    layer = make(region_size=region_size)
     geometry = layer.geometry(pos, batch, batch_size=len(sizes))
-    assert (geometry.pool is None) == (sizes == SIZES)
+    assert (geometry.regions.pool is None) == (sizes == SIZES)
     y, clusters = layer(x, pos, batch, batch_size=len(sizes), return_clusters=True)
     truth, index = loop_cluster(layer, x, geometry)
     torch.testing.assert_close(y, truth, rtol=0, atol=1e-12)
     assert torch.equal(clusters.index, index)
 
 
-@pytest.mark.parametrize("fuse", ["mean", "linear"])
-def test_slices_and_segments_agree(fuse):
+def test_slices_and_segments_agree():
     x, pos, batch = ragged([32, 32, 32])
-    layer = make(fuse=fuse)
+    layer = make()
     dense = layer.geometry(pos, batch)
-    assert dense.pool is not None
-    sparse = dense._replace(pool=None, region_size=None, cloud_size=None)
+    assert dense.regions.pool is not None
+    sparse = dense._replace(regions=dense.regions._replace(pool=None, size=None))
     y, found = layer(x, dense, return_clusters=True)
     z, other = layer(x, sparse, return_clusters=True)
     torch.testing.assert_close(y, z, rtol=0, atol=1e-12)
@@ -124,16 +122,15 @@ def test_moving_a_cloud_changes_nothing():
     points=st.integers(1, 14),
     centers=st.integers(1, 9),
     k=st.integers(1, 20),
-    fuse=st.sampled_from(["mean", "linear"]),
     seed=st.integers(0, 99),
 )
-def test_centres_of_the_same_points_are_told_apart_by_the_rule(points, centers, k, fuse, seed):
+def test_centres_of_the_same_points_are_told_apart_by_the_rule(points, centers, k, seed):
     sizes = [points] * 3
     x, pos, batch = ragged(sizes, seed=seed)
-    layer = make(num_centers=centers, k=k, fuse=fuse, region_size=None)
+    layer = make(num_centers=centers, k=k, region_size=None)
     geometry = layer.geometry(pos, batch)
     y = layer(x, geometry)
-    sparse = geometry._replace(pool=None, region_size=None, cloud_size=None)
+    sparse = geometry._replace(regions=geometry.regions._replace(pool=None, size=None))
     torch.testing.assert_close(layer(x, sparse), y, rtol=0, atol=1e-11)
     torch.testing.assert_close(layer(x[:points], pos[:points]), y[:points], rtol=0, atol=1e-11)
 
@@ -172,10 +169,9 @@ def test_float32_agrees_with_float64():
 
 
 @pytest.mark.parametrize("sizes", [[8, 8], [9, 4]], ids=["slices", "segments"])
-@pytest.mark.parametrize("fuse", ["mean", "linear"])
-def test_gradients(sizes, fuse):
+def test_gradients(sizes):
     x, pos, batch = ragged(sizes)
-    layer = make(heads=2, head_channels=3, num_centers=2, k=3, region_size=8, fuse=fuse)
+    layer = make(heads=2, head_channels=3, num_centers=2, k=3, region_size=8)
     geometry = layer.geometry(pos, batch)
     names = [name for name, _ in layer.named_parameters()]
 
@@ -227,7 +223,7 @@ def test_given_and_random_centres():
     assert not torch.equal(draws[0], draws[2])
     geometry = random.geometry(pos, batch, generator=torch.Generator().manual_seed(3))
     assert len(geometry.center.unique()) == len(geometry.center)
-    assert geometry.region[geometry.center].tolist() == [r for r in range(4) for _ in range(4)]
+    assert geometry.regions.of[geometry.center].tolist() == [r for r in range(4) for _ in range(4)]
 
 
 @pytest.mark.parametrize("sizes", [[32, 32], [40, 7]], ids=["slices", "segments"])
@@ -302,6 +298,6 @@ def test_bad_geometry_centres_and_options():
         layer(x, pos, centers=torch.tensor([0, 1, 2, 20]))
     with pytest.raises(ValueError, match="centers must be 4 int64"):
         layer(x, pos, centers=torch.tensor([0, 1, 2]))
-    for options in ({"heads": 0}, {"centers": "best"}, {"fuse": "max"}, {"k": 0}):
+    for options in ({"heads": 0}, {"centers": "best"}, {"k": 0}):
         with pytest.raises(ValueError, match=next(iter(options))):
             ContextCluster(6, **options)

@@ -5,10 +5,10 @@ from __future__ import annotations
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import nn
 
 from pointcluster.geometry import lattice_geometry
-from pointcluster.nn import ContextCluster, ContextClusterBlock
+from pointcluster.nn import ContextCluster
+from pointcluster.ops.context_cluster import dense
 
 
 def layer(centers, **options):
@@ -77,7 +77,7 @@ def test_lifting_changes_nothing(centers, monkeypatch):
     x = torch.randn(288, 10, dtype=torch.float64, requires_grad=True)
     answers = []
     for pays in (True, False):
-        monkeypatch.setattr(ContextCluster, "_lifting_pays", lambda _, pays=pays: pays)
+        monkeypatch.setattr(dense, "lifting_pays", lambda *_, pays=pays: pays)
         y, clusters = made(x, geometry, return_clusters=True)
         inputs = [x, *made.parameters()]
         answers.append([y, clusters.similarity, *torch.autograd.grad(y.square().sum(), inputs)])
@@ -91,28 +91,6 @@ def test_storing_and_back():
         x = torch.randn(2, *size, 3)
         assert torch.equal(geometry.to_rows(geometry.from_rows(x)), x)
         assert geometry is lattice_geometry(size, fold=fold)  # remembered
-
-
-@pytest.mark.parametrize("scale", [None, 0.3])
-@pytest.mark.parametrize("elements", [7, 100, 1 << 20])
-def test_the_lean_mlp_is_the_mlp(elements, scale, monkeypatch):
-    from pointcluster.nn.block import _LeanMLP
-
-    monkeypatch.setattr(_LeanMLP, "ELEMENTS", elements)
-    block = ContextClusterBlock(10, k=None, mlp_ratio=2, layer_scale=scale).double()
-    x, onto = torch.randn(2, 23, 10, dtype=torch.float64, requires_grad=True).unbind()
-    mlp = nn.Sequential.forward(block.mlp, x)
-    torch.testing.assert_close(block._lean_mlp(x), mlp, rtol=0, atol=1e-13)
-    inputs = [x, onto, *block.mlp.parameters(), *([block.scale2] if scale else [])]
-    found, truth = block._lean_mlp(x, onto), onto + (block.scale2 if scale else 1) * mlp
-    torch.testing.assert_close(found, truth, rtol=0, atol=1e-13)
-    weight = torch.randn_like(found)
-    for a, b in zip(
-        torch.autograd.grad((found * weight).sum(), inputs),
-        torch.autograd.grad((truth * weight).sum(), inputs),
-        strict=True,
-    ):
-        torch.testing.assert_close(a, b, rtol=0, atol=1e-12)
 
 
 def test_what_does_not_fit():

@@ -16,20 +16,18 @@ def loop_cluster(layer, x, geometry):
     fv = layer.fv(x)
     f, v = fv[:, :width], fv[:, width:]
     alpha, beta = layer.alpha.item(), layer.beta.item()
-    m = geometry.num_centers
-    for region in sorted(set(geometry.region.tolist())):
-        points = [order[i] for i in range(len(x)) if geometry.region[i] == region]
+    group, count, of = geometry.regions.group, geometry.regions.filled, geometry.regions.of
+    m = group.size(1)
+    for region in sorted(set(of.tolist())):
+        stored = [i for i in range(len(x)) if of[i] == region]
+        points = [order[i] for i in stored]
         for head in range(layer.heads):
             part = slice(head * c, (head + 1) * c)
             centers = []
-            for number in range(region * m, region * m + m):
-                near = [order[i] for i in geometry.grouping[number].tolist()]
-                if layer.fuse is not None:
-                    fused = layer.fuse(fv[near].reshape(1, -1))[0]
-                    centers.append((fused[:width][part], fused[width:][part]))
-                else:
-                    near = sorted(set(near))  # a small region repeats its points
-                    centers.append((f[near][:, part].mean(0), v[near][:, part].mean(0)))
+            for number in range(m):
+                near = group[region, number, : count[region, number]].tolist()
+                near = sorted(points[i] for i in near)
+                centers.append((f[near][:, part].mean(0), v[near][:, part].mean(0)))
             scores, total, weight = {}, [g.clone() for _, g in centers], [1.0] * m
             for n in points:
                 cosine = [

@@ -38,9 +38,9 @@ def fits(
         and w.out_bias.shape == (out,)
         and w.alpha.shape == w.beta.shape == (1,)
         and (residual is None or residual.shape == (points, out))
-        and (alike or regions.ptr is not None and rows in (1, len(regions.ptr) - 1))
-        and regions.count.shape == regions.group.shape[:2]
-        and (regions.closed is None or regions.closed.shape == regions.count.shape)
+        and (alike or (regions.ptr is not None and rows in (1, len(regions.ptr) - 1)))
+        and regions.filled.shape == regions.group.shape[:2]
+        and (regions.closed is None or regions.closed.shape == regions.filled.shape)
         and lifting_pays(w, heads, regions.num_centers)
     )
 
@@ -76,7 +76,7 @@ def _tensors(
     names = ("fv", "fv_bias", "proj", "proj_bias", "alpha", "beta")
     return {
         "x": x, **dict(zip(names, w, strict=True)), "ptr": regions.starts(len(x)),
-        "group": regions.group.contiguous(), "count": regions.count.contiguous(),
+        "group": regions.group.contiguous(), "count": regions.filled.contiguous(),
         "index": index, "similarity": similarity, "wrong": index.new_zeros(1),
     }  # fmt: skip
 
@@ -105,7 +105,7 @@ def context_cluster(
     y = x.new_empty(len(x), sizes["out"])
     index = torch.empty(len(x), heads, dtype=torch.int64)
     tensors = _tensors(x, regions, w, index, x.new_empty(len(x), heads))
-    closed = x.new_zeros(regions.count.shape)  # what to add to a centre's score
+    closed = x.new_zeros(regions.filled.shape)  # what to add to a centre's score
     if regions.closed is not None:
         closed.masked_fill_(regions.closed, -torch.inf)
     forward(sizes, **tensors, closed=closed, residual=residual, y=y)

@@ -12,13 +12,28 @@ import numpy as np
 
 from pointcluster.ops.launch import Kernel, Table
 from pointcluster.ops.loops import (
-    EXACT, ONE, SUMS, ZERO, N, T, add_rows, add_times, carray, count_up, dot, exp, inlined, product,
+    EXACT,
+    ONE,
+    SUMS,
+    ZERO,
+    N,
+    T,
+    add_rows,
+    add_times,
+    carray,
+    count_up,
+    dot,
+    exp,
+    inlined,
+    product,
     start_rows,
 )  # fmt: skip
 
 # rows: of group, count and closed, R of them, or (shared) one for all regions. block: regions at a
 # time; most: points of the largest block; wide: the most channels that are added up.
-SIZES = "regions points channels out width heads centers near rows shared block most slots bounds wide"
+SIZES = (
+    "regions points channels out width heads centers near rows shared block most slots bounds wide"
+)
 ARRAYS = {
     "x": "float32 points channels",
     "fv": "float32 2*width channels",
@@ -106,6 +121,7 @@ def propose(
 def propose_backward(
     to_mean: np.ndarray, group: np.ndarray, count: np.ndarray, to_x: np.ndarray
 ) -> None:
+    """From the gradients of means to those of points, added up."""
     for m in range(len(to_mean)):
         scale = ONE / np.float32(count[m])
         for j in range(count[m]):
@@ -178,6 +194,7 @@ def assign(
 
 @inlined(EXACT)
 def sigmoid(x: np.ndarray) -> None:
+    """In place."""
     for i in range(len(x)):
         x[i] = ONE / (ONE + exp(-x[i]))
 

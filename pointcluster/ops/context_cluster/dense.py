@@ -18,7 +18,7 @@ def context_cluster(
     """See :func:`pointcluster.ops.context_cluster`."""
     if regions.size is not None and lifting_pays(w, heads, regions.num_centers):
         return _lifted(x, regions, w, heads, residual)
-    f, v = F.linear(x, w.fv, w.fv_bias).view(len(x), 2, heads, -1).unbind(1)  # [N, H, c]
+    f, v = F.linear(x, w.fv, w.fv_bias).unflatten(1, (2, heads, w.out.size(1) // heads)).unbind(1)
     y, index, s = gather_around(f, v, regions, w.alpha, w.beta)
     y = F.linear(y.flatten(1), w.out, w.out_bias)
     return y if residual is None else residual + y, index, s
@@ -64,7 +64,7 @@ def _lifted(
     f = F.linear(x, w.fv[:width], w.fv_bias[:width])  # [R, P, W]
     # propose
     mean = torch.bmm(regions.pooling(x.dtype).expand(count, -1, -1), x)  # [R, M, C]
-    mean = mean / regions.count[..., None].to(x.dtype)
+    mean = mean / regions.filled[..., None].to(x.dtype)
     c, g = F.linear(mean, w.fv, w.fv_bias).view(count, m, 2, heads, -1).unbind(2)  # [R, M, H, c]
     # assign
     with torch.autocast(x.device.type, enabled=False):
@@ -114,11 +114,11 @@ def _slices(
     n, heads, c = f.shape
     # One product a region for all heads, then heads first: [R, H, P or M, c]
     fv = torch.stack([f, v], dim=1).view(-1, regions.size or 1, 2 * heads * c)
-    center = torch.bmm(regions.pooling(fv.dtype).expand(len(fv), -1, -1), fv)
-    center = center / regions.count[..., None].to(fv.dtype)
-    shape = (len(fv), -1, 2, heads, c)
-    f, v = fv.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
-    middle, g = center.view(shape).permute(2, 0, 3, 1, 4).unbind(0)
+    count = fv.size(0)
+    center = torch.bmm(regions.pooling(fv.dtype).expand(count, -1, -1), fv)
+    center = center / regions.filled[..., None].to(fv.dtype)
+    f, v = fv.unflatten(2, (2, heads, c)).permute(2, 0, 3, 1, 4).unbind(0)
+    middle, g = center.unflatten(2, (2, heads, c)).permute(2, 0, 3, 1, 4).unbind(0)
     with torch.autocast(f.device.type, enabled=False):
         f, middle = at_least_float32(f), at_least_float32(middle)
         cos = f @ middle.mT / (length(f)[..., None] * length(middle)[..., None, :])  # [R, H, P, M]
@@ -139,7 +139,7 @@ def _segments(
     n, heads, channels = f.shape
     m, of, first = regions.num_centers, regions.region(n), regions.starts(n)[:-1]
     fv = torch.stack([f, v], dim=1).flatten(1)  # [N, 2 * W]
-    near, weight = regions.group + first[:, None, None], regions.counts(fv.dtype)
+    near, weight = regions.group + first[:, None, None], regions.counting(fv.dtype)
     weight = weight / weight.sum(dim=2, keepdim=True)
     center = fv.new_zeros(len(first), m, fv.size(1))
     for slot in range(near.size(2)):  # one neighbour at a time
@@ -154,13 +154,13 @@ def _segments(
             score = score.masked_fill(regions.closed.expand(len(c), -1)[of, None], -torch.inf)
         score, index = score.max(dim=-1)  # [N, H]
         s = score.sigmoid()
-    slot = (of[:, None] * m + index) * heads + torch.arange(heads, device=f.device)
-    slot, weight = slot.flatten(), s.to(v.dtype).reshape(-1, 1)
+    head, weight = torch.arange(heads, device=f.device), s.to(v.dtype).reshape(-1, 1)
+    where = ((of[:, None] * m + index) * heads + head).flatten()
     slots = len(c) * m * heads
-    total = scatter(weight * v.reshape(-1, channels), slot, dim_size=slots)
-    mass = scatter(weight, slot, dim_size=slots)
+    total = scatter(weight * v.reshape(-1, channels), where, dim_size=slots)
+    mass = scatter(weight, where, dim_size=slots)
     h = (g.reshape(slots, channels) + total) / (1 + mass)
-    return (weight * h[slot]).view(n, heads, channels), index, s
+    return (weight * h[where]).view(n, heads, channels), index, s
 
 
 def _open(score: Tensor, regions: Regions) -> Tensor:

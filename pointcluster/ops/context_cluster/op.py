@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from pointcluster.ops.backend import backend_for
 from pointcluster.ops.context_cluster import cpu, dense, reference
@@ -70,7 +71,9 @@ def gather_around(
 
 # One op for torch: compilers, fake tensors and counters see it whole ------------------------------
 
-_REGIONS = "Tensor group, Tensor count, Tensor? closed, int? size, Tensor? ptr, Tensor? of, Tensor? pool"
+_REGIONS = (
+    "Tensor group, Tensor count, Tensor? closed, int? size, Tensor? ptr, Tensor? of, Tensor? pool"
+)
 _WEIGHTS = "Tensor fv, Tensor fv_bias, Tensor out, Tensor out_bias, Tensor alpha, Tensor beta"
 torch.library.define(
     "pointcluster::context_cluster",
@@ -145,8 +148,9 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 def _to_inputs(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     x, *rest = ctx.saved_tensors
     w, (index, similarity), kept = Weights(*rest[:6]), rest[6:8], iter(rest[8:])
-    fields = [next(kept) if there else None for there in ctx.which]
-    regions = Regions(*fields)._replace(size=ctx.size)
+    fields: list[Any] = [next(kept) if there else None for there in ctx.which]
+    fields[3] = ctx.size
+    regions = Regions(*fields)
     if torch.is_grad_enabled():
         grads = _differentiate(x, w, regions, ctx.heads, grad, create_graph=True)
     else:
@@ -156,6 +160,21 @@ def _to_inputs(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     return *grads, grad if ctx.needs_input_grad[7] else None, *[None] * 8
 
 
-torch.library.register_autograd(
-    "pointcluster::context_cluster", _to_inputs, setup_context=_save
-)
+torch.library.register_autograd("pointcluster::context_cluster", _to_inputs, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.pointcluster.context_cluster, get_raw=True)
+def _flops(x: Tensor, *given: Any, out_val: Any = None) -> int:
+    """Of the products with linear maps moved to the centres, as `dense.py` has them."""
+    (out, width), regions, heads = given[2].shape, Regions(*given[7:14]), given[14]
+    (n, channels), m, rows = x.shape, regions.num_centers, len(regions.starts(len(x))) - 1
+    of_points = width * channels + m * channels + heads * m * (2 * channels + out) + out
+    of_centers = 2 * width * channels + 2 * width * channels + width + width * out
+    return 2 * (n * of_points + rows * m * of_centers)
+
+
+@register_flop_formula(torch.ops.pointcluster.context_cluster_backward, get_raw=True)
+def _backward_flops(x: Tensor, *given: Any, out_val: Any = None) -> int:
+    """Each product has two on the way back, but for the means, whose weights do not learn."""
+    means = 2 * len(x) * given[6].size(1) * x.size(1)
+    return 2 * _flops(x, *given[:6], None, *given[6:]) - means

@@ -16,7 +16,8 @@ def context_cluster(
     x: Tensor, regions: Regions, w: Weights, heads: int, residual: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """See :func:`pointcluster.ops.context_cluster`."""
-    f, v = F.linear(x, w.fv, w.fv_bias).view(len(x), 2, heads, -1).unbind(1)  # [N, H, c]
+    shape = (len(x), 2, heads, w.out.size(1) // heads)
+    f, v = F.linear(x, w.fv, w.fv_bias).view(shape).unbind(1)  # [N, H, c]
     y, index, s = gather_around(f, v, regions, w.alpha, w.beta)
     y = F.linear(y.flatten(1), w.out, w.out_bias)
     return y if residual is None else residual + y, index, s
@@ -30,7 +31,7 @@ def gather_around(
     m, of, first = regions.num_centers, regions.region(n), regions.starts(n)[:-1]
 
     # propose: a centre is the mean of its k points
-    near, counts = regions.group + first[:, None, None], regions.counts(f.dtype)
+    near, counts = regions.group + first[:, None, None], regions.counting(f.dtype)
     weight = counts / counts.sum(dim=2, keepdim=True)
     weight = weight.expand(len(first), -1, -1)
     c, g = (torch.einsum("rmk,rmkhc->rmhc", weight, t[near]) for t in (f, v))  # [R, M, H, c]

@@ -13,9 +13,7 @@ CHANNELS = 16
 """Channels whose gradients a thread adds up at a time: a line of a cache."""
 
 
-def fits(
-    x: Tensor | None, relative: Tensor | None, weight: Tensor | None, index: Tensor
-) -> bool:
+def fits(x: Tensor | None, relative: Tensor | None, weight: Tensor | None, index: Tensor) -> bool:
     """Whether the shapes are those of a gathering; else torch's operations raise their errors."""
     if index.dim() != 2 or index.numel() == 0 or index.dtype != torch.int64:
         return False

@@ -8,7 +8,16 @@ import numpy as np
 
 from pointcluster.ops.launch import Kernel, Table
 from pointcluster.ops.loops import (
-    EXACT, ONE, ZERO, N, T, add_times, carray, count_up, inlined, product,
+    EXACT,
+    ONE,
+    ZERO,
+    N,
+    T,
+    add_times,
+    carray,
+    count_up,
+    inlined,
+    product,
 )  # fmt: skip
 
 SIZES = "anchors near points channels inner step"
@@ -34,6 +43,7 @@ open_forward, open_backward = FORWARD.opened, BACKWARD.opened
 
 @inlined(EXACT)
 def add(a: np.ndarray, b: np.ndarray, out: np.ndarray) -> None:
+    """Write a sum elsewhere."""
     for i in range(len(out)):
         out[i] = a[i] + b[i]
 

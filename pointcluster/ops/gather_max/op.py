@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from pointcluster.ops.backend import backend_for
 from pointcluster.ops.gather_max import cpu, reference
@@ -35,9 +36,7 @@ def gather_max(
 # One op for torch: compilers, fake tensors and counters see it whole ------------------------------
 
 _INPUTS = "Tensor? relative, Tensor? weight, Tensor index"
-torch.library.define(
-    "pointcluster::gather_max", f"(Tensor? x, {_INPUTS}) -> (Tensor, Tensor)"
-)
+torch.library.define("pointcluster::gather_max", f"(Tensor? x, {_INPUTS}) -> (Tensor, Tensor)")
 torch.library.define(
     "pointcluster::gather_max_backward",
     f"(int? points, {_INPUTS}, Tensor which, Tensor grad, bool[3] wanted) -> Tensor[]",
@@ -55,7 +54,9 @@ def _forward(*given: Tensor | None) -> tuple[Tensor, Tensor]:
 
 @torch.library.impl("pointcluster::gather_max_backward", "CPU")
 def _backward(points: int | None, *given: Any) -> list[Tensor]:
-    grads = cpu.gather_max_backward(points, *_dense(*given[:5]), tuple(given[5]))
+    relative, weight, index, which, grad = _dense(*given[:5])
+    arguments = relative, weight, index, which, grad, tuple(given[5])
+    grads = cpu.gather_max_backward(points, *arguments)
     return [each for each in grads if each is not None]
 
 
@@ -127,3 +128,16 @@ def _spread(
 
 
 torch.library.register_autograd("pointcluster::gather_max", _to_inputs, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.pointcluster.gather_max, get_raw=True)
+def _flops(
+    x: Any, relative: Tensor | None, weight: Tensor | None, index: Tensor, *_: Any,
+    out_val: Any = None,
+) -> int:  # fmt: skip
+    return 0 if relative is None or weight is None else 2 * index.numel() * weight.numel()
+
+
+@register_flop_formula(torch.ops.pointcluster.gather_max_backward, get_raw=True)
+def _backward_flops(points: Any, *given: Any, out_val: Any = None) -> int:
+    return sum(given[-1][1:]) * _flops(None, *given[:3])

@@ -12,7 +12,7 @@ def gather_max(
     """See :func:`pointcluster.ops.gather_max`. Also the torch path."""
     value: Tensor | None = None
     if x is not None:
-        value = x.index_select(0, index.flatten()).view(*index.shape, -1)  # [M, k, C]
+        value = x.index_select(0, index.flatten()).view(*index.shape, x.size(1))  # [M, k, C]
     if relative is not None and weight is not None:
         seen = F.linear(relative, weight)
         value = seen if value is None else value + seen

@@ -8,7 +8,18 @@ import numpy as np
 
 from pointcluster.ops.launch import Kernel, Table
 from pointcluster.ops.loops import (
-    EXACT, HALF, ZERO, N, T, carray, count_up, exp, inlined, normal, product, start_rows,
+    EXACT,
+    HALF,
+    ZERO,
+    N,
+    T,
+    carray,
+    count_up,
+    exp,
+    inlined,
+    normal,
+    product,
+    start_rows,
 )  # fmt: skip
 
 SIZES = "rows channels hidden out step"

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
 
 from pointcluster.ops.backend import backend_for
 from pointcluster.ops.mlp import cpu, reference
@@ -14,7 +15,7 @@ from pointcluster.ops.mlp import cpu, reference
 def mlp(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, residual: Tensor | None = None
 ) -> Tensor:
-    r"""Two linear maps with GELU between them: $y = r + W_2 \operatorname{gelu}(W_1 x + b_1) + b_2$.
+    r"""Two linear maps with GELU between: $y = r + W_2 \operatorname{gelu}(W_1 x + b_1) + b_2$.
 
     On a CPU the hidden features are never there for all rows, nor kept for the way back: that
     costs less time than writing them to memory, and none of it.
@@ -42,7 +43,8 @@ torch.library.define(
 
 @torch.library.impl("pointcluster::mlp", "CPU")
 def _forward(*given: Tensor | None) -> Tensor:
-    return cpu.mlp(*(each if each is None else each.contiguous() for each in given))  # type: ignore
+    dense: list[Any] = [each if each is None else each.contiguous() for each in given]
+    return cpu.mlp(*dense)
 
 
 @torch.library.impl("pointcluster::mlp_backward", "CPU")
@@ -75,3 +77,13 @@ def _to_inputs(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 torch.library.register_autograd("pointcluster::mlp", _to_inputs, setup_context=_save)
+
+
+@register_flop_formula(torch.ops.pointcluster.mlp, get_raw=True)
+def _flops(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, *_: Any, out_val: Any = None) -> int:
+    return 2 * len(x) * (w1.numel() + w2.numel())
+
+
+@register_flop_formula(torch.ops.pointcluster.mlp_backward, get_raw=True)
+def _backward_flops(x: Tensor, *given: Any, out_val: Any = None) -> int:
+    return 2 * _flops(x, *given)
