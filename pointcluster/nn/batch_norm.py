@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pointcluster.nn.plain import is_plain, is_watched
+
 
 class BatchNorm(nn.BatchNorm1d):
     """Batch normalisation that a batch of one single point, too, can be trained through.
@@ -20,3 +22,20 @@ class BatchNorm(nn.BatchNorm1d):
             args = (self.running_mean, self.running_var, self.weight, self.bias)
             return F.batch_norm(x, *args, training=False, eps=self.eps)
         return super().forward(x)
+
+
+def normed_linear(x: Tensor, linear: nn.Module, norm: nn.Module) -> Tensor:
+    """A linear map without bias and the normalisation of what it gives.
+
+    By known statistics the two are one linear map, a pass over the points less.
+    """
+    if (
+        is_plain(linear, bias=False)
+        and type(norm) is BatchNorm
+        and not (norm.training or norm.running_mean is None or is_watched(norm))
+    ):
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # type: ignore[operator]
+        shift = norm.bias - norm.running_mean * scale
+        return F.linear(x, linear.weight * scale[:, None], shift)  # type: ignore[operator]
+    y: Tensor = norm(linear(x))
+    return y

@@ -19,7 +19,7 @@ from pointcluster.nn.plain import is_plain, is_watched
 from pointcluster.nn.residual_mlp import ResidualMLP
 from pointcluster.ops.precision import at_least_float32
 
-CHUNK = 1 << 22
+CHUNK = 1 << 20
 """Numbers that groups have at a time where no gradient is asked for."""
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from pointcluster.geometry.check import check_positive
-from pointcluster.nn.batch_norm import BatchNorm
+from pointcluster.nn.batch_norm import BatchNorm, normed_linear
 
 
 class ResidualMLP(nn.Module):
@@ -38,5 +38,5 @@ class ResidualMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the MLP to each point."""
-        y = self.norm1(self.linear1(x)).relu()
-        return (x + self.norm2(self.linear2(y))).relu()
+        y = normed_linear(x, self.linear1, self.norm1).relu_()
+        return normed_linear(y, self.linear2, self.norm2).add_(x).relu_()

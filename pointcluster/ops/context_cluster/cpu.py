@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -51,21 +52,29 @@ def plan(x: Tensor, regions: Regions, w: Weights, heads: int) -> dict[str, int] 
     Raises:
         ValueError: `ptr` does not cut the points into regions.
     """
-    ptr, threads = regions.starts(len(x)), torch.get_num_threads()
-    sizes = ptr.diff()
-    if int(ptr[0]) or int(ptr[-1]) != len(x) or int(sizes.min()) < 0:
-        raise ValueError(f"ptr must rise from 0 to the number of points, {len(x)}")
-    count, largest = len(sizes), int(sizes.max())
-    if count < threads or largest > LARGEST:
+    ptr, threads = regions.ptr, torch.get_num_threads()
+    count = len(x) // (regions.size or 1) if ptr is None else len(ptr) - 1
+    if count < threads:
         return None
     # Few enough regions at a time that every thread gets some.
     block = max(1, min(ROWS * count // len(x), count // (2 * threads)))
-    ends = ptr[block::block] if count % block == 0 else torch.cat([ptr[block::block], ptr[-1:]])
+    if ptr is None:
+        largest = regions.size or 0
+        most = block * largest
+    else:
+        bounds = ptr.numpy()
+        sizes = np.diff(bounds)
+        if bounds[0] or bounds[-1] != len(x) or sizes.min() < 0:
+            raise ValueError(f"ptr must rise from 0 to the number of points, {len(x)}")
+        largest = int(sizes.max())
+        most = int(np.diff(np.append(bounds[:-1:block], bounds[-1])).max())
+    if largest > LARGEST:
+        return None
     (out, width), (rows, centers, near) = w.out.shape, regions.group.shape
     return {
         "regions": count, "points": len(x), "channels": x.size(1), "out": out, "width": width,
         "heads": heads, "centers": centers, "near": near, "rows": rows,
-        "shared": int(rows == 1), "block": block, "most": int((ends - ptr[:-1:block]).max()),
+        "shared": int(rows == 1), "block": block, "most": most,
         "slots": centers * heads, "bounds": count + 1, "wide": max(2 * width, out),
     }  # fmt: skip
 
