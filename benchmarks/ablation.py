@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pointcluster.geometry import ClusterGeometry, LatticeGeometry
 from pointcluster.models import create_model
-from pointcluster.nn import Clusters, ContextCluster, ContextClusterBlock
+from pointcluster.nn import ContextCluster, ContextClusterBlock
 
 PAGES = {"point_coc_small": "ablation", "point_coc_tiny": "ablation_tiny"}
 """The networks to change, and what their pages are called."""
@@ -37,20 +37,21 @@ class SoftCluster(ContextCluster):
     For regions of equal size, as equal clouds have.
     """
 
-    def add_to(
+    def forward(  # type: ignore[override]
         self,
-        onto: Tensor | None,
         x: Tensor,
         geometry: ClusterGeometry | LatticeGeometry,
         *,
+        residual: Tensor | None = None,
         scale: Tensor | None = None,
         return_clusters: bool = False,
-    ) -> tuple[Tensor, Clusters | None]:
-        if return_clusters or not isinstance(geometry, ClusterGeometry) or geometry.pool is None:
+    ) -> Tensor:
+        pool = geometry.regions.pool if isinstance(geometry, ClusterGeometry) else None
+        if return_clusters or pool is None:
             raise ValueError(
                 "soft clusters: equal clouds only, and there is no one cluster to tell"
             )
-        pool = geometry.pool
+        pool = pool / geometry.regions.filled[..., None]
         points = self.fv(x).view(
             len(pool), -1, 2, self.heads, self.head_channels
         )  # [R, P, 2, H, c]
@@ -63,14 +64,14 @@ class SoftCluster(ContextCluster):
         h = (g + w.mT @ v) / (1 + w.sum(dim=2)[..., None])
         y = self.proj((w @ h).transpose(1, 2).reshape(len(x), -1))
         y = y if scale is None else y * scale
-        return (y if onto is None else onto + y), None
+        return y if residual is None else residual + y
 
 
 class NoCluster(ContextCluster):
     """Nothing: the block keeps its MLP alone."""
 
-    def add_to(self, onto: Tensor | None, x: Tensor, *_: Any, **__: Any) -> tuple[Tensor, None]:
-        return (torch.zeros_like(x) if onto is None else onto), None
+    def forward(self, x: Tensor, *_: Any, residual: Tensor | None = None, **__: Any) -> Tensor:
+        return torch.zeros_like(x) if residual is None else residual
 
 
 def variants(base: str) -> dict[str, Callable[[int], nn.Module]]:

@@ -48,10 +48,10 @@ def plain(layer: ContextCluster, x: Tensor, geometry: ClusterGeometry) -> Tensor
     Regions are rows, padded to the longest. A letter is an axis: R regions, M centres, P points,
     H heads, c channels a head.
     """
-    heads, m = layer.heads, geometry.num_centers
+    heads, regions = layer.heads, geometry.regions
+    m, ptr = regions.num_centers, regions.starts(len(x))
     order = torch.arange(len(x)) if geometry.order is None else geometry.order
-    sizes = torch.bincount(geometry.region)
-    start = sizes.cumsum(0) - sizes
+    sizes, start = ptr.diff(), ptr[:-1]
     slot = torch.arange(int(sizes.max()))
     real = slot < sizes[:, None]  # [R, P]
     place = (start[:, None] + slot).clamp(max=len(x) - 1)
@@ -60,8 +60,9 @@ def plain(layer: ContextCluster, x: Tensor, geometry: ClusterGeometry) -> Tensor
     f, v = fv[place].view(*place.shape, 2, heads, -1).unbind(2)  # [R, P, H, c]
     # Point by point in storage order: centres that are the mean of the same points are then equal
     # to the last bit, and of equally similar centres the first is taken.
-    grouping, slots = geometry.grouping.sort(dim=1)
-    weight = geometry.weight.gather(1, slots).to(fv.dtype)
+    weight = regions.counting(fv.dtype) / regions.filled[..., None]
+    grouping, slots = (regions.group + start[:, None, None]).flatten(0, 1).sort(dim=1)
+    weight = weight.flatten(0, 1).gather(1, slots)
     center = (fv[grouping] * weight[..., None]).sum(dim=1)
     c, g = center.view(-1, m, 2, heads, f.size(-1)).unbind(2)  # [R, M, H, c]
 
@@ -157,7 +158,7 @@ def setting(
     geometry = cluster_geometry(
         pos, batch, num_centers=args.centers, k=layer.k, region_size=args.region_size
     )
-    if (geometry.region_size is None) != (kind == "ragged"):
+    if (geometry.regions.size is None) != (kind == "ragged"):
         raise RuntimeError(f"{size:,} points: the regions of the {kind} batch are not {kind}")
     return layer, x, geometry
 

@@ -30,7 +30,7 @@ BELOW = {
     "transforms": {"geometry"},
     "datasets": {"geometry", "transforms"},
     "nn": {"geometry", "ops"},
-    "models": {"geometry", "nn"},
+    "models": {"geometry", "nn", "ops"},
     "timm": {"models"},
     "viz": {"geometry", "nn", "models", "datasets", "transforms"},
     "training": {"geometry", "nn", "models", "datasets", "transforms", "timm", "viz"},

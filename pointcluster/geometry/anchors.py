@@ -14,6 +14,7 @@ from pointcluster.geometry.distance import cloud_index, geometry_dtype, starts_o
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.threads import threads_for_searches
+from pointcluster.ops.launch import outside_transforms
 
 FPS_LIMIT = 16_384
 """A cloud with more points than this gets its anchors one a voxel, unless told otherwise."""
@@ -44,6 +45,7 @@ class AnchorGeometry(NamedTuple):
     """Whether the index `num_points` occurs, which stands for zeros (the border of a picture)."""
 
 
+@outside_transforms
 @threads_for_searches()
 def anchor_geometry(
     pos: Tensor,

@@ -36,6 +36,7 @@ def cloud_sizes(
     if not isinstance(pos, Tensor) or not pos.is_floating_point():
         found = pos.dtype if isinstance(pos, Tensor) else type(pos).__name__
         raise TypeError(f"{name} must be a floating tensor of shape [N, D], found {found}")
+    pos = pos.detach()
     if pos.dim() != 2 or pos.size(1) < 1:
         raise ValueError(f"{name} must have shape [N, D], found {list(pos.shape)}")
     if pos.device.type == "meta":

@@ -22,6 +22,7 @@ from pointcluster.geometry.distance import (
     take,
 )
 from pointcluster.geometry.threads import in_parts, threads_for_searches
+from pointcluster.ops.launch import outside_transforms
 
 BUCKETS_FROM, BUCKETS_FROM_COMPILED = 24_000, 150_000
 """From this many points a cloud on, skipping far buckets beats looking at every point (CPU), in
@@ -33,6 +34,7 @@ FEW_CLOUDS = 6
 """Up to this many clouds, one at a time in `fpsample` beats all at once in NumPy (CPU)."""
 
 
+@outside_transforms
 @threads_for_searches()
 def fps(
     pos: Tensor,

@@ -28,6 +28,7 @@ from pointcluster.geometry.region import (
     stored_geometry,
 )
 from pointcluster.geometry.threads import threads_for_searches
+from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
 
 
@@ -107,6 +108,7 @@ torch.serialization.add_safe_globals(
 )
 
 
+@outside_transforms
 @threads_for_searches()
 def build_hierarchy(
     pos: Tensor,
@@ -239,6 +241,7 @@ def anchor_hierarchy(
     )
 
 
+@outside_transforms
 def planned_anchors(
     pos: Tensor,
     plans: Sequence[AnchorPlan],

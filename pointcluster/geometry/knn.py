@@ -22,6 +22,7 @@ from pointcluster.geometry.distance import (
     take,
 )
 from pointcluster.geometry.threads import in_parts, in_threads, thread_count, threads_for_searches
+from pointcluster.ops.launch import outside_transforms
 
 ALL_PAIRS_UP_TO, AND_A_NEIGHBOUR = 128, 16
 """Up to this many points a cloud, and as many more for each neighbour looked for, comparing all
@@ -39,6 +40,7 @@ CHUNK, CHUNK_OF_THREAD = 1 << 23, 1 << 18
 to be worth a call, few enough for a cache."""
 
 
+@outside_transforms
 @threads_for_searches()
 def knn(
     pos: Tensor,

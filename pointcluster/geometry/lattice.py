@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.distance import cloud_index
+from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
 
 
@@ -154,6 +155,7 @@ def windows(size: int, parts: int) -> list[tuple[int, int]]:
     return [(i * size // parts, -(-(i + 1) * size // parts)) for i in range(parts)]
 
 
+@outside_transforms
 def lattice_geometry(
     grid: tuple[int, int],
     *,

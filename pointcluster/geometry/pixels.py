@@ -15,8 +15,10 @@ from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.lattice import LatticePlan, reduced
 from pointcluster.geometry.region import ClusterGeometry, canonical_order, stored_regions
+from pointcluster.ops.launch import outside_transforms
 
 
+@outside_transforms
 def image_hierarchy(
     pos: Tensor,
     extents: Sequence[tuple[int, int]],

@@ -21,6 +21,7 @@ from pointcluster.geometry.distance import (
 from pointcluster.geometry.fps import sample
 from pointcluster.geometry.knn import search
 from pointcluster.geometry.threads import threads_for_searches
+from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
 
 
@@ -155,6 +156,7 @@ def partition(
     return order, region_sizes
 
 
+@outside_transforms
 @threads_for_searches()
 def cluster_geometry(
     pos: Tensor,

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensor
 from torch.utils.checkpoint import checkpoint
 from torch_geometric.data import Data
 from torch_geometric.utils import scatter
@@ -33,6 +34,7 @@ from pointcluster.models.clusters import (
 from pointcluster.models.published import published_entries
 from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
+from pointcluster.ops.precision import is_autocast
 
 
 class Size(NamedTuple):
@@ -391,7 +393,7 @@ class CoC(nn.Module):
             geometry = stages[s].clusters
             if s:
                 x = stages[s].before.to_rows(x).permute(0, 3, 1, 2)
-            x = self.reducers[s].convolve(x, stages[s])
+            x = self.reducers[s](x, stages[s])
             x = self._run(s, x, geometry, depth if s == last else None)
             yield x, geometry
 
@@ -410,7 +412,7 @@ class CoC(nn.Module):
         self, data: Data, grids: list[tuple[int, int]], norms: Mapping[int, nn.Module]
     ) -> list[Features]:
         """Pictures of several sizes: those of one size go together, without padding."""
-        dtype = self.reducers[0].linear.weight.dtype
+        dtype = next(self.parameters()).dtype
         sizes = [h * w for h, w in grids]
         colours = data.x.to(dtype).split(sizes)
         places = data.pos.to(dtype).split(sizes)
@@ -456,7 +458,7 @@ class CoC(nn.Module):
     def _loose_stages(
         self, data: Data, hierarchy: Hierarchy, last: int, depth: int | None = None
     ) -> Iterator[tuple[Tensor, Any]]:
-        dtype = self.reducers[0].linear.weight.dtype
+        dtype = next(self.parameters()).dtype
         x = torch.cat([data.x.to(dtype), data.pos.to(dtype)], dim=1)
         for s in range(last + 1):
             anchors, clusters = hierarchy.stages[s]
@@ -502,7 +504,7 @@ class CoC(nn.Module):
         grids = self._check_points(data, hierarchy)
         if grids is None:
             return self._loose_clusters(data, self._hierarchy(data, hierarchy), stage, block)
-        dtype, start, found = self.reducers[0].linear.weight.dtype, 0, []
+        dtype, start, found = next(self.parameters()).dtype, 0, []
         for grid in grids:
             points = slice(start, start + grid[0] * grid[1])
             image, pos = (
@@ -557,7 +559,7 @@ class CoC(nn.Module):
         return seen_from_input(found, parent, cloud_of(data), pos, anchors.batch)
 
     def _check_images(self, images: Tensor) -> None:
-        weight = self.reducers[0].linear.weight
+        weight = next(self.parameters())
         if images.dim() != 4 or images.size(1) != self.in_channels or 0 in images.shape:
             raise ValueError(
                 f"the network needs pictures of shape [B, {self.in_channels}, H, W], none of them "
@@ -567,7 +569,7 @@ class CoC(nn.Module):
             raise TypeError(f"pictures must be floating numbers, found {images.dtype}: scale them")
         if images.device != weight.device:
             raise ValueError(f"the pictures are on {images.device}, the network on {weight.device}")
-        if images.dtype != weight.dtype and not torch.is_autocast_enabled(images.device.type):
+        if images.dtype != weight.dtype and not is_autocast(images):
             raise ValueError(f"the pictures are {images.dtype}, the network {weight.dtype}")
 
     def _check_points(
@@ -585,7 +587,7 @@ class CoC(nn.Module):
         if pos is None or pos.shape != (len(x), 2):
             found = None if pos is None else list(pos.shape)
             raise ValueError(f"the network needs pos of shape [{len(x)}, 2], found {found}")
-        device = self.reducers[0].linear.weight.device
+        device = next(self.parameters()).device
         if x.device != device or pos.device != device:
             raise ValueError(f"x is on {x.device}, pos on {pos.device}, the network on {device}")
         grid = data.get("grid")
@@ -668,6 +670,7 @@ def _joined(found: Sequence[PointClusters]) -> PointClusters:
 def _initialise(module: nn.Module) -> None:
     """The published start of an MLP and a classifier; what were convolutions keep torch's own."""
     for linear in module.modules():
-        if isinstance(linear, nn.Linear):
+        # (Fake weights hold nothing, and torch's truncated normal looks at what it drew.)
+        if isinstance(linear, nn.Linear) and not isinstance(linear.weight, FakeTensor):
             nn.init.trunc_normal_(linear.weight, std=0.02)
             nn.init.zeros_(linear.bias)

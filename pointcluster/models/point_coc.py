@@ -146,7 +146,8 @@ class PointCoC(nn.Module):
         self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
         self.num_features = 2 * channels[-1]
         self.plans = [StagePlan(r, k, region_size, num_centers, center_k) for r in ratios]
-        drop = torch.linspace(0, drop_path, sum(depths)).tolist()
+        last = max(1, sum(depths) - 1)
+        drop = [drop_path * i / last for i in range(sum(depths))]
         self.pre_norms: Any = nn.ModuleList()
         self.reducers: Any = nn.ModuleList()
         self.norms: Any = nn.ModuleList()
@@ -189,6 +190,7 @@ class PointCoC(nn.Module):
             for s, (wide, reduction) in enumerate(zip(channels, reductions, strict=True))
         ]
         self.norm = CloudNorm(width)
+        self.head_hidden_size = head_hidden
         self.neck: Any = nn.Sequential(
             nn.Linear(self.num_features, head_hidden), nn.GELU(), nn.Dropout(dropout)
         )
@@ -231,9 +233,9 @@ class PointCoC(nn.Module):
         """Replace the classifier by a new one; 0 leaves it out."""
         check_positive("num_classes", num_classes, least=0)
         self.num_classes = self.config["num_classes"] = num_classes
-        weight = self.neck[0].weight
+        like = next(self.parameters())
         self.head = (
-            nn.Linear(weight.size(0), num_classes, device=weight.device, dtype=weight.dtype)
+            nn.Linear(self.head_hidden_size, num_classes, device=like.device, dtype=like.dtype)
             if num_classes
             else nn.Identity()
         )
@@ -302,11 +304,11 @@ class PointCoC(nn.Module):
 
     def _check(self, data: Data) -> None:
         """Turn away what does not fit the network; the geometry checks the rest."""
-        check_clouds(data, self.dim, self.in_channels, self.neck[0].weight.device)
+        check_clouds(data, self.dim, self.in_channels, next(self.parameters()).device)
 
     def _input(self, data: Data, batch_size: int) -> Tensor:
         """Positions relative to their cloud's mean, then the other features."""
-        pos, dtype = geometry_dtype(data.pos), self.neck[0].weight.dtype
+        pos, dtype = geometry_dtype(data.pos), next(self.parameters()).dtype
         batch = data.batch
         if batch is None:
             batch = torch.zeros(len(pos), dtype=torch.int64, device=pos.device)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+import operator
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -131,7 +133,7 @@ class PointMLPCoC(nn.Module):
             self.encoders.append(GroupEncoder(width, wide, k=k, num=ratio, blocks=count))
             self.stages.append(nn.Sequential(*(ResidualMLP(wide) for _ in range(depth))))
             width = wide
-        shares = torch.tensor(ratios, dtype=torch.float64).cumprod(0).tolist()
+        shares = list(itertools.accumulate(ratios, operator.mul))
         self.feature_info = [
             {"num_chs": wide, "reduction": round(1 / share), "module": f"stages.{s}"}
             for s, (wide, share) in enumerate(zip(channels, shares, strict=True))
@@ -186,7 +188,7 @@ class PointMLPCoC(nn.Module):
         self.num_classes = num_classes
         if self.config:
             self.config["num_classes"] = num_classes
-        like = self.embedding[0].weight
+        like = next(self.parameters())
         self.head = (
             nn.Linear(self.head_hidden_size, num_classes, device=like.device, dtype=like.dtype)
             if num_classes
@@ -270,7 +272,7 @@ class PointMLPCoC(nn.Module):
             hierarchy = self.hierarchy(data)
         else:
             known_hierarchy(data, self.plans, hierarchy)
-        dtype = self.embedding[0].weight.dtype
+        dtype = next(self.parameters()).dtype
         x = data.pos.to(dtype)
         return self.embedding(
             torch.cat([x, data.x.to(dtype)], dim=1) if self.in_channels else x

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -24,7 +26,7 @@ class BatchNorm(nn.BatchNorm1d):
         return super().forward(x)
 
 
-def normed_linear(x: Tensor, linear: nn.Module, norm: nn.Module) -> Tensor:
+def normed_linear(x: Tensor, linear: Any, norm: Any) -> Tensor:
     """A linear map without bias and the normalisation of what it gives.
 
     By known statistics the two are one linear map, a pass over the points less.
@@ -34,8 +36,8 @@ def normed_linear(x: Tensor, linear: nn.Module, norm: nn.Module) -> Tensor:
         and type(norm) is BatchNorm
         and not (norm.training or norm.running_mean is None or is_watched(norm))
     ):
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()  # type: ignore[operator]
+        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
         shift = norm.bias - norm.running_mean * scale
-        return F.linear(x, linear.weight * scale[:, None], shift)  # type: ignore[operator]
+        return F.linear(x, linear.weight * scale[:, None], shift)
     y: Tensor = norm(linear(x))
     return y

@@ -100,14 +100,15 @@ class ContextClusterBlock(nn.Module):
             pos, batch, batch_size=batch_size, centers=centers, generator=generator
         )
         clouds: tuple[Tensor | None, int, int | None]
+        like = self.cluster.channels, self.cluster.alpha
         if isinstance(geometry, LatticeGeometry):
             n = geometry.num_points
-            check_features(x, None if x.size(0) % n == 0 else n, self.cluster.fv.weight)
+            check_features(x, None if x.size(0) % n == 0 else n, *like)
             clouds = (None, x.size(0) // n, n)
         else:
             # Clouds follow one another in every storage order: `batch` holds in the caller's, too.
             batch = geometry.batch
-            check_features(x, len(batch), self.cluster.fv.weight, batch.device)
+            check_features(x, len(batch), *like, batch.device)
             clouds = (batch, geometry.batch_size, geometry.cloud_size)
         y = self.norm1(x, *clouds)
         keep = self.drop_path.draw(clouds[1], x)

@@ -11,6 +11,7 @@ from pointcluster import ops
 from pointcluster.geometry import ClusterGeometry, LatticeGeometry, cluster_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.nn.plain import is_plain
+from pointcluster.ops.precision import is_autocast
 
 
 class Clusters(NamedTuple):
@@ -82,7 +83,7 @@ class ContextCluster(nn.Module):
             check_positive(name, value)
         if centers not in ("fps", "random"):
             raise ValueError(f"centers must be 'fps' or 'random', found {centers!r}")
-        self.heads, self.head_channels = heads, head_channels
+        self.channels, self.heads, self.head_channels = channels, heads, head_channels
         self.num_centers, self.k, self.region_size = num_centers, k, region_size
         self.centers = centers
         width = heads * head_channels
@@ -183,7 +184,7 @@ class ContextCluster(nn.Module):
         scale: Tensor | None,
         return_clusters: bool,
     ) -> tuple[Tensor, Clusters | None]:
-        check_features(x, len(geometry.batch), self.fv.weight, geometry.batch.device)
+        check_features(x, len(geometry.batch), self.channels, self.alpha, geometry.batch.device)
         order = geometry.order
         if order is None:
             y, index, s = self._cluster(x, geometry.regions, residual, scale)
@@ -203,7 +204,8 @@ class ContextCluster(nn.Module):
     ) -> tuple[Tensor, Clusters | None]:
         """Regions of few shapes: all of one shape lie together, image by image."""
         n, channels = geometry.num_points, x.size(-1)
-        check_features(x, None if x.dim() == 2 and x.size(0) % n == 0 else n, self.fv.weight)
+        whole = x.dim() == 2 and x.size(0) % n == 0
+        check_features(x, None if whole else n, self.channels, self.alpha)
         count, start, parts = x.size(0) // n, 0, []
         for part in geometry.parts:
             size = part.num_regions * part.height * part.width
@@ -246,25 +248,29 @@ class ContextCluster(nn.Module):
 
 
 def check_features(
-    x: Tensor, num_points: int | None, weight: Tensor, device: torch.device | None = None
+    x: Tensor,
+    num_points: int | None,
+    channels: int,
+    like: Tensor,
+    device: torch.device | None = None,
 ) -> None:
-    """Check that `x` has a row a point, and the channels, dtype and device of a layer's weight.
+    """Check that `x` has a row a point, a layer's channels, and dtype and device of a parameter.
 
     Raises:
         ValueError: It has not.
     """
-    if x.dim() != 2 or x.size(0) != (num_points or x.size(0)) or x.size(1) != weight.size(1):
+    if x.dim() != 2 or x.size(0) != (num_points or x.size(0)) or x.size(1) != channels:
         raise ValueError(
-            f"x must have shape [{num_points or 'N'}, {weight.size(1)}] (points, channels), "
-            f"found {list(x.shape)}"
+            f"x must have shape [{num_points or 'N'}, {channels}] (points, channels), found "
+            f"{list(x.shape)}"
         )
-    device = device or weight.device
-    if x.device != weight.device or device != weight.device:
+    device = device or like.device
+    if x.device != like.device or device != like.device:
         raise ValueError(
-            f"x is on {x.device}, the positions on {device}, the layer on {weight.device}"
+            f"x is on {x.device}, the positions on {device}, the layer on {like.device}"
         )
-    if x.dtype != weight.dtype and not torch.is_autocast_enabled(x.device.type):
-        raise ValueError(f"x is {x.dtype}, the layer {weight.dtype}: convert one of them")
+    if x.dtype != like.dtype and not is_autocast(x):
+        raise ValueError(f"x is {x.dtype}, the layer {like.dtype}: convert one of them")
 
 
 def _clusters(index: Tensor, similarity: Tensor, geometry: ClusterGeometry) -> Clusters:

@@ -145,7 +145,7 @@ class GroupEncoder(nn.Module):
         check_gathered(geometry, self.k)
         if geometry.outside:
             raise ValueError("the geometry gathers zeros at a border, too: the layer takes points")
-        check_features(x, geometry.num_points, self.alpha[None], geometry.anchor.device)
+        check_features(x, geometry.num_points, self.in_channels, self.alpha, geometry.anchor.device)
 
     def _features(self, x: Tensor, geometry: AnchorGeometry) -> Callable[[slice], Tensor]:
         """A function of some groups that gives what their points begin with. [R * k, C]"""

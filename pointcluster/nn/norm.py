@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
+from pointcluster.ops.precision import no_autocast
+
 
 class CloudNorm(nn.Module):
     r"""Normalise each cloud over all its points and channels, then scale every channel.
@@ -35,7 +37,7 @@ class CloudNorm(nn.Module):
         self, x: Tensor, batch: Tensor | None, batch_size: int, cloud_size: int | None = None
     ) -> Tensor:
         """Normalise; `cloud_size` says that every cloud has that many points (the fast case)."""
-        with torch.autocast(x.device.type, enabled=False):
+        with no_autocast(x):
             wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
             weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
             if cloud_size is not None:

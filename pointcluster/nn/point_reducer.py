@@ -16,6 +16,7 @@ from pointcluster.geometry.fps import anchor_numbers
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.given import check_gathered, given_anchors
 from pointcluster.nn.plain import is_plain
+from pointcluster.ops.precision import is_autocast
 
 CHUNK = 1 << 22
 """Numbers that are gathered at once where no gradient is asked for."""
@@ -100,17 +101,19 @@ class PointReducer(nn.Module):
     def forward(
         self,
         x: Tensor | None,
-        pos: Tensor | AnchorGeometry,
+        pos: Tensor | AnchorGeometry | LatticeStage,
         batch: Tensor | None = None,
         *,
         batch_size: int | None = None,
         num: int | float | Sequence[int] | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Reduce the points.
+    ) -> Any:
+        r"""Reduce the points.
 
         Args:
-            x: Features of the points.
-            pos: Their positions, or the geometry worked out before by :func:`anchor_geometry`.
+            x: Features of the points; with a stage of a lattice, as a map $(B, C_{in}, H, W)$.
+            pos: Their positions, or the geometry worked out before by :func:`anchor_geometry`, or
+                a stage of :func:`lattice_hierarchy`, with which only the features
+                $(B \cdot n, C_{out})$ are returned.
             batch: Sorted cloud index of each point, with positions.
             batch_size: Number of clouds, when the last ones may be empty.
             num: Anchors a cloud, instead of the layer's own.
@@ -118,20 +121,23 @@ class PointReducer(nn.Module):
         Raises:
             TypeError, ValueError: The point set is malformed or does not fit the layer.
         """
+        if isinstance(pos, LatticeStage):
+            assert x is not None
+            return self._convolve(x, pos)
         geometry = given_anchors(pos, batch, batch_size, num, own=self.num, k=self.k)
         if x is not None and (x.dim() != 2 or len(x) != geometry.num_points):
             raise ValueError(
                 f"x must have shape [{geometry.num_points}, {self.in_channels}] (points, "
                 f"channels), found {list(x.shape)}"
             )
-        weight = next(self.parameters())
-        own, there = weight.device, geometry.grouping.device
-        here = own if x is None else x.device
-        if not own == there == here:
-            raise ValueError(f"x is on {here}, the positions on {there}, the layer on {own}")
-        mixed = torch.is_autocast_enabled(weight.device.type)
-        if x is not None and x.dtype != weight.dtype and not mixed:
-            raise ValueError(f"x is {x.dtype}, the layer {weight.dtype}: convert one of them")
+        there = geometry.grouping.device
+        like = next(self.parameters(), None)  # a quantised layer has none
+        here = there if x is None else x.device
+        place = there if like is None else like.device
+        if not place == there == here:
+            raise ValueError(f"x is on {here}, the positions on {there}, the layer on {place}")
+        if x is not None and like is not None and x.dtype != like.dtype and not is_autocast(like):
+            raise ValueError(f"x is {x.dtype}, the layer {like.dtype}: convert one of them")
         found = 0 if x is None else x.size(1)
         if found != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels, found {found}")
@@ -140,7 +146,7 @@ class PointReducer(nn.Module):
         y = y if self.norm is None else self.norm(y)
         return y, geometry.pos, geometry.batch
 
-    def convolve(self, image: Tensor, stage: LatticeStage) -> Tensor:
+    def _convolve(self, image: Tensor, stage: LatticeStage) -> Tensor:
         r"""Reduce the points of a lattice: the concatenation of a square's points, row by row, and
         its linear map are a convolution. For `"concat"` without relative positions.
 
@@ -179,7 +185,8 @@ class PointReducer(nn.Module):
         axes = geometry.relative.size(2)
         if self.dim and axes != self.dim:
             raise ValueError(f"positions must have {self.dim} axes, found {axes}")
-        dtype = next(self.parameters()).dtype if x is None else x.dtype
+        like = next(self.parameters(), geometry.relative) if x is None else x
+        dtype = like.dtype
         if geometry.outside:
             if x is None or self.mode != "concat":
                 raise ValueError("only mode = 'concat' with features gathers zeros at a border")

@@ -8,21 +8,27 @@ This is the one file that relies on what torch does not promise:
 - `torch._C._functorch.peek_interpreter_stack` and `torch.autograd.forward_ad._current_level`:
   whether a function transform is at work (:func:`transformed`), which must see plain operations.
   Where they are missing, kernels are not used at all.
+- What unwraps a transform's tensors, and `temporarily_clear_interpreter_stack`: searches are made
+  outside of transforms (:func:`outside_transforms`). Where they are missing, a search under a
+  transform is torch's error.
 """
 
 from __future__ import annotations
 
 import ctypes
+import functools
 import platform
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
+Call = TypeVar("Call", bound=Callable[..., Any])
 DTYPES = {"float32": torch.float32, "int64": torch.int64, "int32": torch.int32}
 SIZES = {"float32": 4, "int64": 8, "int32": 4}
 LINE = 64
@@ -95,6 +101,43 @@ def transformed() -> bool:
         torch._C._functorch.peek_interpreter_stack() is not None
         or torch.autograd.forward_ad._current_level >= 0
     )
+
+
+def outside_transforms(function: Call) -> Call:
+    """Let a function of positions, which has no gradients, work on plain values.
+
+    Searches read memory, which tensors that a transform wraps have not. What they find is as
+    constant to every transform as it is to autograd.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        try:
+            if torch.compiler.is_compiling() or not transformed():
+                return function(*args, **kwargs)
+            from torch._functorch.pyfunctorch import temporarily_clear_interpreter_stack
+        except (ImportError, AttributeError):
+            return function(*args, **kwargs)
+        args, kwargs = tree_map_only(Tensor, _value, (args, kwargs))
+        with temporarily_clear_interpreter_stack():
+            return function(*args, **kwargs)
+
+    wrapped: Any = call
+    return wrapped
+
+
+def _value(tensor: Tensor) -> Tensor:
+    functorch = torch._C._functorch
+    while functorch.is_functorch_wrapped_tensor(tensor):
+        if functorch.is_batchedtensor(tensor):
+            raise ValueError(
+                "positions cannot be mapped over by vmap: give them as clouds of one batch, or map "
+                "over features, with a geometry that was worked out before"
+            )
+        tensor = functorch.get_unwrapped(tensor)
+    if torch.autograd.forward_ad._current_level >= 0:
+        tensor = torch.autograd.forward_ad.unpack_dual(tensor).primal
+    return tensor.detach()
 
 
 class Field(NamedTuple):

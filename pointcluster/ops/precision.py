@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
+
 import torch
 from torch import Tensor
 
 EPS = 1e-8
 """The least length of a vector."""
+
+
+def no_autocast(x: Tensor) -> AbstractContextManager:
+    """A place in which nothing is worked out in half precision, on the device of a tensor."""
+    kind = x.device.type
+    if not torch.amp.is_autocast_available(kind):  # the meta device, say
+        return nullcontext()
+    return torch.autocast(kind, enabled=False)
+
+
+def is_autocast(x: Tensor) -> bool:
+    """Whether products are worked out in half precision now, on the device of a tensor."""
+    kind = x.device.type
+    return torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind)
 
 
 def at_least_float32(x: Tensor) -> Tensor:

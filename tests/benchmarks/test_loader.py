@@ -46,7 +46,7 @@ def test_what_a_loader_brings(script):
     for a, b, c in zip(*found.values(), strict=True):
         assert torch.equal(a.pos, b.pos) and torch.equal(a.pos, c.pos)
         assert "hierarchy" not in a and "hierarchy" in b and "hierarchy" in c
-        assert len(b.hierarchy["layout"]) == 4 and c.hierarchy["layout"][0] == 4
+        assert len(b.hierarchy) == 4 and c.hierarchy.batch_size == 4
 
 
 def test_saved_is_of_the_better_way(script):

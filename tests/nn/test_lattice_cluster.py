@@ -116,7 +116,7 @@ def test_a_reducer_that_is_watched_is_called(size, plan):
     (stage,) = lattice_hierarchy(size, [LatticePlan(*plan, 2, 2)])
     layer = PointReducer(5, 7, k=plan[0] ** 2, num=1 / plan[1] ** 2, dim=0).double()
     image = torch.randn(2, 5, *size, dtype=torch.float64)
-    plain, called = layer.convolve(image, stage), []
+    plain, called = layer(image, stage), []
     layer.linear.register_forward_hook(lambda *_: called.append(1))
-    torch.testing.assert_close(layer.convolve(image, stage), plain, rtol=0, atol=1e-12)
+    torch.testing.assert_close(layer(image, stage), plain, rtol=0, atol=1e-12)
     assert called == [1]

@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric.utils import scatter
 
 from pointcluster.ops.context_cluster.weights import Weights
-from pointcluster.ops.precision import at_least_float32, length
+from pointcluster.ops.precision import at_least_float32, is_autocast, length, no_autocast
 from pointcluster.ops.regions import Regions
 
 
@@ -67,7 +67,7 @@ def _lifted(
     mean = mean / regions.filled[..., None].to(x.dtype)
     c, g = F.linear(mean, w.fv, w.fv_bias).view(count, m, 2, heads, -1).unbind(2)  # [R, M, H, c]
     # assign
-    with torch.autocast(x.device.type, enabled=False):
+    with no_autocast(x):
         f, wide = at_least_float32(f), at_least_float32(x)
         c = at_least_float32(c).permute(2, 0, 1, 3).flatten(1, 2)  # [H, R * M, c]
         c = c / length(c)[..., None]
@@ -100,7 +100,7 @@ def _lifted(
     h = torch.cat([h, w.out_bias.to(h.dtype).expand(count, 1, -1)], dim=1).to(meets.dtype)
     if residual is None:
         y = torch.bmm(meets, h)
-    elif torch.is_autocast_enabled(x.device.type):  # which would round what is added to, too
+    elif is_autocast(x):  # which would round what is added to, too
         y = residual.view(count, size, out) + torch.bmm(meets, h)
     else:
         y = torch.baddbmm(residual.view(count, size, out), meets, h)
@@ -119,7 +119,7 @@ def _slices(
     center = center / regions.filled[..., None].to(fv.dtype)
     f, v = fv.unflatten(2, (2, heads, c)).permute(2, 0, 3, 1, 4).unbind(0)
     middle, g = center.unflatten(2, (2, heads, c)).permute(2, 0, 3, 1, 4).unbind(0)
-    with torch.autocast(f.device.type, enabled=False):
+    with no_autocast(f):
         f, middle = at_least_float32(f), at_least_float32(middle)
         cos = f @ middle.mT / (length(f)[..., None] * length(middle)[..., None, :])  # [R, H, P, M]
         score = beta.to(cos.dtype) + alpha.to(cos.dtype) * cos
@@ -145,7 +145,7 @@ def _segments(
     for slot in range(near.size(2)):  # one neighbour at a time
         center = torch.addcmul(center, weight[..., slot, None], fv[near[..., slot]])
     c, g = center.view(-1, m, 2, heads, channels).unbind(2)  # [R, M, H, c]
-    with torch.autocast(f.device.type, enabled=False):
+    with no_autocast(f):
         f, c = at_least_float32(f), at_least_float32(c)
         c = c / length(c)[..., None]
         cos = torch.stack([(f * c[of, j]).sum(dim=-1) for j in range(m)], dim=-1)  # [N, H, M]
