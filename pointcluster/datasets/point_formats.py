@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import io
-import re
 import struct
-import warnings
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,17 +11,24 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pointcluster.datasets.point_tables import by_name, find_columns, to_unit, twice
-from pointcluster.datasets.read_off import fan, read_off
+from pointcluster.datasets.point_tables import by_name, to_unit
+from pointcluster.datasets.polygons import triangulate
+from pointcluster.datasets.read_glb import read_glb
+from pointcluster.datasets.read_obj import read_obj
+from pointcluster.datasets.read_off import read_off
+from pointcluster.datasets.read_ply import read_ply
+
+READERS: dict[str, Any] = {"ply": read_ply, "off": read_off, "obj": read_obj, "glb": read_glb}
+FIELDS = ("pos", "normal", "color", "label")
 
 
 def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, np.ndarray]:
     """Read a mesh, sampled evenly by area, or the vertices of a file without faces.
 
-    The meshes of a scene become one. The colours are those of vertices or faces.
+    The meshes of a scene become one. The colours and labels are those of vertices or faces.
 
     Raises:
-        ImportError: trimesh is not installed, or too old.
+        ImportError: trimesh is not installed.
         OSError: The file cannot be read.
         ValueError: It is damaged or empty, or its faces have no area.
     """
@@ -34,44 +38,33 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
         raise ImportError(
             f"reading {path.suffix} files needs trimesh: pip install trimesh"
         ) from error
-    if not hasattr(trimesh, "load_scene"):
-        raise ImportError(
-            f"reading {path.suffix} files needs trimesh 4.6 or newer, here is "
-            f"{trimesh.__version__}: pip install --upgrade trimesh"
-        )
     data, kind = path.read_bytes(), path.suffix.lower()[1:]
     with _whole(path):
-        if kind == "ply":
-            _check_ply(data)
-            found = _ply(data)
-        elif kind == "off":
-            found = read_off(data)
+        if kind in READERS:
+            found = READERS[kind](data)
         else:
-            if kind == "obj" and re.search(rb"(?m)^f[ \t](?:.*[ \t])?0(?:[/\s]|$)", data):
-                raise ValueError("a face has vertex 0 as a corner, they are counted from 1")
-            scene = trimesh.load_scene(
-                io.BytesIO(data), file_type=kind, process=False, skip_materials=True
-            )
-            found = _joined(scene)
-        _check_corners(found.get("face", ()), len(found.get("pos", ())))
+            mesh: Any = trimesh.load_mesh(io.BytesIO(data), file_type=kind, process=False)
+            found = {"pos": np.asarray(mesh.vertices), "polygons": np.asarray(mesh.faces)}
+        _check_corners(found.get("polygons", ()), len(found.get("pos", ())))
     if not len(found.get("pos", ())):
         raise ValueError(f"{path} holds neither points nor faces, or is no .{kind} file")
     for key in ("color", "face_color"):
         if key in found:
             color = np.asarray(found[key])
             found[key] = to_unit(path, color.astype(np.float64), color.dtype)
-    if not len(found.get("face", ())):
-        return {key: found[key] for key in ("pos", "normal", "color") if key in found}
+    if not len(found.get("polygons", ())):
+        return {key: found[key] for key in FIELDS if key in found}
     return _sampled(path, found, points, seed)
 
 
 def _sampled(
-    path: Path, found: dict[str, np.ndarray], points: int, seed: int | Sequence[int]
+    path: Path, found: dict[str, Any], points: int, seed: int | Sequence[int]
 ) -> dict[str, np.ndarray]:
     """Points of a surface, with the normals of their faces, and colours of corners or faces."""
     import trimesh
 
-    faces = found["face"]
+    with _whole(path):
+        faces, owner = triangulate(found["pos"], found["polygons"])
     if not np.isfinite(found["pos"][np.unique(faces)]).all():
         raise ValueError(f"{path}: a corner of a face is NaN or infinite")
     with _whole(path):
@@ -85,12 +78,17 @@ def _sampled(
         corners = np.asarray(mesh.triangles)[face]  # [P, 3, 3]
         edges = corners[:, 1] - corners[:, 0], corners[:, 2] - corners[:, 0]
         out = {"pos": np.asarray(pos), "normal": np.cross(*edges)}
+        weights = trimesh.triangles.points_to_barycentric(corners, pos)
         if "color" in found:
-            weights = trimesh.triangles.points_to_barycentric(corners, pos)
             colors = found["color"][faces[face]]  # [P, 3, 3]
             out["color"] = np.clip(np.einsum("pc,pcd->pd", weights, colors), 0, 1)
         elif "face_color" in found:
-            out["color"] = found["face_color"][face]
+            out["color"] = found["face_color"][owner[face]]
+        if "face_label" in found:
+            out["label"] = found["face_label"][owner[face]]
+        elif "label" in found:  # of the nearest corner
+            nearest = weights.argmax(axis=1)
+            out["label"] = found["label"][faces[face, nearest]]
     return out
 
 
@@ -98,9 +96,8 @@ def _sampled(
 def _whole(path: Path) -> Iterator[None]:
     """Make whatever a parser raises of a damaged file the ValueError that names the file."""
     try:
-        with _numbers_alone():
-            yield
-    except MemoryError:
+        yield
+    except (MemoryError, ImportError):
         raise
     except Exception as error:
         raise ValueError(
@@ -109,105 +106,16 @@ def _whole(path: Path) -> Iterator[None]:
         ) from error
 
 
-@contextmanager
-def _numbers_alone() -> Iterator[None]:
-    """Let text among numbers be an error, where it would end the list of numbers silently.
-
-    NumPy before 2.4 only warns of it. A process has one list of filters for all of its threads, so
-    this names that one warning: nothing else becomes an error in another thread meanwhile.
-    """
-    if np.lib.NumpyVersion(np.__version__) >= "2.4.0":
-        yield
-        return
-    with warnings.catch_warnings():
-        text = "string or file could not be read to its end"
-        warnings.filterwarnings("error", text, DeprecationWarning)
-        yield
-
-
-def _check_corners(faces: Any, vertices: int) -> None:
+def _check_corners(polygons: Any, vertices: int) -> None:
     """Compare the corners of faces with the vertices: a negative one would count from the end."""
-    if not len(faces):
+    tables = [polygons] if isinstance(polygons, np.ndarray) else polygons
+    sized = [table for table in tables if len(table) and np.size(table)]
+    if not sized:
         return
-    for corner in (int(np.min(faces)), int(np.max(faces))):
+    corners = np.concatenate([np.ravel(table) for table in sized])
+    for corner in (int(corners.min()), int(corners.max())):
         if not 0 <= corner < vertices:
             raise ValueError(f"a face has vertex {corner} as a corner, of {vertices:,} from 0")
-
-
-def _check_ply(data: bytes) -> None:
-    """Refuse a name that is there twice in one element: trimesh would keep the last alone."""
-    elements: list[list[str]] = [[]]
-    for line in data.partition(b"end_header")[0].decode("utf-8", errors="replace").splitlines():
-        words = line.split()
-        if words[:1] == ["element"]:
-            elements.append([])
-        elif words[:1] == ["property"]:
-            elements[-1].append(words[-1])
-    for names in elements:
-        double = twice(names) or next((n for n, count in Counter(names).items() if count > 1), None)
-        if double:
-            raise ValueError(f"an element has two properties {double}, expected one")
-
-
-def _ply(data: bytes) -> dict[str, np.ndarray]:
-    """Vertices and faces, after a check that all rows announced are there."""
-    from trimesh.exchange.ply import load_ply
-
-    found = load_ply(io.BytesIO(data), skip_materials=True, fix_texture=False)
-    elements = found["metadata"]["_ply_raw"]
-    columns: dict[str, dict[str, np.ndarray]] = {}
-    for name, element in elements.items():
-        rows = element.get("data")
-        if name in ("vertex", "face") and element["length"]:
-            names = list(rows) if isinstance(rows, dict) else rows.dtype.names or ()
-            columns[name] = {key: rows[key] for key in names}
-            count = len(next(iter(columns[name].values()), rows))
-            if count != element["length"]:
-                raise ValueError(f"{element['length']:,} of {name} announced, {count:,} there")
-    if "vertices" not in found:
-        return {}
-    out = {"pos": np.asarray(found["vertices"], np.float64)}
-    if found.get("vertex_normals") is not None:
-        out["normal"] = np.asarray(found["vertex_normals"], np.float64)
-    if color := find_columns(columns["vertex"], "color"):
-        out["color"] = np.column_stack(list(color.values()))
-    if found.get("faces") is not None:
-        polygons = np.asarray(found["faces"])
-        for name in ("vertex_index", "vertex_indices"):
-            rows = columns["face"].get(name)
-            if rows is not None and rows.dtype == object:  # polygons that differ in length
-                polygons = rows
-        out["face"], owner = fan(polygons)
-        if color := find_columns(columns["face"], "color"):
-            out["face_color"] = np.column_stack(list(color.values()))[owner]
-    return out
-
-
-def _joined(scene: Any) -> dict[str, np.ndarray]:
-    """All meshes of a scene as one, or all its points where it has no mesh."""
-    import trimesh
-
-    parts = scene.dump()
-    meshes = [part for part in parts if isinstance(part, trimesh.Trimesh) and len(part.faces)]
-    if meshes:
-        for part in meshes:  # joined, a corner that is not there would be one of the next mesh
-            _check_corners(part.faces, len(part.vertices))
-        mesh: Any = trimesh.util.concatenate(meshes) if len(meshes) > 1 else meshes[0]
-        out = {"pos": np.asarray(mesh.vertices), "face": np.asarray(mesh.faces)}
-        if mesh.visual.kind == "vertex":
-            out["color"] = np.asarray(mesh.visual.vertex_colors)[:, :3]
-        elif mesh.visual.kind == "face":
-            out["face_color"] = np.asarray(mesh.visual.face_colors)[:, :3]
-        return out
-    kinds = (trimesh.Trimesh, trimesh.PointCloud)  # or a mesh without faces
-    clouds: list[Any] = [part for part in parts if isinstance(part, kinds) and len(part.vertices)]
-    if not clouds:
-        return {}
-    out = {"pos": np.concatenate([np.asarray(cloud.vertices) for cloud in clouds])}
-    colors = [np.asarray(part.colors)[:, :3] for part in clouds if len(getattr(part, "colors", ()))]
-    if colors and len(joined := np.concatenate(colors)) == len(out["pos"]):
-        out["color"] = joined
-    return out
 
 
 def read_pcd(path: Path) -> dict[str, np.ndarray]:
@@ -224,6 +132,7 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
         raise ImportError("reading .pcd files needs pypcd4: pip install pypcd4") from error
     data = path.read_bytes()
     with _whole(path):
+        data = _usual_pcd(data)
         _check_pcd(data)
         cloud: Any = PointCloud.from_fileobj(io.BufferedReader(io.BytesIO(data)))
         columns = {name: cloud.pc_data[name] for name in cloud.pc_data.dtype.names}
@@ -233,13 +142,54 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
             # Four bytes, whatever their type is called: blue, green, red and the last one.
             word = np.ascontiguousarray(columns.pop(packed), dtype=columns_type(cloud, packed))
             word = word.view("<u4").ravel()
-            for shift, name in zip((16, 8, 0), "rgb", strict=True):
-                columns[name] = (word >> shift & 255).astype(np.uint8)
+            word = np.where(word == 0x7FC00000, 0, word)  # not a number: no colour
+            if not word.any():
+                word = None
+            if word is not None:
+                for shift, name in zip((16, 8, 0), "rgb", strict=True):
+                    columns[name] = (word >> shift & 255).astype(np.uint8)
     columns = {name: np.atleast_1d(column) for name, column in columns.items()}
     if any(len(column) != announced for column in columns.values()):
         found = len(next(iter(columns.values())))
         raise ValueError(f"{path} announces {announced:,} points and holds {found:,}")
     return by_name(path, columns)
+
+
+def _usual_pcd(data: bytes) -> bytes:
+    """A file with a header as newer writers have it, and in text one space between numbers.
+
+    Before version .7 there was no VIEWPOINT, and COUNT could be left out or, for one, be 0.
+    """
+    lines, at, fields = [], 0, 0
+    while at < len(data):
+        end = data.find(b"\n", at)
+        end = len(data) if end < 0 else end
+        words = data[at:end].split()
+        at = end + 1
+        if not words or words[0].startswith(b"#"):
+            continue
+        key = words[0].upper()
+        if key in (b"VERSION", b"COLUMNS"):
+            words = [b"VERSION", b".7"] if key == b"VERSION" else [b"FIELDS", *words[1:]]
+        if words[0] == b"FIELDS":
+            fields = len(words) - 1
+        if key == b"COUNT":
+            words = [key, *(b"1" if word == b"0" else word for word in words[1:])]
+        lines.append(words)
+        if key == b"DATA":
+            break
+    else:
+        return data  # no header: what reads it says so
+    keys = [words[0] for words in lines]
+    if b"COUNT" not in keys and b"TYPE" in keys:
+        lines.insert(keys.index(b"TYPE") + 1, [b"COUNT", *[b"1"] * fields])
+    if b"VIEWPOINT" not in keys:
+        place = next((i for i, words in enumerate(lines) if words[0] == b"POINTS"), len(lines) - 1)
+        lines.insert(place, b"VIEWPOINT 0 0 0 1 0 0 0".split())
+    body = data[at:]
+    if lines[-1][1:] == [b"ascii"]:
+        body = b"\n".join(b" ".join(row.split()) for row in body.splitlines() if row.strip())
+    return b"\n".join(b" ".join(words) for words in lines) + b"\n" + body
 
 
 def _check_pcd(data: bytes) -> None:
@@ -279,7 +229,8 @@ def columns_type(cloud: Any, name: str) -> np.dtype:
 
 
 def read_las(path: Path) -> dict[str, np.ndarray]:
-    """Read an airborne or terrestrial scan; colours of zeros alone count as none.
+    """Read an airborne or terrestrial scan; colours and classes of zeros alone count as
+    none.
 
     Raises:
         ImportError: laspy is not installed, or lazrs for a `.laz` file.
@@ -315,11 +266,16 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
                 names = set(reader.header.point_format.dimension_names)
                 # In pieces, so that a number of points which is wrong takes no memory.
                 pos, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint16)]
+                labels = [np.zeros(0, np.int64)]
                 for piece in reader.chunk_iterator(1_000_000):
                     pos.append(np.column_stack([piece.x, piece.y, piece.z]))
+                    labels.append(np.asarray(piece.classification, np.int64))
                     if {"red", "green", "blue"} <= names:
                         colors.append(np.column_stack([piece.red, piece.green, piece.blue]))
         out = {"pos": np.concatenate(pos)}
+        label = np.concatenate(labels)
+        if label.any():
+            out["label"] = label
         color = np.concatenate(colors)
         if color.any():
             out["color"] = to_unit(path, color.astype(np.float64), color.dtype)

@@ -22,23 +22,40 @@ _NAMES = {
         ("r", "g", "b"),
         ("red", "green", "blue"),
         ("diffuse_red", "diffuse_green", "diffuse_blue"),
+        ("rf", "gf", "bf"),
     ),
 }
-_FORMS = (
-    "3 columns (x y z), 4 (and an intensity, left out), 6 (and a normal, or red green blue) or "
-    "7 (intensity red green blue), or a first line that names the columns, such as x,y,z,nx,ny,nz"
-)
+_LABELS = (
+    "label", "class", "classification", "scalar_label", "scalar_class", "scalar_classification",
+)  # fmt: skip
+COLUMNS = "x y z nx ny nz r g b label intensity"
+# What a table of so many columns without names may hold.
+READINGS = {
+    3: ("x y z",),
+    4: ("x y z label", "x y z intensity"),
+    6: ("x y z nx ny nz", "x y z r g b"),
+    7: ("x y z nx ny nz label", "x y z r g b label", "x y z intensity r g b"),
+    8: ("x y z intensity r g b label",),
+    9: ("x y z nx ny nz r g b", "x y z r g b nx ny nz"),
+    10: ("x y z nx ny nz r g b label", "x y z r g b nx ny nz label"),
+}
+FEW, MOST = 100, 1000
+"""Whole numbers are labels where there are no more different ones, and none larger."""
 
 
-def read_text(path: Path) -> dict[str, np.ndarray]:
+def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
     """Read a row a point, with spaces, commas or semicolons between the numbers.
 
     A first line may name the columns, in quotes or without, or, in a `.pts` file, announce the
     number of points. What `#` or `//` begin is passed over, unless it names the columns; that may
     be in any encoding, the rest is UTF-8.
 
+    Args:
+        path: The file.
+        columns: What its columns are, instead of what it says itself.
+
     Returns:
-        `pos` and, where there are any, `normal` and `color`, float64.
+        `pos` and, where there are any, `normal` and `color`, float64, and `label`, int64.
 
     Raises:
         OSError: The file cannot be read.
@@ -52,10 +69,14 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
     announced = None
     lines = iter(text.splitlines())
     for line in lines:
-        words = _words(_before_comment(line.lstrip("#/ \t")))
+        heading = _before_comment(line.lstrip("#/ \t"))
+        words = _words(heading)
         if not words:
             continue
-        named = [word.strip("\"'").lower() for word in words]
+        # Names between commas may be of several words.
+        mark = next((mark for mark in (";", ",", "\t") if mark in heading), None)
+        named = words if mark is None else heading.split(mark)
+        named = [word.strip().strip("\"'").lower() for word in named]
         if not line.lstrip().startswith(("#", "//")):
             if all(_is_number(word) for word in words):
                 if len(words) == 1 and words[0].isdigit() and path.suffix.lower() == ".pts":
@@ -72,6 +93,8 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} holds no points")
     first = _before_comment(rows[0])
     delimiter = next((mark for mark in (";", ",") if mark in first), None)
+    if delimiter == ";" and "," in first and "." not in first:  # a decimal comma
+        rows = [_before_comment(row).replace(",", ".") for row in rows]
     if delimiter == "," and not names and re.search(r",\s*$", first):
         raise ValueError(f"{path}: its rows end with a comma, expected numbers between commas")
     try:
@@ -80,13 +103,8 @@ def read_text(path: Path) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} is no table of numbers, as long in every row: {error}") from error
     if announced is not None and announced != len(table):
         raise ValueError(f"{path} announces {announced:,} points and holds {len(table):,}")
-    if names:
-        if len(names) != table.shape[1]:
-            raise ValueError(
-                f"{path} names {len(names)} columns ({', '.join(names)}) and has {table.shape[1]}"
-            )
-        _check_once(path, names)
-        return by_name(path, dict(zip(names, table.T, strict=True)))
+    if columns is not None or names:
+        return named_columns(path, table, columns if columns is not None else names)
     kind = {".xyzn": "normal", ".xyzrgb": "color"}.get(path.suffix.lower())
     if kind is not None and table.shape[1] != 6:
         raise ValueError(
@@ -110,7 +128,7 @@ def may_be_table(path: Path) -> bool:
     return False
 
 
-def read_npy(path: Path) -> dict[str, np.ndarray]:
+def read_npy(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
     """Read an array `[P, 3]` or wider, or a structured one with fields `x`, `y` and `z`.
 
     Columns and fields mean what they mean in text. Objects are refused: to read them is to run
@@ -126,7 +144,10 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
             file.seek(0)
             array = np.load(file, allow_pickle=False)
         # What NumPy raises for a header that is damaged.
-        except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
+        except (
+            ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError,
+            tokenize.TokenError,
+        ) as error:  # fmt: skip
             if "allow_pickle" in str(error):
                 raise ValueError(
                     f"{path} is refused: it holds Python objects or is no .npy file, and to "
@@ -137,12 +158,23 @@ def read_npy(path: Path) -> dict[str, np.ndarray]:
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} is an archive of arrays, expected one array as np.save() writes")
     if array.dtype.names is not None:
+        if columns is not None:
+            raise ValueError(
+                f"{path} names its columns itself: columns= is for those without names"
+            )
+        for name in array.dtype.names:
+            if array[name].shape != array.shape:
+                raise ValueError(
+                    f"{path}: its field {name} holds {list(array.dtype[name].shape)} numbers a "
+                    "point, expected one: give each a field, such as x, y and z"
+                )
         return by_name(path, {name: array[name].ravel() for name in array.dtype.names})
     if array.dtype.kind not in "fiu" or array.ndim != 2:
         raise ValueError(
             f"{path} is {array.dtype} {list(array.shape)}, expected numbers [points, 3] or wider"
         )
-    return by_column(path, array.astype(np.float64))
+    table = array.astype(np.float64)
+    return by_column(path, table) if columns is None else named_columns(path, table, columns)
 
 
 def _check_npy(file: BinaryIO, size: int) -> None:
@@ -169,6 +201,8 @@ def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> 
     """
     _check_once(path, columns)
     out = {}
+    if (label := label_of(path, columns)) is not None:
+        out["label"] = label
     for field in _NAMES:
         if found := find_columns(columns, field):
             if any(column.dtype.kind not in "fiu" for column in found.values()):
@@ -181,10 +215,32 @@ def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> 
     return out
 
 
+def label_of(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
+    """The class of each point, where a column is called so. [P] int64
+
+    Raises:
+        ValueError: Not all are whole numbers.
+    """
+    lower = {name.lower(): column for name, column in columns.items()}
+    name = next((name for name in _LABELS if name in lower), None)
+    if name is None:
+        return None
+    column = lower[name]
+    if column.dtype.kind not in "fiub" or not _whole_numbers(column):
+        where = f"{path}: " if path else ""
+        raise ValueError(f"{where}its column {name} must be whole numbers")
+    return column.astype(np.int64)
+
+
+def _whole_numbers(column: np.ndarray) -> bool:
+    wide = column.astype(np.float64)
+    return bool(np.isfinite(wide).all() and (np.abs(wide) < 2**53).all() and not (wide % 1).any())
+
+
 def twice(names: Iterable[str]) -> str | None:
     """The first of the names that are read which is there twice, in upper or lower case."""
     seen = Counter(name.lower() for name in names)
-    known = (name for sets in _NAMES.values() for each in sets for name in each)
+    known = [name for sets in _NAMES.values() for each in sets for name in each] + [*_LABELS]
     return next((name for name in known if seen[name] > 1), None)
 
 
@@ -197,34 +253,90 @@ def find_columns(columns: Mapping[str, np.ndarray], field: str) -> dict[str, np.
     return {}
 
 
-def by_column(path: Path, table: np.ndarray, kind: str | None = None) -> dict[str, np.ndarray]:
-    """Positions, normals and colours from columns whose number tells what they are.
-
-    Of six, the last three are a normal where all rows have length 1 there, a colour where all are
-    from 0 to 255, unless `kind` says which.
+def named_columns(
+    path: str | os.PathLike[str], table: np.ndarray, names: str | Sequence[str]
+) -> dict[str, np.ndarray]:
+    """What a table holds whose columns have names; `-` is one that is passed over.
 
     Raises:
-        ValueError: They may be anything.
+        ValueError: It has more or fewer columns, one is there twice, or x, y and z are not there.
     """
-    width = table.shape[1]
-    out = {"pos": table[:, :3]}
-    if width in (3, 4):
-        return out
-    if width not in (6, 7):
-        raise ValueError(f"{path} has {width} columns, expected {_FORMS}")
-    rest = table[:, -3:]
-    if kind is None and width == 6 and len(table):
-        length = np.linalg.norm(rest, axis=1)
-        kind = "normal" if bool((np.abs(length - 1) < 0.01).all()) else None
-    if kind == "normal":
-        return out | {"normal": rest}
-    if rest.size and not (0 <= rest.min() and rest.max() <= 255):
+    names = names.replace(",", " ").split() if isinstance(names, str) else list(names)
+    if len(names) != table.shape[1]:
         raise ValueError(
-            f"{path}: its last three columns go from {rest.min():g} to {rest.max():g} and are "
-            "neither normals of length 1 nor colours from 0 to 255: leave them out, or name the "
-            "columns in a first line"
+            f"{path} names {len(names)} columns ({', '.join(names)}) and has {table.shape[1]}"
         )
-    return out | {"color": to_unit(path, rest)}
+    _check_once(path, names)
+    kept = [(name, column) for name, column in zip(names, table.T, strict=True) if name != "-"]
+    return by_name(path, dict(kept))
+
+
+def by_column(path: Path, table: np.ndarray, kind: str | None = None) -> dict[str, np.ndarray]:
+    """What the columns of a table without names are, by their number and by what they hold.
+
+    Normals have length 1 (or, some of them, 0), colours are from 0 to 255 or to 1, labels are few
+    different whole numbers.
+
+    Args:
+        path: The file, as messages name it.
+        table: Its numbers.
+        kind: What three columns behind x y z are, `"normal"` or `"color"`, where the file says it.
+
+    Raises:
+        ValueError: They may be several things, or nothing that is known.
+    """
+    readings = READINGS.get(table.shape[1], ())
+    if kind is not None:
+        return named_columns(path, table, READINGS[6][kind == "color"])
+    fitting = [reading for reading in readings if not len(table) or _fits(table, reading)]
+    if len(fitting) > 1 and fitting[0].startswith("x y z nx") and _no_colors(table[:, 3:6]):
+        fitting = fitting[:1]
+    if len(fitting) > 1 and fitting[0] == "x y z label":  # rather than whole intensities
+        fitting = fitting[:1]
+    if len(fitting) == 1:
+        return named_columns(path, table, fitting[0])
+    if fitting:
+        about = f"may be {' or '.join(map(repr, fitting))}"
+    elif readings:
+        about = f"are none of {', '.join(map(repr, readings))}"
+    else:
+        about = f"are not {', '.join(map(str, READINGS))}"
+    raise ValueError(
+        f"{path}: its {table.shape[1]} columns {about}: normals have length 1, colours go from 0 "
+        f"to 1 or 255, labels are whole numbers to {MOST:,}. Say what they are, by columns='x y z "
+        f"...' or in a first line, with {COLUMNS} and - for what to leave out"
+    )
+
+
+def _fits(table: np.ndarray, reading: str) -> bool:
+    """Whether the numbers of all columns can be what a reading says that they are."""
+    for at, name in enumerate(reading.split()):
+        three = table[:, at : at + 3]
+        if name == "nx" and not _are_normals(three):
+            return False
+        if name == "r" and not (0 <= three.min() and three.max() <= 255):
+            return False
+        if name == "label" and not _are_labels(table[:, at]):
+            return False
+    return True
+
+
+def _are_normals(three: np.ndarray) -> bool:
+    length = np.linalg.norm(three, axis=1)
+    some = np.abs(length - 1) < 0.01
+    return bool((some | (length == 0)).all() and some.any())
+
+
+def _no_colors(three: np.ndarray) -> bool:
+    """Whether vectors of length 1 and 0 are none of pure red, green, blue and black alone."""
+    pure = ((three == 0) | (three == 1)).all()
+    return not pure or bool((three != 0).any(axis=1).all())
+
+
+def _are_labels(column: np.ndarray) -> bool:
+    if not _whole_numbers(column) or column.min() < -1 or column.max() > MOST:
+        return False
+    return len(np.unique(column)) <= FEW
 
 
 def to_unit(path: str | os.PathLike[str], color: np.ndarray, *kinds: np.dtype) -> np.ndarray:

@@ -12,7 +12,7 @@ from torch_geometric.data import Data
 from pointcluster.geometry import voxel_anchors
 from pointcluster.geometry.fps import one_a_voxel
 
-FIELDS = ("normal", "color")
+FIELDS = ("normal", "color", "label")
 
 
 def reduce_points(
@@ -35,7 +35,7 @@ def reduce_points(
         seed: What is at random.
 
     Shapes and units:
-        ``pos``, ``normal`` and ``color`` become ``[n, 3]``.
+        ``pos``, ``normal`` and ``color`` become ``[n, 3]``, ``label`` ``[n]``.
 
     Raises:
         ValueError: ``num_points`` or ``voxel_size`` is not positive.

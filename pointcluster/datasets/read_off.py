@@ -11,20 +11,22 @@ import numpy as np
 _HEADER = re.compile(rb"(ST)?(C)?(N)?(4)?(n)?OFF(?![A-Za-z])\s*")
 
 
-def read_off(data: bytes) -> dict[str, np.ndarray]:
-    """Read the text of an OFF file, and polygons as triangles.
+def read_off(data: bytes) -> dict:
+    """Read the text of an OFF file.
 
     Vertices have the normals and colours that the header's first word announces (``NOFF``,
     ``COFF``, ``CNOFF``; texture coordinates of ``STOFF`` are passed over). Faces have colours where
     three or four numbers follow the corners of each.
 
     Shapes:
-        ``pos [V, 3]`` and, where they are there, ``normal`` and ``color [V, 3]``, ``face [T, 3]``
-        and ``face_color [T, 3]``; colours as the file counts them.
+        ``pos [V, 3]`` and, where they are there, ``normal`` and ``color [V, 3]``, ``polygons``,
+        corners ``[F, M]`` or a list of them, and ``face_color [F, 3]``; colours as the file counts
+        them.
 
     Raises:
         ValueError: It is none, ends early, or is of a form that is not read.
     """
+    data = data.removeprefix(b"\xef\xbb\xbf")
     lines = [line.split(b"#")[0].strip() for line in data.splitlines()]
     lines = [line for line in lines if line]
     header = _HEADER.match(lines[0]) if lines else None
@@ -44,7 +46,7 @@ def read_off(data: bytes) -> dict[str, np.ndarray]:
         raise ValueError(
             f"{vertices + faces:,} vertices and faces announced, {len(lines) - start:,} there"
         )
-    out = {"pos": np.zeros((0, 3))}
+    out: dict = {"pos": np.zeros((0, 3))}
     if vertices:
         columns = None if normals or colored else range(3)
         table = _table(lines[start : start + vertices], columns)
@@ -59,36 +61,10 @@ def read_off(data: bytes) -> dict[str, np.ndarray]:
             out["color"] = table[:, before : before + 3]
     if faces:
         polygons, colors = _faces(lines[start + vertices : start + vertices + faces])
-        out["face"], owner = fan(polygons)
+        out["polygons"] = polygons
         if colors is not None:
-            out["face_color"] = colors[owner]
+            out["face_color"] = colors
     return out
-
-
-def fan(polygons: np.ndarray | Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
-    """Cut polygons into triangles around the first corner of each.
-
-    Args:
-        polygons: Corners ``[N, M]``, or those of each polygon where they differ in number. One or
-            two corners make no triangle.
-
-    Shapes:
-        Corners ``[T, 3]`` int64, and ``[T]`` the polygon that each is of.
-    """
-    groups: dict[int, tuple[np.ndarray, np.ndarray]] = {}
-    if isinstance(polygons, np.ndarray) and polygons.ndim == 2:
-        groups[int(polygons.shape[1])] = np.arange(len(polygons)), polygons
-    else:
-        lengths = np.array([len(polygon) for polygon in polygons], dtype=np.int64)
-        for length in np.unique(lengths):
-            rows = np.flatnonzero(lengths == length)
-            groups[int(length)] = rows, np.stack([polygons[int(row)] for row in rows])
-    triangles, owners = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
-    for length, (rows, corners) in groups.items():
-        for last in range(2, length):
-            triangles.append(corners[:, [0, last - 1, last]].astype(np.int64))
-            owners.append(rows)
-    return np.concatenate(triangles), np.concatenate(owners)
 
 
 def _table(lines: Sequence[bytes], columns: Sequence[int] | None = None) -> np.ndarray:

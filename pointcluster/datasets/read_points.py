@@ -24,6 +24,7 @@ def read_points(
     mesh_points: int = 2048,
     seed: int | Sequence[int] = 0,
     drop_invalid: bool = False,
+    columns: str | None = None,
 ) -> Data:
     r"""Read a scan as it is, or a mesh sampled evenly by area.
 
@@ -32,13 +33,17 @@ def read_points(
       without faces the vertices.
     - ``.pcd``: text, binary or compressed.
     - ``.las .laz``: scaled and moved as the file says.
-    - ``.npy`` and text, ``.xyz .xyzn .xyzrgb .pts .txt .csv``: a row a point, of x y z, perhaps an
-      intensity (left out), perhaps a normal (of length 1) or red green blue (to 255 or 1). A first
-      line, or the fields of a structured array, may name the columns.
+    - ``.npy`` and text, ``.xyz .xyzn .xyzrgb .pts .txt .csv``: a row a point, of x y z, perhaps
+      an intensity (left out), a normal (of length 1), red green blue (to 255 or 1) and a label (a
+      whole number), told apart by what they hold. A first line, the fields of a structured array,
+      or ``columns`` may name them.
+
+    Labels are the numbers of a column ``label``, ``class``, ``classification`` or
+    ``scalar_Classification``; of ``.las`` and ``.laz`` the classification.
 
     Positions are read in float64. A scan far from the origin, as one in coordinates of the earth,
-    would lose its detail in float32: the middle of its box is subtracted first where rounding would
-    exceed a millionth of the scan's extent, and always from ``.las`` and ``.laz``.
+    would lose its detail in float32: the median is subtracted first where rounding would exceed a
+    millionth of the extent of the middle half, and always from ``.las`` and ``.laz``.
 
     Args:
         path: The file; its suffix, in upper or lower case, tells what it is.
@@ -46,12 +51,15 @@ def read_points(
         seed: What they are drawn by.
         drop_invalid: Leave out points with a NaN or infinite position, as depth cameras give them,
             instead of refusing the file.
+        columns: What the columns of a table are, such as ``"x y z nx ny nz label"``; ``-`` is
+            one to leave out.
 
     Shapes and units:
-        ``Data(pos [P, 3] float32, origin)``, with ``normal [P, 3] float32`` of length 1 (or 0 where
-        the file says 0) and ``color [P, 3] float32`` from 0 to 1 where the file has them. Positions
-        in the file are ``pos + origin``; ``origin`` is a tuple of three floats, which no device and
-        no batch rounds.
+        ``Data(pos [P, 3] float32, origin)`` and, where the file has them, ``normal [P, 3] float32``
+        of length 1 (or 0 where the file says 0), ``color [P, 3] float32`` from 0 to 1 and
+        ``label [P] int64``. Positions in the file are ``pos + origin``; ``origin`` is a tuple of
+        three floats, which no device and no batch rounds. They are in the file's own frame: the
+        ``VIEWPOINT`` of a ``.pcd`` file, from where it was seen, moves nothing.
 
     Raises:
         ImportError: The package that reads this format is not installed.
@@ -67,6 +75,8 @@ def read_points(
         raise ValueError(f"seed is {seed}, expected at least 0")
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} is of an unknown kind, expected one of {' '.join(SUFFIXES)}")
+    if columns is not None and suffix not in (".npy", *TEXTS):
+        raise ValueError(f"{path} says itself what it holds: columns= is for tables")
     if path.stat().st_size == 0 and path.is_file():
         raise ValueError(f"{path} is empty")
     if suffix in MESHES:
@@ -74,9 +84,9 @@ def read_points(
     elif suffix == ".pcd":
         arrays = read_pcd(path)
     elif suffix == ".npy":
-        arrays = read_npy(path)
+        arrays = read_npy(path, columns)
     elif suffix in TEXTS:
-        arrays = read_text(path)
+        arrays = read_text(path, columns)
     else:
         arrays = read_las(path)
     finite = np.isfinite(arrays["pos"]).all(axis=1)
@@ -96,6 +106,9 @@ def read_points(
         raise ValueError(f"{path}: its positions reach beyond float32")
     data = Data(pos=torch.from_numpy(pos), origin=origin)
     for key, array in arrays.items():
+        if key == "label":
+            data.label = torch.from_numpy(array.astype(np.int64))
+            continue
         if not np.isfinite(array).all():
             raise ValueError(f"{path}: a {key} is NaN or infinite")
         if key == "normal":
@@ -111,11 +124,12 @@ def read_points(
 
 def _near_origin(pos: np.ndarray, always: bool) -> tuple[np.ndarray, tuple[float, float, float]]:
     """Positions in float32, and what was subtracted before."""
-    low, high = pos.min(axis=0), pos.max(axis=0)
-    rounding = max(float(np.abs(low).max()), float(np.abs(high).max())) * 2.0**-24
+    # Not the middle of the box: one stray point would cost all others their detail.
+    low, middle, high = np.quantile(pos, (0.25, 0.5, 0.75), axis=0, method="nearest")
+    rounding = float(np.abs([low, high]).max()) * 2.0**-24
     origin = np.zeros(3)
     if always or rounding > 1e-6 * float((high - low).max()):
-        origin = low / 2 + high / 2
+        origin = middle
     with np.errstate(over="ignore"):
         near = np.ascontiguousarray((pos - origin).astype(np.float32))
     return near, (float(origin[0]), float(origin[1]), float(origin[2]))

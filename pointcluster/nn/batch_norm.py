@@ -36,8 +36,9 @@ def normed_linear(x: Tensor, linear: Any, norm: Any) -> Tensor:
         and type(norm) is BatchNorm
         and not (norm.training or norm.running_mean is None or is_watched(norm))
     ):
-        scale = norm.weight * (norm.running_var + norm.eps).rsqrt()
-        shift = norm.bias - norm.running_mean * scale
+        known: Any = norm
+        scale = known.weight * (known.running_var + known.eps).rsqrt()
+        shift = known.bias - known.running_mean * scale
         return F.linear(x, linear.weight * scale[:, None], shift)
     y: Tensor = norm(linear(x))
     return y

@@ -4,6 +4,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import torch
 
 from pointcluster.datasets import read_points
 from pointcluster.datasets.point_tables import may_be_table, read_npy
@@ -106,11 +107,11 @@ def test_numbers_of_another_encoding_are_refused(tmp_path, row):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        ("1 2\n3 4\n", "has 2 columns, expected 3 columns"),
-        ("1 2 3 4 5\n", "has 5 columns"),
+        ("1 2\n3 4\n", "its 2 columns are not 3, 4, 6"),
+        ("1 2 3 4 5\n", "its 5 columns are not"),
         ("1 2 3\n4 5\n", "no table of numbers"),
         ("1 2 3\n4 5 six\n", "no table of numbers"),
-        ("1 2 3 -7 0 900\n", "neither normals of length 1 nor colours"),
+        ("1 2 3 -7 0 900\n", "normals have length 1, colours go from 0"),
         ("# nothing\n\n", "holds no points"),
         ("some prose, and more\n1 2 3\n", "is no table of points: it begins with 'some prose"),
         ("x,y,z\n1,2,3,4\n", r"names 3 columns \(x, y, z\) and has 4"),
@@ -180,7 +181,7 @@ def test_objects_are_refused(tmp_path):
         (ROWS.astype(complex), "is complex128"),
         (ROWS > 0, "is bool"),
         (ROWS.astype(str), "is <U"),
-        (ROWS[:, :2], "has 2 columns"),
+        (ROWS[:, :2], "its 2 columns"),
         (ROWS[:0], "holds no points"),
         (np.zeros(3, [("x", "f4"), ("y", "f4")]), "columns x, y, expected x, y and z"),
         (np.zeros(3, [("x", "f4"), ("y", "f4"), ("z", "U3")]), "x, y, z must be numbers"),
@@ -267,3 +268,136 @@ def test_any_damaged_header_of_an_array_is_an_error_that_names_the_file(tmp_path
             read_npy(tmp_path / "a.npy")
         except ValueError as error:
             assert "a.npy" in str(error)
+
+
+# What columns without names are ------------------------------------------------------------------
+
+
+def world(data):
+    return (data.pos.double() + torch.tensor(data.origin, dtype=torch.float64)).tolist()
+
+
+def read(tmp_path, table, suffix=".txt", **options):
+    path = tmp_path / f"a{suffix}"
+    if suffix == ".npy":
+        np.save(path, np.array(table, dtype=np.float64))
+    else:
+        path.write_text("\n".join(" ".join(f"{v:g}" for v in row) for row in table))
+    return read_points(path, **options)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".npy"])
+@pytest.mark.parametrize(("rows", "fields"), [
+    ([[1, 2, 3, 5]], {"label": [5]}),
+    ([[1, 2, 3, 0.5], [1, 2, 4, 7]], {}),  # an intensity
+    ([[1, 2, 3, 0, 0, 1], [4, 5, 6, 0, 0, 0]], {}),  # pure colours, or normals and none
+    ([[1, 2, 3, 0, -1, 0], [4, 5, 6, 0, 0, 0]], {"normal": [[0, -1, 0], [0, 0, 0]]}),
+    ([[1, 2, 3, 0, 0.6, 0.8, 4]], {"normal": [[0, 0.6, 0.8]], "label": [4]}),
+    ([[1, 2, 3, 0, 0.6, -0.8, 4]], {"normal": [[0, 0.6, -0.8]], "label": [4]}),
+    ([[1, 2, 3, 200, 100, 50, 300]], {"color": [[200 / 255, 100 / 255, 50 / 255]], "label": [300]}),
+    ([[1, 2, 3, 900, 100, 50, 7]], {"color": [[100 / 255, 50 / 255, 7 / 255]]}),  # an intensity
+    ([[1, 2, 3, 0.1, 100, 50, 7.5]], {"color": [[100 / 255, 50 / 255, 7.5 / 255]]}),
+    ([[1, 2, 3, 900, 255, 51, 0, 7]], {"color": [[1, 0.2, 0]], "label": [7]}),
+    ([[1, 2, 3, 0, 0.6, 0.8, 255, 51, 0]], {"color": [[1, 0.2, 0]], "normal": [[0, 0.6, 0.8]]}),
+    ([[1, 2, 3, 255, 51, 0, 0, 0.6, 0.8, 9]],
+     {"color": [[1, 0.2, 0]], "normal": [[0, 0.6, 0.8]], "label": [9]}),
+], ids=str)  # fmt: skip
+def test_columns_are_told_apart_by_what_they_hold(tmp_path, suffix, rows, fields):
+    if rows[0][3:] == [0, 0, 1] and rows[1][3:] == [0, 0, 0]:
+        with pytest.raises(ValueError, match="may be 'x y z nx ny nz' or 'x y z r g b'"):
+            read(tmp_path, rows, suffix)
+        return
+    data = read(tmp_path, rows, suffix)
+    assert world(data) == [row[:3] for row in rows]
+    for field in ("normal", "color", "label"):
+        assert (field in data) == (field in fields)
+        if field in fields:
+            np.testing.assert_allclose(data[field].numpy(), fields[field], atol=1e-6)
+    if "label" in fields:
+        assert data.label.dtype == torch.int64
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".npy"])
+def test_colours_and_a_label_or_an_intensity_and_colours(tmp_path, suffix):
+    """S3DIS has the first; both are possible, so neither is guessed."""
+    rows = [[1, 2, 3, 200, 100, 50, 7]]
+    message = (
+        "may be 'x y z r g b label' or 'x y z intensity r g b'.*Say what they are, by columns="
+    )
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, rows, suffix)
+    data = read(tmp_path, rows, suffix, columns="x y z r g b label")
+    np.testing.assert_allclose(data.color.numpy(), [[200 / 255, 100 / 255, 50 / 255]], atol=1e-6)
+    assert data.label.tolist() == [7]
+    data = read(tmp_path, rows, suffix, columns="x,y,z,intensity,r,g,b")
+    np.testing.assert_allclose(data.color.numpy(), [[100 / 255, 50 / 255, 7 / 255]], atol=1e-6)
+    assert "label" not in data
+    data = read(tmp_path, rows, suffix, columns="- x y z - - label")
+    assert world(data) == [[2, 3, 200]] and data.label.tolist() == [7]
+
+
+@pytest.mark.parametrize(("columns", "message"), [
+    ("x y z", "names 3 columns .* and has 7"), ("x y x a b c d", "two columns x"),
+    ("x y w a b c d", "expected x, y and z"),
+])  # fmt: skip
+def test_columns_that_do_not_fit(tmp_path, columns, message):
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, [[1, 2, 3, 200, 100, 50, 7]], columns=columns)
+
+
+def test_columns_go_with_tables(tmp_path):
+    (tmp_path / "a.ply").write_text("ply\n")
+    with pytest.raises(ValueError, match="says itself what it holds"):
+        read_points(tmp_path / "a.ply", columns="x y z")
+
+
+@pytest.mark.parametrize(("text", "fields"), [
+    ("//X,Y,Z,R,G,B,Original cloud index\n1,2,3,255,51,0,1.0\n", {"color": [[1, 0.2, 0]]}),
+    ("//X Y Z Rf Gf Bf\n1 2 3 1.0 0.2 0\n", {"color": [[1, 0.2, 0]]}),
+    ("X;Y;Z\n1,0;2,0;3,0\n", {}),
+    ("1,0;2,0;3,0\n", {}),
+    ("x y z Classification\n1 2 3 6\n", {"label": [6]}),
+    ("x,y,z,nx,ny,nz,label\n1,2,3,0,0,1,4\n", {"normal": [[0, 0, 1]], "label": [4]}),
+], ids=str)  # fmt: skip
+def test_tables_as_other_programs_write_them(tmp_path, text, fields):
+    (tmp_path / "a.txt").write_text(text)
+    data = read_points(tmp_path / "a.txt")
+    assert world(data) == [[1, 2, 3]]
+    for field in ("normal", "color", "label"):
+        assert (field in data) == (field in fields)
+        if field in fields:
+            np.testing.assert_allclose(data[field].numpy(), fields[field], atol=1e-6)
+
+
+def test_labels_that_are_no_whole_numbers(tmp_path):
+    (tmp_path / "a.txt").write_text("x y z label\n1 2 3 0.5\n")
+    with pytest.raises(ValueError, match=r"a\.txt: its column label must be whole numbers"):
+        read_points(tmp_path / "a.txt")
+
+
+def test_structured_arrays_keep_labels_and_refuse_fields_of_several_numbers(tmp_path):
+    kind = [("x", "f8"), ("y", "f8"), ("z", "f8"), ("class", "u1")]
+    np.save(tmp_path / "a.npy", np.array([(1, 2, 3, 250)], kind))
+    assert read_points(tmp_path / "a.npy").label.tolist() == [250]
+    np.save(tmp_path / "b.npy", np.zeros(4, [("pos", "f8", 3), ("x", "f8")]))
+    with pytest.raises(ValueError, match=r"b\.npy: its field pos holds \[3\] numbers a point"):
+        read_points(tmp_path / "b.npy")
+
+
+def test_a_header_of_minus_signs_names_the_file(tmp_path):
+    head = b"{'descr': '<f8', 'fortran_order': False, 'shape': (" + b"-" * 6000 + b"1, 3), }"
+    head += b" " * (-(len(head) + 11) % 64) + b"\n"
+    data = b"\x93NUMPY\x01\x00" + len(head).to_bytes(2, "little") + head
+    (tmp_path / "a.npy").write_bytes(data)
+    with pytest.raises(ValueError, match=r"a\.npy is truncated or is no \.npy file"):
+        read_points(tmp_path / "a.npy")
+
+
+def test_one_stray_point_costs_no_other_its_detail(tmp_path):
+    rng = np.random.default_rng(0)
+    scan = np.array([500000, 5400000, 100]) + rng.uniform(-5, 5, (1000, 3))
+    np.save(tmp_path / "a.npy", np.vstack([scan, np.zeros((1, 3))]))
+    data = read_points(tmp_path / "a.npy")
+    world = data.pos.double().numpy() + np.array(data.origin)
+    assert np.abs(world[:1000] - scan).max() < 1e-3
+    assert np.abs(world[1000]).max() < 1.0

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.read_off import fan, read_off
+from pointcluster.datasets.read_off import read_off
 
 pytest.importorskip("trimesh")
 
@@ -79,15 +79,7 @@ def test_comments_numbers_in_the_first_line_and_more_columns():
     text = b"# Stra\xdfe\nOFF2 1 0 # counts\n\n1 2 3 9 9\n4 5 6\n2 0 1 # an edge\n"
     found = read_off(text)
     assert found["pos"].tolist() == [[1, 2, 3], [4, 5, 6]]
-    assert found["face"].shape == (0, 3) and "color" not in found
-
-
-def test_polygons_of_any_length_are_cut_into_triangles():
-    faces, owner = fan([np.array([0, 1, 2, 3, 4]), np.array([7, 8]), np.array([5, 6, 7])])
-    found = sorted(zip(owner.tolist(), faces.tolist(), strict=True))
-    assert found == [(0, [0, 1, 2]), (0, [0, 2, 3]), (0, [0, 3, 4]), (2, [5, 6, 7])]
-    faces, owner = fan(np.array([[0, 1, 2, 3]]))
-    assert faces.tolist() == [[0, 1, 2], [0, 2, 3]] and owner.tolist() == [0, 0]
+    assert np.shape(found["polygons"]) == (1, 2) and "color" not in found
 
 
 @pytest.mark.parametrize(

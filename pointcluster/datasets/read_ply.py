@@ -1,0 +1,268 @@
+"""Elements of Stanford's PLY, text or binary, with lists of any length."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from pointcluster.datasets.point_tables import find_columns, label_of, twice
+
+KINDS = {
+    **dict.fromkeys(("char", "int8"), "i1"), **dict.fromkeys(("uchar", "uint8"), "u1"),
+    **dict.fromkeys(("short", "int16"), "i2"), **dict.fromkeys(("ushort", "uint16"), "u2"),
+    **dict.fromkeys(("int", "int32"), "i4"), **dict.fromkeys(("uint", "uint32"), "u4"),
+    **dict.fromkeys(("float", "float32"), "f4"), **dict.fromkeys(("double", "float64"), "f8"),
+}  # fmt: skip
+ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+FACES, STRIPS = ("vertex_indices", "vertex_index"), "tristrips"
+
+
+class Property(NamedTuple):
+    """A number of an element, or a list of them."""
+
+    name: str
+    kind: np.dtype
+    count: np.dtype | None
+    """What a list's length is written as."""
+
+
+def read_ply(data: bytes) -> dict:
+    """Read vertices and faces, triangle strips among them.
+
+    Shapes:
+        ``pos [V, 3]`` and, where they are there, ``normal``, ``color [V, 3]`` as the file counts
+        it, ``label [V]``; ``polygons``, corners ``[F, M]`` or a list of them, ``face_color``,
+        ``face_label`` of each.
+
+    Raises:
+        ValueError: The header or a row is damaged, or the file ends early.
+    """
+    order, elements, body = _header(data)
+    read = _Text(body) if order == "" else _Binary(body, order)
+    out: dict = {}
+    for name, (count, properties) in elements.items():
+        columns = read.element(name, count, properties)
+        if name == "vertex" and count:
+            out |= _vertices(columns)
+        elif name == "face" and count:
+            key = next((key for key in columns if key.lower() in FACES), None)
+            if key is None:
+                raise ValueError("its faces have no list of corners, vertex_indices")
+            out["polygons"] = columns[key]
+            if color := find_columns(columns, "color"):
+                out["face_color"] = np.column_stack(list(color.values()))
+            if (label := label_of("", columns)) is not None:
+                out["face_label"] = label
+        elif name == STRIPS and count and "polygons" not in out:
+            key = next((key for key in columns if key.lower() in FACES), None)
+            out["polygons"] = _strips([] if key is None else list(columns[key]))
+    return out
+
+
+def _vertices(columns: dict) -> dict:
+    columns = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+    pos = find_columns(columns, "pos")
+    if not pos:
+        raise ValueError(f"its vertices have {', '.join(columns)}, expected x, y and z")
+    out = {"pos": np.column_stack(list(pos.values())).astype(np.float64)}
+    for field in ("normal", "color"):
+        if found := find_columns(columns, field):
+            out[field] = np.column_stack(list(found.values()))
+    if (label := label_of("", columns)) is not None:
+        out["label"] = label
+    return out
+
+
+def _strips(strips: list[np.ndarray]) -> np.ndarray:
+    """Triangles of strips; a corner of -1 begins another one, and every second turns round."""
+    triangles = [np.zeros((0, 3), np.int64)]
+    for strip in strips:
+        for part in np.split(strip, np.flatnonzero(np.asarray(strip) < 0)):
+            part = part[part >= 0].astype(np.int64)
+            if len(part) < 3:
+                continue
+            three = np.stack([part[:-2], part[1:-1], part[2:]], axis=1)
+            three[1::2] = three[1::2, [1, 0, 2]]
+            same = (three == np.roll(three, 1, axis=1)).any(axis=1)
+            triangles.append(three[~same])
+    return np.concatenate(triangles)
+
+
+def _header(data: bytes) -> tuple[str, dict[str, tuple[int, list[Property]]], bytes]:
+    """Byte order, elements with their counts and properties, and what follows."""
+    file = io.BytesIO(data)
+    if file.readline(9).strip() != b"ply":
+        raise ValueError("it does not begin with ply")
+    order: str | None = None
+    elements: dict[str, tuple[int, list[Property]]] = {}
+    for raw in file:
+        line = raw.decode("utf-8", errors="replace").strip()
+        words = line.split()
+        if not words or words[0] in ("comment", "obj_info"):
+            continue
+        if line == "end_header":
+            break
+        if words[0] == "format" and len(words) == 3 and words[1] in ORDERS:
+            order = ORDERS[words[1]]
+        elif words[0] == "element" and len(words) == 3 and words[2].isdigit():
+            if words[1] in elements:
+                raise ValueError(f"it has two elements {words[1]}, expected one")
+            elements[words[1]] = int(words[2]), []
+        elif words[0] == "property" and elements and set(words[1:-1]) <= {*KINDS, "list"}:
+            kinds = [np.dtype(KINDS[word]) for word in words[1:-1] if word != "list"]
+            if len(kinds) != 1 + (words[1] == "list"):
+                raise ValueError(f"its header has a line {line[:60]!r}")
+            _, properties = list(elements.values())[-1]
+            properties.append(Property(words[-1], kinds[-1], kinds[0] if len(kinds) > 1 else None))
+        else:
+            raise ValueError(f"its header has a line {line[:60]!r}")
+    else:
+        raise ValueError("its header does not end with end_header")
+    if order is None:
+        raise ValueError(f"its header names none of the formats {', '.join(ORDERS)}")
+    body = data[file.tell() :]
+    for name, (count, properties) in elements.items():
+        names = [each.name for each in properties]
+        if double := twice(names) or next((n for n, c in Counter(names).items() if c > 1), None):
+            raise ValueError(f"an element has two properties {double}, expected one")
+        # The least that a row takes, before memory is taken for it: in text a digit and a space.
+        least = sum((each.count or each.kind).itemsize if order else 2 for each in properties)
+        if count * max(1, least) > len(body) + 1:
+            raise ValueError(f"{count:,} of {name} announced in {len(body):,} bytes")
+    return order, elements, body
+
+
+class _Text:
+    """Rows of words, one a line; lines without any are passed over."""
+
+    def __init__(self, body: bytes) -> None:
+        self.lines = iter(body.splitlines())
+
+    def element(self, name: str, count: int, properties: list[Property]) -> dict:
+        rows: list[list[bytes]] = []
+        while len(rows) < count:
+            line = next(self.lines, None)
+            if line is None:
+                raise ValueError(f"{count:,} of {name} announced, {len(rows):,} there")
+            if words := line.split():
+                rows.append(words)
+        if not any(each.count for each in properties):
+            if {len(row) for row in rows} - {len(properties)}:
+                wrong = next(len(row) for row in rows if len(row) != len(properties))
+                raise ValueError(f"a {name} has {wrong} numbers, expected {len(properties)}")
+            columns = zip(*rows, strict=True) if rows else [()] * len(properties)
+            return {
+                each.name: _numbers(column, each.kind)
+                for each, column in zip(properties, columns, strict=True)
+            }
+        found: dict[str, list] = {each.name: [] for each in properties}
+        for row in rows:
+            at = 0
+            for each in properties:
+                if each.count is None:
+                    found[each.name] += row[at : at + 1]
+                    at += 1
+                    continue
+                length = int(float(row[at])) if at < len(row) else -1
+                if not 0 <= length <= len(row) - at - 1:
+                    raise ValueError(f"a {name} announces a list of {length} and is too short")
+                found[each.name].append(row[at + 1 : at + 1 + length])
+                at += 1 + length
+            if at != len(row):
+                raise ValueError(f"a {name} has {len(row)} numbers, expected {at}")
+        return {
+            each.name: _numbers(found[each.name], each.kind)
+            if each.count is None
+            else _lists([_numbers(row, each.kind) for row in found[each.name]])
+            for each in properties
+        }
+
+
+class _Binary:
+    """Rows of bytes, one after another."""
+
+    def __init__(self, body: bytes, order: str) -> None:
+        self.body, self.order, self.at = body, order, 0
+
+    def element(self, name: str, count: int, properties: list[Property]) -> dict:
+        fixed = [each for each in properties if each.count is None]
+        if len(fixed) == len(properties):
+            kind = np.dtype([(each.name, each.kind.newbyteorder(self.order)) for each in fixed])
+            if count * kind.itemsize > len(self.body) - self.at:
+                room = (len(self.body) - self.at) // max(1, kind.itemsize)
+                raise ValueError(f"{count:,} of {name} announced, {room:,} there")
+            table = np.frombuffer(self.body, kind, count, self.at)
+            self.at += count * kind.itemsize
+            native = kind.newbyteorder("=")
+            return {key: table[key].astype(native[key]) for key in kind.names or ()}
+        starts: dict[str, list[int]] = {each.name: [] for each in properties}
+        lengths: dict[str, list[int]] = {each.name: [] for each in properties if each.count}
+        at, end, body = self.at, len(self.body), self.body
+        order = "big" if self.order == ">" else "little"
+        # (name, bytes of a number, bytes of a length, whether it may be negative)
+        plan = [
+            (each.name, each.kind.itemsize, each.count.itemsize if each.count else 0,
+             each.count is not None and each.count.kind == "i")
+            for each in properties
+        ]  # fmt: skip
+        for row in range(count):
+            for key, size, prefix, signed in plan:
+                length = 1
+                if prefix:
+                    if at + prefix > end:
+                        raise ValueError(f"{count:,} of {name} announced, {row:,} there")
+                    length = int.from_bytes(body[at : at + prefix], order, signed=signed)
+                    at += prefix
+                    lengths[key].append(length)
+                starts[key].append(at)
+                at += length * size
+                if length < 0 or at > end:
+                    raise ValueError(f"{count:,} of {name} announced, {row:,} there")
+        self.at = at
+        out: dict = {}
+        for each in properties:
+            kind, begin = each.kind.newbyteorder(self.order), np.array(starts[each.name], np.int64)
+            if each.count is None:
+                out[each.name] = self._at(begin, kind)
+                continue
+            length = np.array(lengths[each.name], np.int64)
+            rows: list[np.ndarray] = [np.zeros(0, each.kind)] * count
+            order_ = length.argsort(kind="stable")
+            for same in np.split(order_, np.flatnonzero(np.diff(length[order_])) + 1):
+                if not len(same):
+                    continue
+                step = np.arange(length[same[0]]) * kind.itemsize
+                block = self._at(begin[same, None] + step, kind)
+                for number, numbers in zip(same, block, strict=True):
+                    rows[number] = numbers
+                if len(same) == count:
+                    out[each.name] = block
+            out.setdefault(each.name, rows)
+        return out
+
+    def _at(self, begin: np.ndarray, kind: np.dtype) -> np.ndarray:
+        """Numbers that begin at these bytes."""
+        data = np.frombuffer(self.body, np.uint8)
+        chosen = data[begin[..., None] + np.arange(kind.itemsize)]
+        return np.ascontiguousarray(chosen).view(kind)[..., 0].astype(kind.newbyteorder("="))
+
+
+def _numbers(words: Sequence[bytes], kind: np.dtype) -> np.ndarray:
+    """Numbers read from text, as the header's type where they fit into it."""
+    column = np.array([float(word) for word in words], np.float64)
+    if kind.kind == "f":
+        return column
+    if not np.isfinite(column).all() or (column % 1).any():
+        raise ValueError("a number that must be whole is not")
+    limits = np.iinfo(kind)
+    inside = not column.size or (column.min() >= limits.min and column.max() <= limits.max)
+    return column.astype(kind if inside else np.int64)
+
+
+def _lists(rows: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """Rows of one length as a table."""
+    return np.stack(rows) if rows and len({len(row) for row in rows}) == 1 else rows
