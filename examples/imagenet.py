@@ -180,7 +180,8 @@ def prepare(args: argparse.Namespace) -> tuple[Pictures, training.ImageRecipe]:
     """Data, recipe and output folder: what is wrong with them shows here, before training."""
     with bad_input():
         data = load_data(args)
-        recipe = training.chosen_recipe(args, training.RECIPES[data.recipe])
+        items = len(data.train) // training.processes(args.devices)
+        recipe, followed = training.chosen_recipe(args, training.RECIPES[data.recipe], items)
         model, config = make_network(args, recipe, data)
         training.train_transform(recipe, config)
     if args.workers is None:
@@ -192,8 +193,13 @@ def prepare(args: argparse.Namespace) -> tuple[Pictures, training.ImageRecipe]:
         "classes": list(data.test.classes),
         "network": model.config,
         "data_config": config,
+        # A folder of the same name may hold other pictures when a run is resumed.
+        "fingerprint": training.fingerprint_images(data.train, data.test),
     }
     training.begin(args, settings, free=FREE, packages=DECISIVE)
+    if followed:
+        log(args, f"for {len(data.train):,} training images and {recipe.epochs} epochs: "
+            + ", ".join(followed))  # fmt: skip
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log(args, f"{data.name}: {len(data.train):,} training and {len(data.test):,} test images, "
         f"{len(data.test.classes):,} classes; {recipe.model}, {parameters / 1e6:.2f}M "
@@ -229,7 +235,7 @@ def train_and_test(
         classifier,
         loaders,
         folder=folder,
-        epochs=recipe.all_epochs,
+        epochs=recipe.epochs,
         resume=args.resume,
         accelerator=args.accelerator,
         devices=args.devices,
@@ -241,7 +247,7 @@ def train_and_test(
         title=f"{data.name} seed {seed} " if args.seeds > 1 else f"{data.name} ",
         say=lambda text: log(args, text),
     )
-    result = {"data": data.name, "model": recipe.model, "seed": seed, "epochs": recipe.all_epochs}
+    result = {"data": data.name, "model": recipe.model, "seed": seed, "epochs": recipe.epochs}
     counted = int(classifier.test_confusion.sum())
     result |= {**metrics, "test_images": counted, "seconds": round(time.perf_counter() - began, 1)}
     if training.is_first_process() and recipe.model in OURS:
@@ -251,7 +257,7 @@ def train_and_test(
             {"classes": classifier.classes, "data_config": config, "result": result},
         )
     log(args, f"{data.name}, {recipe.model}, seed {seed}: {accuracies(metrics)} "
-        f"{left_out(args, data, counted)}(last of {recipe.all_epochs} epochs), "
+        f"{left_out(args, data, counted)}(last of {recipe.epochs} epochs), "
         f"{result['seconds']:.0f} s")  # fmt: skip
     return result
 

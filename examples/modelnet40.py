@@ -114,13 +114,13 @@ def prepare(args: argparse.Namespace):
     for setting, value in recipe.items():
         if getattr(args, setting) is None:
             setattr(args, setting, value)
-    if args.val_fraction:
-        training.hold_out(train, args.val_fraction)
-    settings = {"data": name, "fingerprint": training.fingerprint(train, test)}
+    known = training.survey(train)
+    out = training.hold_out(known, args.val_fraction)
+    settings = {"data": name, "fingerprint": known.digest + training.survey(test).digest}
     training.begin(args, settings, free=FREE, packages=DECISIVE)
     say(f"{name}: {len(train):,} training and {len(test):,} test clouds, {len(train.classes)} "
         f"classes, {args.num_points:,} of {points:,} points each")  # fmt: skip
-    return name, train, test
+    return name, train, test, out
 
 
 def describe(args: argparse.Namespace, name: str, clouds: Any) -> str:
@@ -139,7 +139,7 @@ def augmentation(args: argparse.Namespace) -> list:
     return steps
 
 
-def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, folder: Path):
+def train_and_test(args: argparse.Namespace, name: str, train, test, out, seed: int, folder: Path):
     """One run: train, test, save the network, draw the pictures."""
     features = [transforms.NormalsAsFeatures()] if args.normals else []
     test_transform = Compose([transforms.FirstPoints(args.num_points), *features])
@@ -155,7 +155,7 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
         train_transform=Compose([*augmentation(args), *features]),
         test_transform=test_transform,
         collate=training.searching_collate(model, args.geometry, args.workers),
-        val_fraction=args.val_fraction,
+        out=out,
     )
     preprocessing = {"num_points": args.num_points, "sampled": train[0].num_nodes,
                      "normalize": True, "up": "y",
@@ -215,9 +215,9 @@ def train_and_test(args: argparse.Namespace, name: str, train, test, seed: int, 
 def run(args: argparse.Namespace) -> None:
     """All seeds, and what they say together."""
     with training.bad_input():
-        name, train, test = prepare(args)
+        name, train, test, out = prepare(args)
     results = training.each_seed(
-        args, lambda seed, folder: train_and_test(args, name, train, test, seed, folder)
+        args, lambda seed, folder: train_and_test(args, name, train, test, out, seed, folder)
     )
     summary = training.summarise(results)
     if args.seeds > 1:

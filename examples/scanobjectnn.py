@@ -70,6 +70,7 @@ class Clouds(NamedTuple):
     points: int | None  # of each cloud; None: they differ
     sampled: int  # most points of a cloud
     normalize: bool  # whether they lie in the unit sphere around their mean
+    held: Any = None  # training clouds that are kept, and that are held out
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -98,6 +99,9 @@ def parse_arguments() -> argparse.Namespace:
                       help=f"of ScanObjectNN: {', '.join(PARTS)} (main_split)")  # fmt: skip
     data.add_argument("--up", choices=AXES, metavar="AXIS", help="of --data: the axis that points "
                       "up in your files, about which clouds are turned (y)")  # fmt: skip
+    data.add_argument("--columns", type=training.nonempty, metavar="NAMES", help="of --data: what "
+                      "the columns of tables are, such as 'x y z nx ny nz label'; - is one to "
+                      "leave out")  # fmt: skip
     data.add_argument("--num-points", type=training.number(int, 1), default=1024, metavar="N",
                       help="points a cloud that the network gets (%(default)s)")  # fmt: skip
     data.add_argument("--val-fraction", type=training.number(float, 0, 0.9), default=0.0,
@@ -134,7 +138,9 @@ def parse_arguments() -> argparse.Namespace:
 def load_data(args: argparse.Namespace) -> Clouds:
     """The two splits: what was asked for, ScanObjectNN where it is, otherwise HomeObjects."""
     if args.data:
-        return load_folder(Path(args.data).expanduser(), args.num_points)
+        return load_folder(Path(args.data).expanduser(), args.num_points, args.columns)
+    if args.columns:
+        raise ValueError("--columns is of --data, tables of your own")
     if args.root or find_scanobjectnn(ROOT):
         options = {"variant": args.variant or "PB_T50_RS", "background": args.background,
                    "part": args.part or "main_split"}  # fmt: skip
@@ -152,7 +158,7 @@ def load_data(args: argparse.Namespace) -> Clouds:
     return Clouds("HomeObjects", train, test, points, points, True)
 
 
-def load_folder(root: Path, num_points: int) -> Clouds:
+def load_folder(root: Path, num_points: int, columns: str | None = None) -> Clouds:
     """Clouds of one's own, with points to choose from where the network gets fewer than 2,048."""
     if not root.is_dir():
         raise ValueError(f"--data: there is no folder {root}")
@@ -160,12 +166,9 @@ def load_folder(root: Path, num_points: int) -> Clouds:
 
     points = max(num_points, 2048)
     train, test = (
-        PointFolder(root, split=part, num_points=points, fields=()) for part in ("train", "test")
+        PointFolder(root, split=part, num_points=points, fields=(), columns=columns)
+        for part in ("train", "test")
     )
-    for split in (train, test):
-        for i in range(len(split)):  # a file that cannot be read shows here, not after an epoch
-            if not split[i].num_nodes:
-                raise ValueError(f"--data {root}: {split[i].get('name', 'a cloud')} has no points")
     if len(train.classes) < 2:
         raise ValueError(f"--data {root}: there is one class, {train.classes[0]}, expected at "
                          "least two, each a folder")  # fmt: skip
@@ -175,18 +178,19 @@ def load_folder(root: Path, num_points: int) -> Clouds:
     return Clouds(root.resolve().name, train, test, None, points, True)
 
 
-def choose_recipe(args: argparse.Namespace, data: Clouds) -> training.PointRecipe:
-    """The recipe that was named or fits, with what was changed; args keep its name."""
+def choose_recipe(args: argparse.Namespace, data: Clouds) -> tuple[training.PointRecipe, list[str]]:
+    """The recipe that was named or fits, with what was changed or follows; args keep its name."""
     if args.recipe is None:
         published = args.model in list_models("pointmlp_*")
         args.recipe = "published" if published else "modern"
         args.recipe = "small" if isinstance(data.train, HomeObjects) else args.recipe
-    recipe = training.chosen(args, RECIPES[args.recipe])
+    items = round(len(data.train) * (1 - args.val_fraction)) // training.processes(args.devices)
+    recipe, followed = training.chosen(args, RECIPES[args.recipe], items)
     if args.momentum is not None and recipe.optimizer != "sgd":
         raise ValueError(
             f"--momentum is of SGD, and the optimizer is {recipe.optimizer}: add --optimizer sgd"
         )
-    return recipe
+    return recipe, followed
 
 
 def called(args: argparse.Namespace, recipe: training.PointRecipe) -> str:
@@ -201,11 +205,12 @@ def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
         if data.points is not None and args.num_points > data.points:
             raise ValueError(f"--num-points is {args.num_points}, {data.name} has {data.points} "
                              "points a cloud")  # fmt: skip
-        recipe = choose_recipe(args, data)
+        recipe, followed = choose_recipe(args, data)
         model = build(args, data)
         training.PointClassifier(model, data.test.classes, recipe=recipe)
-        if args.val_fraction:
-            training.hold_out(data.train, args.val_fraction)
+        # Every cloud is read once: what cannot be read shows here, and not after an epoch.
+        train, test = training.survey(data.train), training.survey(data.test)
+        data = data._replace(held=training.hold_out(train, args.val_fraction))
     if args.workers is None:
         args.workers = 0
     settings = dataclasses.asdict(recipe) | {
@@ -214,9 +219,12 @@ def prepare(args: argparse.Namespace) -> tuple[Clouds, training.PointRecipe]:
         "classes": list(data.test.classes),
         "network": model.config,
         # A folder of the same name may hold other clouds when a run is resumed.
-        "fingerprint": training.fingerprint(data.train, data.test),
+        "fingerprint": train.digest + test.digest,
     }
     training.begin(args, settings, free=FREE, packages=DECISIVE)
+    if followed:
+        log(args, f"for {len(data.train):,} training clouds and {recipe.epochs} epochs: "
+            + ", ".join(followed))  # fmt: skip
     parameters = sum(parameter.numel() for parameter in model.parameters())
     log(args, f"{describe(args, data)}: {len(data.train):,} training and {len(data.test):,} "
         f"test clouds, {len(data.test.classes)} classes; {args.model}, "
@@ -255,7 +263,7 @@ def train_and_test(
         train_transform=recipe.train_transform(args.num_points, args.up),
         test_transform=recipe.test_transform(args.num_points),
         collate=collate,
-        val_fraction=args.val_fraction,
+        out=data.held,
     )
     each = training.TestEachEpoch(folder / "test_epochs.csv") if args.best_test_epoch else None
     machine = {key: getattr(args, key) for key in ("accelerator", "devices", "precision")}

@@ -107,6 +107,8 @@ def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
                         "picture (%(default)s)")  # fmt: skip
     parser.add_argument("--num-points", type=int, default=2048, metavar="N", help="points of a "
                         "scan (%(default)s)")  # fmt: skip
+    parser.add_argument("--columns", metavar="NAMES", help="what the columns of a table are, such "
+                        "as 'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
     parser.add_argument("--up", choices=AXES, default="y", metavar="AXIS", help="the axis of a "
                         "scan that points up (%(default)s)")  # fmt: skip
     return parser.parse_args(arguments)
@@ -123,7 +125,7 @@ def read_input(args: argparse.Namespace) -> tuple[str, Any]:
         if path.is_dir():
             raise ValueError(f"{path} is a folder, expected a file")
         if path.name.lower().endswith(SUFFIXES):
-            data = read_points(path, mesh_points=args.num_points)
+            data = read_points(path, mesh_points=args.num_points, columns=args.columns)
             return path.name, reduce_points(data, args.num_points)
         return path.name, read_image(path)
     if args.input in PHOTOGRAPHS:

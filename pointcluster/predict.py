@@ -16,8 +16,8 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.datasets.prepare_points import FIELDS, reduce_points, to_unit_sphere
-from pointcluster.datasets.read_points import SUFFIXES, read_points
+from pointcluster.datasets.prepare_points import FEATURES, reduce_points, to_unit_sphere
+from pointcluster.datasets.read_points import SUFFIXES, TABLES, read_points
 from pointcluster.models import CoC, load_model
 from pointcluster.transforms import FirstPoints, TurnUp, UnitCube
 from pointcluster.transforms.turn_up import AXES
@@ -50,6 +50,7 @@ class Predictor:
         up: The axis that points up in the files; by default the one that the network knows.
         seed: What sampling goes by.
         drop_invalid: Leave out points with a NaN or infinite position.
+        columns: What the columns of tables are, as in :func:`pointcluster.datasets.read_points`.
         device: Where the network runs.
 
     Raises:
@@ -67,6 +68,7 @@ class Predictor:
         up: str | None = None,
         seed: int = 0,
         drop_invalid: bool = False,
+        columns: str | None = None,
         device: str | torch.device = "cpu",
     ) -> None:
         if seed < 0:
@@ -91,7 +93,7 @@ class Predictor:
         self.turn = TurnUp(up or self.preprocessing.up, self.preprocessing.up)
         self.device = torch.device(device)
         self.model = model.to(self.device)
-        self.seed, self.drop_invalid = seed, drop_invalid
+        self.seed, self.drop_invalid, self.columns = seed, drop_invalid, columns
 
     def prepare(self, path: str | os.PathLike[str]) -> Data:
         """Read a file as a cloud of the kind that the network was trained on.
@@ -101,8 +103,13 @@ class Predictor:
                 file has no normals or colours, and the network needs them.
         """
         sampled = max(self.preprocessing.num_points, self.preprocessing.sampled or 0)
+        table = str(path).lower().endswith(TABLES)
         data = read_points(
-            path, mesh_points=sampled, seed=self.seed, drop_invalid=self.drop_invalid
+            path,
+            mesh_points=sampled,
+            seed=self.seed,
+            drop_invalid=self.drop_invalid,
+            columns=self.columns if table else None,
         )
         return self.fit(data, path)
 
@@ -210,6 +217,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             up=options.up,
             seed=options.seed,
             drop_invalid=options.drop_invalid,
+            columns=options.columns,
             device=options.device,
         )
         paths = find_scans(options.scans)
@@ -272,11 +280,13 @@ def _parser() -> _Parser:
     parser.add_argument("--up", choices=AXES, metavar="AXIS", help="the axis that points up in the "
                         "files, where it is not the network's: x y z; --up=-z for one that points "
                         "down")  # fmt: skip
-    parser.add_argument("--features", nargs="+", choices=FIELDS, help="what the network's features "
-                        "are, where its metadata does not say; put it last")  # fmt: skip
+    parser.add_argument("--features", nargs="+", choices=FEATURES, help="what the network's "
+                        "features are, where its metadata does not say; put it last")  # fmt: skip
     parser.add_argument("--seed", type=natural, default=0, help="of sampling (%(default)s)")
     parser.add_argument("--drop-invalid", action="store_true", help="leave out points with a NaN "
                         "or infinite position")  # fmt: skip
+    parser.add_argument("--columns", metavar="NAMES", help="what the columns of tables are, such "
+                        "as 'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
     parser.add_argument("--device", type=device, default="cpu", help="where the network runs "
                         "(%(default)s)")  # fmt: skip
     return parser
@@ -317,8 +327,8 @@ def _preprocessing(path: str | os.PathLike[str], metadata: Any) -> Preprocessing
         wrong = ("normalize", found.normalize, "true, false or 'cube'")
     elif found.up not in AXES:
         wrong = ("up", found.up, f"one of {' '.join(AXES)}")
-    elif not isinstance(features, (list, tuple)) or any(f not in FIELDS for f in features):
-        wrong = ("features", features, f"a list of {' and '.join(FIELDS)}")
+    elif not isinstance(features, (list, tuple)) or any(f not in FEATURES for f in features):
+        wrong = ("features", features, f"a list of {' and '.join(FEATURES)}")
     else:
         return found._replace(features=tuple(features))
     raise ValueError(f"{path}: its metadata's {wrong[0]!r} is {wrong[1]!r}, expected {wrong[2]}")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,10 @@ from torch.utils.data import Dataset
 
 from pointcluster.datasets.read_image import read_image
 
-SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif")
+SUFFIXES = (
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif",
+    ".ppm", ".pgm", ".pbm",
+)  # fmt: skip
 
 
 class ImageFolder(Dataset):
@@ -23,7 +26,9 @@ class ImageFolder(Dataset):
     Items are ``(image, class index)``, the image an RGB picture of PIL's, so that torchvision's and
     timm's transforms apply; see :func:`read_image` for what becomes of grey, CMYK, 16-bit,
     transparent and turned ones. Names that begin with a dot are passed over. Images are opened when
-    they are asked for, not before.
+    they are asked for, not before. Images in other places are not read, and a ``UserWarning`` says
+    how many there are and where: deeper in a class's folder, in the root itself, behind links that
+    lead nowhere.
 
     Args:
         root: The folder with one folder a class.
@@ -83,6 +88,14 @@ class ImageFolder(Dataset):
             raise ValueError(
                 f"no images in {_names(lacking)} of {self.root}: remove what is no class, or give "
                 "classes"
+            )
+        if others := other_images(self.root, names):
+            folders = sorted({os.path.dirname(name) or "the root itself" for name in others})
+            warnings.warn(
+                f"{self.root}: {len(others):,} of its images will not be read, those in "
+                f"{_names(folders)}, such as {others[0]}: expected files in the class folders "
+                "themselves",
+                stacklevel=2,
             )
         # One array of names and no list of objects: a million objects would be copied into every
         # worker process, as each reading of one writes its count of references.
@@ -150,6 +163,32 @@ def class_folders(root: Path) -> list[str]:
         )
         raise ValueError(f"{root} has no class folders{files}: expected {root / 'CLASS'}/*.jpeg")
     return found
+
+
+def other_images(root: Path, used: Mapping[str, Sequence[str]]) -> list[str]:
+    """Paths of the images in a folder and below it that are in no class folder itself, sorted.
+
+    Args:
+        root: The folder.
+        used: Names of the images that are read, by their class folder.
+    """
+    seen: set[str] = set()
+    found = []
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        if place in seen:  # a link back to where it lies
+            folders[:] = []
+            continue
+        seen.add(place)
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        here = os.path.relpath(folder, root)
+        kept = set(used.get(here, ()))
+        found += [
+            os.path.normpath(os.path.join(here, name))
+            for name in names
+            if name.lower().endswith(SUFFIXES) and not name.startswith(".") and name not in kept
+        ]
+    return sorted(found)
 
 
 def image_names(folder: Path) -> list[str]:

@@ -17,8 +17,13 @@ import torch
 from torch_geometric.data import Data, Dataset
 
 from pointcluster.datasets.point_tables import may_be_table
-from pointcluster.datasets.prepare_points import FIELDS, reduce_points, to_unit_sphere
-from pointcluster.datasets.read_points import SUFFIXES, read_points
+from pointcluster.datasets.prepare_points import (
+    FEATURES,
+    FIELDS,
+    reduce_points,
+    to_unit_sphere,
+)
+from pointcluster.datasets.read_points import SUFFIXES, TABLES, read_points
 
 CACHE = ".pointcluster"
 _SPLITS = ("train", "test")
@@ -35,9 +40,9 @@ class PointFolder(Dataset):
 
     Scans in other places are not read, and a ``UserWarning`` says how many there are and where:
     deeper in a class's folder, in the root itself, in a third folder beside ``train`` and ``test``
-    such as ``val``. In such a place a ``.txt`` or ``.csv`` counts where it begins as a table of
-    points. Scans in folders ``train`` and ``test`` of which others lie beside are an error, as the
-    split would not be the one of the folders.
+    such as ``val``, behind links that lead nowhere. In such a place a ``.txt`` or ``.csv`` counts
+    where it begins as a table of points. Scans in folders ``train`` and ``test`` with others beside
+    them are an error, as the split would not be the one of the folders.
 
     Files are read when they are asked for. A mesh is sampled evenly by area; of a scan with more
     points than asked for, some are kept, spread evenly in space; one with fewer keeps all, and
@@ -52,9 +57,9 @@ class PointFolder(Dataset):
         voxel_size: Keep at most one point in each voxel of this edge, in the files' unit.
         normalize: Move every cloud into the unit sphere around its mean, as in
             :class:`ModelNet40`.
-        fields: What else than positions items have: some of ``"normal"`` and ``"color"``. By
-            default what the first readable file has. A file that lacks one is an error, as clouds
-            of one batch must have the same.
+        fields: What else than positions items have: some of ``"normal"``, ``"color"`` and
+            ``"label"``. By default what the first readable file has of the first two. A file that
+            lacks one is an error, as clouds of one batch must have the same.
         seed: What sampling goes by; with the file's name, so each file has its own.
         split_seed: What the split goes by where folders do not say.
         test_fraction: Part of every class that is the test set where folders do not say: rounded,
@@ -67,10 +72,12 @@ class PointFolder(Dataset):
             once about each such file. What the system refuses, such as a missing file, is an
             OSError either way.
         drop_invalid: Leave out points with a NaN or infinite position.
+        columns: What the columns of tables (``.npy``, text) are, as in :func:`read_points`.
 
     Attributes:
         classes: Names of the classes, sorted.
-        targets: Class index of each item, int64 ``[n]``.
+        targets: Class index of each item, int64 ``[n]``; of a part of the data set, of its items.
+        names: Each item's path below ``root``, likewise.
 
     Shapes and units:
         Items are ``Data(pos [P, 3] float32, y [1] int64, name str, origin, scale)``, with
@@ -102,6 +109,7 @@ class PointFolder(Dataset):
         cache: bool | str | os.PathLike[str] = True,
         on_error: str = "raise",
         drop_invalid: bool = False,
+        columns: str | None = None,
     ) -> None:
         if split not in (None, *_SPLITS):
             raise ValueError(f"split is {split!r}, expected 'train', 'test' or None")
@@ -121,7 +129,7 @@ class PointFolder(Dataset):
         self.root = Path(root).expanduser()
         self.split, self.num_points, self.voxel_size = split, num_points, voxel_size
         self.normalize, self.seed, self.on_error = normalize, seed, on_error
-        self.drop_invalid = drop_invalid
+        self.drop_invalid, self.columns = drop_invalid, columns
         self._cache: Path | None = None
         if cache is not False:
             self._cache = self.root / CACHE if cache is True else Path(cache).expanduser()
@@ -142,8 +150,8 @@ class PointFolder(Dataset):
                 f"{self.root} has no {split} files: its {sum(map(len, files.values()))} files are "
                 f"all on the other side (test_fraction is {test_fraction})"
             )
-        self.names = [name for name, _ in chosen]
-        self.targets = torch.tensor([y for _, y in chosen])
+        self._names = [name for name, _ in chosen]
+        self._targets = torch.tensor([y for _, y in chosen])
         self._unreadable: set[int] = set()
         self.fields: tuple[str, ...] = ()
         if fields is not None:
@@ -153,17 +161,27 @@ class PointFolder(Dataset):
             everything = sorted(name for each in files.values() for name, _ in each)
             self.fields = self._fields_of_first(everything)
 
+    @property
+    def names(self) -> list[str]:
+        """Path below ``root`` of each item."""
+        return [self._names[i] for i in self.indices()]
+
+    @property
+    def targets(self) -> torch.Tensor:
+        """Class index of each item."""
+        return self._targets[list(self.indices())]
+
     def len(self) -> int:
-        return len(self.names)
+        return len(self._names)
 
     def get(self, idx: int) -> Data:
-        for step in range(len(self.names)):
-            place = (idx + step) % len(self.names)
+        for step in range(len(self._names)):
+            place = (idx + step) % len(self._names)
             if place in self._unreadable:
                 continue
             try:
-                data = self._read(self.names[place])
-                self._keep_fields(data, self.names[place])
+                data = self._read(self._names[place])
+                self._keep_fields(data, self._names[place])
             except ValueError as error:
                 if self.on_error == "raise":
                     raise
@@ -174,13 +192,13 @@ class PointFolder(Dataset):
                 data = to_unit_sphere(data)
             else:
                 data.scale = 1.0
-            data.y, data.name = self.targets[[place]], self.names[place]
+            data.y, data.name = self._targets[[place]], self._names[place]
             return data
-        raise ValueError(f"none of the {len(self.names)} files of {self.root} can be read")
+        raise ValueError(f"none of the {len(self._names)} files of {self.root} can be read")
 
     def path(self, index: int) -> Path:
         """Where an item's file lies."""
-        return self.root / self.names[self.indices()[index]]
+        return self.root / self._names[self.indices()[index]]
 
     @property
     def num_classes(self) -> int:
@@ -197,7 +215,7 @@ class PointFolder(Dataset):
                 if self.on_error == "raise":
                     raise
                 continue
-            return tuple(field for field in FIELDS if data.get(field) is not None)
+            return tuple(field for field in FEATURES if data.get(field) is not None)
         raise ValueError(f"none of the {len(names)} files of {self.root} can be read")
 
     def _keep_fields(self, data: Data, name: str) -> None:
@@ -221,7 +239,11 @@ class PointFolder(Dataset):
             return data
         seed = (self.seed, zlib.crc32(name.encode()))
         data = read_points(
-            path, mesh_points=self.num_points, seed=seed, drop_invalid=self.drop_invalid
+            path,
+            mesh_points=self.num_points,
+            seed=seed,
+            drop_invalid=self.drop_invalid,
+            columns=self.columns if path.suffix.lower() in TABLES else None,
         )
         data = reduce_points(data, self.num_points, voxel_size=self.voxel_size, seed=seed)
         if kept is not None:
@@ -235,11 +257,12 @@ class PointFolder(Dataset):
         if self._cache is None:
             return None
         settings: tuple[Any, ...] = (
-            2,  # what is read of the same file changed: more of its colours and normals
+            3,  # what is read of the same file changed: corners, colours, labels, origins
             self.num_points,
             self.voxel_size,
             self.seed,
             self.drop_invalid,
+            self.columns,
         )
         if self._cache != self.root / CACHE:  # other data sets may use it, too
             settings += (str(self.root.resolve()),)
@@ -336,11 +359,17 @@ def point_files(folder: Path) -> list[str]:
 def other_scans(root: Path, used: Set[str]) -> list[str]:
     """Paths of the scans in a folder and below it that are not among those used, sorted.
 
-    What a link leads to is looked at where the link lies in the folder itself.
+    Links are followed; one that leads nowhere counts as the scan that it is called.
     """
     places = [(str(root), point_files(root))]
+    seen = {os.path.realpath(root)}
     for top in _folders(root):
-        for folder, folders, names in os.walk(root / top):
+        for folder, folders, names in os.walk(root / top, followlinks=True):
+            place = os.path.realpath(folder)
+            if place in seen:  # a link back to where it lies
+                folders[:] = []
+                continue
+            seen.add(place)
             folders[:] = [name for name in folders if not name.startswith(".")]
             names = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
             places.append((folder, names))
@@ -350,6 +379,8 @@ def other_scans(root: Path, used: Set[str]) -> list[str]:
 
 
 def _is_scan(path: Path) -> bool:
+    if path.is_symlink() and not path.exists():
+        return True
     if path.suffix.lower() not in (".txt", ".csv"):
         return path.is_file()
     try:
@@ -425,8 +456,10 @@ def _load(path: Path, stamp: np.ndarray) -> Data | None:
             return None
         x, y, z = arrays.pop("origin").tolist()
         shape = arrays["pos"].shape
-        if any(a.shape != shape or a.dtype != np.float32 for a in arrays.values()):
-            return None
+        expected = {"label": (shape[:1], np.int64)}
+        for key, array in arrays.items():
+            if (array.shape, array.dtype) != expected.get(key, (shape, np.float32)):
+                return None
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error):
         return None  # not there yet, or damaged: the file itself counts
     return Data(origin=(x, y, z), **{key: torch.from_numpy(a) for key, a in arrays.items()})

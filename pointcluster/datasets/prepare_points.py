@@ -12,7 +12,10 @@ from torch_geometric.data import Data
 from pointcluster.geometry import voxel_anchors
 from pointcluster.geometry.fps import one_a_voxel
 
-FIELDS = ("normal", "color", "label")
+FEATURES = ("normal", "color")
+"""What a network can take beside positions."""
+FIELDS = (*FEATURES, "label")
+"""What a scan may have of each point."""
 
 
 def reduce_points(

@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # What is opened: pixels alone. For others PIL may start a program on the file (PostScript).
 _FORMATS = ("JPEG", "PNG", "GIF", "BMP", "TIFF", "WEBP", "PPM")
+ROWS = 64
+"""Rows of numbers at a time."""
 # Kinds that PIL converts to RGB by itself, each in the one sensible way.
 _PLAIN = ("1", "L", "P", "RGB", "RGBX", "CMYK", "YCbCr", "HSV")
 
@@ -97,10 +99,14 @@ def _from_numbers(image: Image.Image) -> Image.Image:
     """8-bit grey from one channel of 16 bits, or of fractions."""
     from PIL import Image
 
-    values = np.asarray(image).astype(np.float64)
+    values = np.asarray(image)
     most = 1 if image.mode == "F" else 65535
     if not (values.min() >= 0 and values.max() <= most):  # NaN is not, either
         raise ValueError(
             f"its values go from {values.min():g} to {values.max():g}, expected 0 to {most:,}"
         )
-    return Image.fromarray(np.rint(values * (255 / most)).astype(np.uint8))
+    out = np.empty(values.shape, np.uint8)
+    for start in range(0, len(values), ROWS):  # some rows at a time: exactly, and in little memory
+        rows = values[start : start + ROWS].astype(np.float64)
+        out[start : start + ROWS] = np.rint(rows * (255 / most))
+    return Image.fromarray(out)

@@ -15,6 +15,8 @@ from pointcluster.datasets.point_tables import read_npy, read_text
 
 MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
 TEXTS = (".xyz", ".xyzn", ".xyzrgb", ".pts", ".txt", ".csv")
+TABLES = (".npy", *TEXTS)
+"""Tables, whose columns may have to be named."""
 SUFFIXES = (*MESHES, ".pcd", ".las", ".laz", ".npy", *TEXTS)
 
 
@@ -75,7 +77,7 @@ def read_points(
         raise ValueError(f"seed is {seed}, expected at least 0")
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} is of an unknown kind, expected one of {' '.join(SUFFIXES)}")
-    if columns is not None and suffix not in (".npy", *TEXTS):
+    if columns is not None and suffix not in TABLES:
         raise ValueError(f"{path} says itself what it holds: columns= is for tables")
     if path.stat().st_size == 0 and path.is_file():
         raise ValueError(f"{path} is empty")

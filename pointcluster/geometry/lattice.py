@@ -141,8 +141,24 @@ class LatticeStage(NamedTuple):
 
 
 def reduced(size: int, plan: LatticePlan) -> int:
-    """Points along an axis after a reducer; at least one, for which a short axis is padded."""
-    return max(0, (size + 2 * plan.padding - plan.kernel) // plan.stride) + 1
+    r"""Points along an axis after a reducer: as a convolution has it, and so many that each point
+    is gathered,
+
+    $$ \max\Big(\Big\lfloor \frac{n + 2p - k}{s} \Big\rfloor,
+       \Big\lceil \frac{n + p - k}{s} \Big\rceil\Big) + 1. $$
+
+    Where the stride does not divide an axis, the last anchor's square reaches over its end, and
+    holds zeros there, as at a padded border.
+    """
+    inside = (size + 2 * plan.padding - plan.kernel) // plan.stride
+    reached = -(-(size + plan.padding - plan.kernel) // plan.stride)
+    return max(0, inside, reached) + 1
+
+
+def overhang(size: int, plan: LatticePlan) -> int:
+    """Zeros to add at the end of an axis, beside the padding, so that all squares are whole."""
+    last = (reduced(size, plan) - 1) * plan.stride + plan.kernel - 2 * plan.padding
+    return max(0, last - size)
 
 
 def bounds(size: int, parts: int) -> list[int]:

@@ -13,6 +13,7 @@ from pointcluster import ops
 from pointcluster.geometry import AnchorGeometry, LatticeStage
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
+from pointcluster.geometry.lattice import overhang
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.given import check_gathered, given_anchors
 from pointcluster.nn.plain import is_plain
@@ -167,9 +168,9 @@ class PointReducer(nn.Module):
                 f"a lattice with a kernel of {kernel} needs mode = 'concat', dim = 0 and "
                 f"k = {kernel**2}, found {self.mode!r}, {self.dim} and {self.k}"
             )
-        short = [max(0, kernel - 2 * padding - size) for size in image.shape[2:]]
-        if any(short):
-            image = F.pad(image, (0, short[1], 0, short[0]))
+        below, right = (overhang(size, stage.plan) for size in image.shape[2:])
+        if below or right:
+            image = F.pad(image, (0, right, 0, below))
         if is_plain(self.linear):
             weight = self.linear.weight.view(-1, kernel, kernel, self.in_channels)
             weight, bias = weight.permute(0, 3, 1, 2), self.linear.bias

@@ -7,12 +7,12 @@ from pointcluster.training.arguments import (
     add_training_arguments,
     nonempty,
     number,
+    processes,
 )
 from pointcluster.training.callbacks import TestEachEpoch
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.cluster_film import ClusterFilm
 from pointcluster.training.data_module import PointDataModule, hold_out
-from pointcluster.training.fingerprint import fingerprint
 from pointcluster.training.fit import evaluate, fit_and_test, is_first_process
 from pointcluster.training.image_checkpoint import read_network
 from pointcluster.training.image_classifier import ImageClassifier
@@ -40,6 +40,7 @@ from pointcluster.training.recipe import add_settings, chosen, recipe_name
 from pointcluster.training.run_folder import RunError, RunFolder, write_json
 from pointcluster.training.searches import searching_collate
 from pointcluster.training.summary import spread, summarise
+from pointcluster.training.survey import Survey, fingerprint, fingerprint_images, survey
 from pointcluster.training.voting import vote
 
 __all__ = [
@@ -56,6 +57,7 @@ __all__ = [
     "PointRecipe",
     "RunError",
     "RunFolder",
+    "Survey",
     "TestEachEpoch",
     "add_machine_arguments",
     "add_recipe_arguments",
@@ -70,6 +72,7 @@ __all__ = [
     "eval_transform",
     "evaluate",
     "fingerprint",
+    "fingerprint_images",
     "finish",
     "fit_and_test",
     "hold_out",
@@ -78,6 +81,7 @@ __all__ = [
     "log",
     "nonempty",
     "number",
+    "processes",
     "program",
     "read_network",
     "recipe_name",
@@ -85,6 +89,7 @@ __all__ = [
     "searching_collate",
     "spread",
     "summarise",
+    "survey",
     "train_transform",
     "versions",
     "vote",

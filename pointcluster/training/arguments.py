@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
@@ -37,6 +38,13 @@ def nonempty(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty, expected a path")
     return text
+
+
+def processes(devices: str) -> int:
+    """How many processes will train, as far as the environment and ``--devices`` say it."""
+    if (world := os.environ.get("WORLD_SIZE", "")).isdigit():
+        return max(1, int(world))
+    return max(1, int(devices)) if devices.isdigit() else 1
 
 
 def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -> None:

@@ -15,6 +15,7 @@ from torch_geometric.loader import DataLoader
 from pointcluster.training.run_folder import RunError
 from pointcluster.training.samplers import EpochSampler, ShardSampler
 from pointcluster.training.seeded_dataset import SeededDataset
+from pointcluster.training.survey import Survey, survey
 
 
 class SeededDataModule(lightning.LightningDataModule):
@@ -127,6 +128,8 @@ class PointDataModule(SeededDataModule):
         val_fraction: Part of every training class that is set aside for validation. Which clouds
             these are does not depend on ``seed``; items with the same ``group`` stay together.
 
+        out: What :func:`hold_out` gave, instead of ``val_fraction``.
+
     Raises:
         ValueError: ``batch_size`` or ``val_fraction`` is out of range.
         RunError: With ``val_fraction`` no cloud would be held out, or all of a class.
@@ -144,12 +147,15 @@ class PointDataModule(SeededDataModule):
         test_transform: Callable[[Data], Data] | None = None,
         collate: Callable[[list[Data]], Batch] | None = None,
         val_fraction: float = 0.0,
+        out: tuple[Sequence[int], Sequence[int]] | None = None,
     ) -> None:
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
         kept: list[int] = list(range(len(train)))
         held: list[int] = []
-        if val_fraction:  # else no item need be read, which may mean a file each
+        if out is not None:
+            kept, held = (list(each) for each in out)
+        elif val_fraction:  # else no item need be read, which may mean a file each
             kept, held = hold_out(train, val_fraction)
         super().__init__(
             SeededDataset(train, items=kept, transform=train_transform, seed=seed),
@@ -168,21 +174,19 @@ def loader_of(collate: Callable[..., Any] | None) -> type[torch.utils.data.DataL
     return DataLoader if collate is None else torch.utils.data.DataLoader
 
 
-def hold_out(train: Sequence[Data], fraction: float) -> tuple[list[int], list[int]]:
+def hold_out(train: Sequence[Data] | Survey, fraction: float) -> tuple[list[int], list[int]]:
     """Split training clouds into kept and held, as :func:`carve_out` does.
 
     Args:
-        train: The clouds, with their class ``y`` and, where some belong together, ``group``.
+        train: The clouds, or what is known of them; near-identical ones stay on one side.
         fraction: Part of every class to hold.
 
     Raises:
         RunError: It is above 0 and no cloud would be held, or all clouds of a class.
     """
-    pairs = []
-    for i in range(len(train)):
-        item = train[i]
-        pairs.append((int(item.y), int(item.get("group", i))))
-    labels, groups = zip(*pairs, strict=True) if pairs else ((), ())
+    if not isinstance(train, Survey):
+        train = survey(train) if fraction else Survey([0] * len(train), [*range(len(train))], "")
+    labels, groups = train.labels, train.groups
     kept, held = carve_out(labels, groups, fraction)
     what = f"--val-fraction {fraction:g}"
     if fraction and not held:

@@ -173,11 +173,11 @@ class ImageClassifier(Classifier):
                 f"{recipe.lr:.3g} at {recipe.lr_batch:,}"
             )
         optimizer = torch.optim.AdamW(groups, lr=rate)
-        updates = int(self.trainer.estimated_stepping_batches) // recipe.all_epochs
+        updates = int(self.trainer.estimated_stepping_batches) // recipe.epochs
         unit = updates if recipe.schedule == "step" else 1
         self.schedule = CosineLRScheduler(
             optimizer,
-            t_initial=recipe.epochs * unit,
+            t_initial=(recipe.epochs - recipe.cooldown_epochs) * unit,
             lr_min=recipe.min_lr,
             warmup_t=recipe.warmup_epochs * unit,
             warmup_lr_init=recipe.warmup_lr,

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from pointcluster.training.arguments import Parser, number
 from pointcluster.training.recipe import add_settings, chosen, setting
 from pointcluster.training.run_folder import RunError
 
+ENDS = ("warmup_epochs", "cooldown_epochs")
 _count, _natural = number(int, 1), number(int, 0)
 _positive, _part = number(float, 0), number(float, 0, 1)
 
@@ -25,9 +28,9 @@ class ImageRecipe:
     drop_path: float = setting(0.1, number(float, 0, 0.99), "highest rate of stochastic depth")
     batch_size: int = setting(128, _count, "images a step and process")
     accumulate: int = setting(1, _count, "steps whose gradients are added up before an update")
-    epochs: int = setting(300, _count, "how often each training image is seen in the schedule")
-    cooldown_epochs: int = setting(10, _natural, "epochs after it, at the lowest learning rate")
-    warmup_epochs: int = setting(5, _natural, "epochs of it in which the learning rate rises")
+    epochs: int = setting(310, _count, "how often each training image is seen")
+    cooldown_epochs: int = setting(10, _natural, "the last of them, at the lowest learning rate")
+    warmup_epochs: int = setting(5, _natural, "the first of them, in which the learning rate rises")
     schedule: str = setting(
         "epoch", str, "the learning rate changes once an epoch or a step", choices=("epoch", "step")
     )
@@ -62,16 +65,32 @@ class ImageRecipe:
     def __post_init__(self) -> None:
         if (self.mixup or self.cutmix) and self.batch_size % 2:
             raise RunError(f"--batch-size is {self.batch_size}: mixup and CutMix take an even one")
-        if self.warmup_epochs > self.epochs + self.cooldown_epochs:
+        if self.warmup_epochs + self.cooldown_epochs > self.epochs or (
+            self.cooldown_epochs == self.epochs
+        ):
             raise RunError(
-                f"--warmup-epochs is {self.warmup_epochs}, more than all "
-                f"{self.epochs + self.cooldown_epochs} epochs"
+                f"--warmup-epochs is {self.warmup_epochs} and --cooldown-epochs "
+                f"{self.cooldown_epochs}, of {self.epochs} epochs in all: give fewer"
             )
 
-    @property
-    def all_epochs(self) -> int:
-        """Epochs with the cool-down."""
-        return self.epochs + self.cooldown_epochs
+    def follow(self, given: Mapping[str, Any], items: int | None) -> dict[str, Any]:
+        """What settings that were not given must be, for those that were and the data.
+
+        Args:
+            given: Settings that were given.
+            items: Training images a process, if they are known.
+        """
+        out: dict[str, Any] = {}
+        epochs = given.get("epochs", self.epochs)
+        ends = {name: given.get(name, getattr(self, name)) for name in ENDS}
+        if sum(ends.values()) >= epochs:
+            for name in ENDS:
+                if name not in given and ends[name]:
+                    out[name] = ends[name] * epochs // self.epochs
+        if "batch_size" not in given and items is not None and 0 < items < self.batch_size:
+            mixed = given.get("mixup", self.mixup) or given.get("cutmix", self.cutmix)
+            out["batch_size"] = items - items % 2 if mixed and items > 1 else items
+        return out
 
 
 RECIPES = {
@@ -105,10 +124,8 @@ def add_recipe_arguments(parser: Parser, recipes: dict[str, ImageRecipe] = RECIP
     add_settings(parser, recipes)
 
 
-def chosen_recipe(args: argparse.Namespace, base: ImageRecipe) -> ImageRecipe:
-    """A recipe with the settings that were given on the command line.
-
-    Raises:
-        RunError: Settings do not fit together.
-    """
-    return chosen(args, base)
+def chosen_recipe(
+    args: argparse.Namespace, base: ImageRecipe, items: int | None = None
+) -> tuple[ImageRecipe, list[str]]:
+    """A recipe with the settings that were given, and what follows; see :func:`chosen`."""
+    return chosen(args, base, items)

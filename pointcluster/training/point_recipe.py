@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -79,6 +79,21 @@ class PointRecipe:
             )
         if self.min_lr > self.lr:
             raise RunError(f"--min-lr is {self.min_lr}, more than --lr, which is {self.lr}")
+
+    def follow(self, given: Mapping[str, Any], items: int | None) -> dict[str, Any]:
+        """What settings that were not given must be, for those that were and the data.
+
+        Args:
+            given: Settings that were given.
+            items: Training clouds a process, if they are known.
+        """
+        out: dict[str, Any] = {}
+        epochs = given.get("epochs", self.epochs)
+        if "warmup_epochs" not in given and self.warmup_epochs >= epochs:
+            out["warmup_epochs"] = self.warmup_epochs * epochs // self.epochs
+        if "batch_size" not in given and items is not None and 0 < items < self.batch_size:
+            out["batch_size"] = items
+        return out
 
     def train_transform(self, num_points: int, up: str = "y") -> Callable[[Any], Any]:
         """What happens to a training cloud, anew in each epoch, and to a view that votes.

@@ -53,15 +53,33 @@ def add_settings(parser: Parser, recipes: Mapping[str, Any]) -> None:
         )
 
 
-def chosen(args: argparse.Namespace, base: Recipe) -> Recipe:
-    """A recipe with the settings that were given on the command line.
+def chosen(
+    args: argparse.Namespace, base: Recipe, items: int | None = None
+) -> tuple[Recipe, list[str]]:
+    """A recipe with the settings that were given on the command line, and what follows from them.
+
+    Args:
+        args: The command line.
+        base: What settings are where they are not given and nothing follows for them.
+        items: Training items a process, if they are known: no batch is larger.
+
+    Returns:
+        The recipe, and a text for each setting that followed, such as `"--warmup-epochs 0"`.
 
     Raises:
-        RunError: Settings do not fit together.
+        RunError: Settings that were given do not fit together.
     """
     instance: Any = base
-    given = {item.name: getattr(args, item.name) for item in fields(instance)}
-    return replace(instance, **{name: value for name, value in given.items() if value is not None})
+    values = {item.name: getattr(args, item.name) for item in fields(instance)}
+    given = {name: value for name, value in values.items() if value is not None}
+    follow = getattr(instance, "follow", None)
+    followed: dict[str, Any] = {} if follow is None else follow(given, items)
+    notes = [
+        f"{_flag(item)} {followed[item.name]} (not {getattr(base, item.name)})"
+        for item in fields(instance)
+        if item.name in followed
+    ]
+    return replace(instance, **given, **followed), notes
 
 
 def recipe_name(name: str, recipe: Any, base: Any) -> str:

@@ -75,7 +75,8 @@ def test_suffixes_hidden_files_and_other_files(tmp_path):
     (tmp_path / ".cache").mkdir()
     (tmp_path / "list.txt").touch()
     (tmp_path / "loose.png").touch()
-    data = ImageFolder(tmp_path)
+    with pytest.warns(UserWarning, match=r"1 of its images will not be read.*loose\.png"):
+        data = ImageFolder(tmp_path)
     assert data.classes == ["a"]
     assert [path.split("/")[-1] for path, _ in data.samples] == sorted(names)
 
@@ -248,3 +249,22 @@ def test_a_class_without_images(root):
 def test_arguments(root):
     with pytest.raises(ValueError, match="on_error is 'ignore', expected 'raise', 'skip' or"):
         ImageFolder(root, on_error="ignore")
+
+
+def test_more_endings_and_what_is_not_read(tmp_path):
+    from PIL import Image
+
+    (tmp_path / "a" / "deep").mkdir(parents=True)
+    for name in ("0.png", "1.ppm", "2.PGM", "3.jpe", "4.jfif", "deep/5.png", "../6.png"):
+        kind = {"ppm": "PPM", "PGM": "PPM", "png": "PNG"}.get(name.split(".")[-1], "JPEG")
+        mode = "L" if name.endswith("PGM") else "RGB"
+        Image.new(mode, (4, 4), 99).save(tmp_path / "a" / name, kind)
+    (tmp_path / "a" / "7.png").symlink_to(tmp_path / "nowhere.png")
+    (tmp_path / "a" / "deep" / "back").symlink_to(tmp_path)
+    message = "3 of its images will not be read, those in a, a/deep, the root itself, such as 6.png"
+    with pytest.warns(UserWarning, match=message):
+        data = ImageFolder(tmp_path)
+    assert [data.path(i).name for i in range(len(data))] == [
+        "0.png", "1.ppm", "2.PGM", "3.jpe", "4.jfif",
+    ]  # fmt: skip
+    assert all(image.size == (4, 4) for image, _ in data)

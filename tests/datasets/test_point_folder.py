@@ -436,3 +436,52 @@ def test_only_one_of_the_two_folders(tmp_path):
 def test_arguments(root, options, message):
     with pytest.raises(ValueError, match=message):
         PointFolder(root, **options)
+
+
+def test_parts_and_shuffled_ones_have_their_own_names_and_targets(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(5):
+            np.save(tmp_path / name / f"{i}.npy", np.random.default_rng(i).normal(size=(9, 3)))
+    whole = PointFolder(tmp_path)
+    assert len(whole.names) == len(whole.targets) == 10
+    for part, rows in (
+        (whole[3:7], [3, 4, 5, 6]),
+        (whole[torch.tensor([9, 0])], [9, 0]),
+        (whole[[2, 8]][[1]], [8]),
+        (whole.index_select([1]), [1]),
+    ):
+        assert part.names == [whole.names[i] for i in rows]
+        assert part.targets.tolist() == whole.targets[rows].tolist()
+        assert [item.name for item in part] == part.names
+        assert [int(item.y) for item in part] == part.targets.tolist()
+        assert part.path(0) == whole.path(rows[0])
+    mixed, order = whole.shuffle(return_perm=True)
+    assert mixed.names == [whole.names[i] for i in order.tolist()]
+
+
+def test_links_in_deeper_folders_and_links_to_nowhere_are_told(tmp_path):
+    root, away = tmp_path / "root", tmp_path / "away"
+    (root / "a" / "deep").mkdir(parents=True)
+    (away / "more").mkdir(parents=True)
+    for path in (root / "a" / "0.npy", root / "a" / "1.npy", away / "more" / "2.npy"):
+        np.save(path, np.eye(3))
+    (root / "a" / "deep" / "link").symlink_to(away)
+    (root / "a" / "deep" / "back").symlink_to(root)
+    (root / "a" / "gone.ply").symlink_to(tmp_path / "nowhere.ply")
+    with pytest.warns(UserWarning, match="2 of its scans will not be read, those in a, a/deep/lin"):
+        data = PointFolder(root)
+    assert data.names == ["a/0.npy", "a/1.npy"]
+
+
+def test_columns_and_labels_of_tables(tmp_path):
+    (tmp_path / "a").mkdir()
+    for i in range(2):
+        (tmp_path / "a" / f"{i}.txt").write_text("0 0 0 200 100 50 7\n1 0 0 9 8 7 6\n")
+    data = PointFolder(tmp_path, columns="x y z r g b label", normalize=False)
+    assert data.fields == ("color",) and "label" not in data[0]
+    data = PointFolder(tmp_path, columns="x y z r g b label", fields=["label"])
+    for _ in range(2):  # read, and from what was kept
+        assert sorted(data[0].label.tolist()) == [6, 7] and data[0].label.dtype == torch.int64
+    with pytest.raises(ValueError, match="may be"):
+        PointFolder(tmp_path)

@@ -263,3 +263,22 @@ def test_what_a_program_would_have_to_open_is_no_image(tmp_path, kind, monkeypat
     path = save(tmp_path / "a.jpg", Image.fromarray(RAMP), format=kind)
     with pytest.raises(ValueError, match=r"a\.jpg is no image that PIL knows as JPEG, PNG, GIF"):
         read_image(path)
+
+
+@pytest.mark.parametrize(("mode", "most"), [("I;16", 65535), ("F", 1.0)])
+def test_numbers_of_pictures_take_little_memory(tmp_path, mode, most):
+    import tracemalloc
+
+    from PIL import Image
+
+    values = np.linspace(0, most, 1000 * 900).reshape(900, 1000)
+    values = values.astype(np.uint16 if mode == "I;16" else np.float32)
+    path = tmp_path / "a.tiff"
+    Image.fromarray(values).save(path)
+    tracemalloc.start()
+    image = read_image(path)
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    expected = np.rint(values.astype(np.float64) * (255 / most))
+    assert np.array_equal(np.asarray(image)[..., 0], expected)
+    assert peak < 14 * values.size

@@ -427,3 +427,33 @@ def test_starts_as_the_published_networks_do():
         assert 0.9 * bound < linear.weight.abs().max() <= bound
         assert linear.weight.std().item() == pytest.approx(bound / 3**0.5, rel=0.05)
         assert bool(linear.bias.any())
+
+
+ODD = [(375, 41), (31, 30), (33, 29), (5, 3), (1, 1)]
+
+
+@pytest.mark.parametrize("name", ["coc_micro", "coc_tiny", "coc_tiny2", "coc_tiny_plain"])
+@pytest.mark.parametrize("size", ODD, ids=str)
+def test_every_pixel_reaches_the_network(name, size):
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=5).double().eval()
+    image = torch.rand(1, 3, *size, dtype=torch.float64, requires_grad=True)
+    answer = model(image)
+    (slope,) = torch.autograd.grad((answer * torch.randn(5, dtype=torch.float64)).sum(), image)
+    assert (slope.abs().sum(dim=(0, 1)) > 0).all()
+    # The same for its points, as a lattice and one by one.
+    with torch.no_grad():
+        points = points_of(image[0].detach(), grid=size)
+        torch.testing.assert_close(model(points), answer.detach(), rtol=0, atol=1e-9)
+        loose = Data(x=points.x, pos=points.pos, extent=size)
+        torch.testing.assert_close(model(loose), answer.detach(), rtol=0, atol=1e-9)
+        found = model.clusters(image.detach(), stage=0)
+        assert found.index.shape[0] == size[0] * size[1]
+
+
+def test_rows_of_a_picture_that_no_stride_divides():
+    model = create_model("coc_tiny", features_only=True)
+    maps = model(torch.rand(1, 3, 375, 500))
+    assert [tuple(each.shape[2:]) for each in maps] == [(94, 125), (47, 63), (24, 32), (12, 16)]
+    maps = model(torch.rand(1, 3, 384, 512))
+    assert [tuple(each.shape[2:]) for each in maps] == [(96, 128), (48, 64), (24, 32), (12, 16)]

@@ -21,7 +21,7 @@ from pointcluster.training import (
 
 CLASSES = ["red", "green", "blue"]
 RECIPE = ImageRecipe(
-    batch_size=4, epochs=3, cooldown_epochs=1, warmup_epochs=1, lr=0.05, lr_batch=4, ema=0.9
+    batch_size=4, epochs=4, cooldown_epochs=1, warmup_epochs=1, lr=0.05, lr_batch=4, ema=0.9
 )
 UPDATES = 5  # of an epoch: 21 training pictures, 4 a batch
 
@@ -76,7 +76,7 @@ def run(tmp_path, tiny_image_network, pictures):
             classifier,
             data,
             folder=tmp_path / name,
-            epochs=recipe.all_epochs,
+            epochs=recipe.epochs,
             accelerator="cpu",
             accumulate=recipe.accumulate,
             **options,
@@ -268,7 +268,7 @@ def test_learns(run):
 def test_limited_batches(run):
     notes = Notes()
     run("a", callbacks=(notes,), limit_batches=2)
-    assert len(notes.rates) == 2 * RECIPE.all_epochs
+    assert len(notes.rates) == 2 * RECIPE.epochs
 
 
 def test_checkpoint_of_another_network(run):

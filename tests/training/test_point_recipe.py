@@ -34,8 +34,8 @@ def test_what_is_given_replaces_the_default():
     args = parse("--optimizer", "sgd", "--no-rotate", "--mirror", "--scale", "1")
     for base in POINT_RECIPES.values():
         expected = dataclasses.replace(base, optimizer="sgd", rotate=False, mirror=True, scale=1.0)
-        assert chosen(args, base) == expected
-        assert chosen(parse(), base) == base
+        assert chosen(args, base) == (expected, [])
+        assert chosen(parse(), base) == (base, [])
 
 
 @pytest.mark.parametrize(

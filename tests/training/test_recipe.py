@@ -23,16 +23,16 @@ def parse(*arguments):
 
 
 def test_given_settings_replace_a_recipes_own():
-    assert chosen(parse(), Cake(layers=3)) == Cake(layers=3)
+    assert chosen(parse(), Cake(layers=3)) == (Cake(layers=3), [])
     args = parse("--no-icing", "--kind", "nut", "--sugar", "0", "--layers", "1")
-    assert chosen(args, Cake()) == Cake(0.0, 1, False, "nut")
-    assert chosen(parse("--icing"), Cake(icing=False)) == Cake()
+    assert chosen(args, Cake())[0] == Cake(0.0, 1, False, "nut")
+    assert chosen(parse("--icing"), Cake(icing=False))[0] == Cake()
 
 
 def test_a_changed_recipe_is_not_called_by_its_name_alone():
     base = Cake(layers=3)
-    assert recipe_name("tall", chosen(parse("--layers", "3"), base), base) == "tall"
-    changed = chosen(parse("--no-icing", "--sugar", "0.25"), base)
+    assert recipe_name("tall", chosen(parse("--layers", "3"), base)[0], base) == "tall"
+    changed = chosen(parse("--no-icing", "--sugar", "0.25"), base)[0]
     assert recipe_name("tall", changed, base) == "tall with --sugar 0.25 --no-icing"
 
 
