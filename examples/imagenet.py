@@ -21,6 +21,7 @@ try:
     from pointcluster import training
     from pointcluster.datasets import FashionMNIST, ImageFolder, read_image
     from pointcluster.models import create_model, list_models, save_model
+    from pointcluster.nn import BatchNorm
     from pointcluster.training import bad_input, log, say
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; training needs: pip install -e "
@@ -66,7 +67,7 @@ class SmallCNN(nn.Sequential):
     def __init__(self, num_classes: int, in_channels: int = 1, width: int = 36) -> None:
         def convolution(inputs: int, outputs: int) -> list[nn.Module]:
             return [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False),
-                    nn.BatchNorm2d(outputs), nn.ReLU()]  # fmt: skip
+                    BatchNorm(outputs), nn.ReLU()]  # fmt: skip
 
         layers: list[nn.Module] = []
         for inputs, outputs in [(in_channels, width), (width, 2 * width), (2 * width, 4 * width)]:

@@ -56,7 +56,14 @@ class SeededDataModule(lightning.LightningDataModule):
 
     def train_dataloader(self) -> torch.utils.data.DataLoader:
         rank, processes = self._share()
-        sampler = EpochSampler(self.train, num_replicas=processes, rank=rank, seed=self.seed)
+        # Of items that do not divide, some are left out of this epoch: none is counted twice.
+        sampler = EpochSampler(
+            self.train,
+            num_replicas=processes,
+            rank=rank,
+            seed=self.seed,
+            drop_last=len(self.train) >= processes,
+        )
         # A last batch of few items would weigh as much as a full one: it is left out, and other
         # items fall into it next epoch.
         return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
