@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import os
 import warnings
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +12,8 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+
+from pointcluster.files import replacing
 
 
 def fingerprint(files: Iterable[Path], *settings: Any) -> str:
@@ -51,17 +52,14 @@ def cached(
     except (OSError, SafetensorError):  # not there yet, or damaged
         pass
     tensors = make()
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        save_file(tensors, temporary, metadata={"key": key})
-        os.replace(temporary, path)
+        with replacing(path) as temporary:
+            save_file(tensors, temporary, metadata={"key": key})
     except (OSError, SafetensorError) as error:
         warnings.warn(
             f"{path} cannot be written, the files will be read again next time: {error}",
             stacklevel=2,
         )
-    finally:
-        temporary.unlink(missing_ok=True)
     return {name: _cut(tensor, first) for name, tensor in tensors.items()}
 
 

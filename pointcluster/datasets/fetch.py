@@ -17,6 +17,8 @@ from typing import NoReturn
 import requests
 from tqdm import tqdm
 
+from pointcluster.files import replacing
+
 
 class DamagedArchive(ValueError):
     """A zip archive that ends early or cannot be read otherwise: it is to be fetched again."""
@@ -290,11 +292,6 @@ def _unpack_one(file: zipfile.ZipFile, name: str, folder: Path) -> None:
     except KeyError:
         raise ValueError(f"{file.filename} holds no {name}") from None
     path = folder / name
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    try:
+    with replacing(path) as temporary:
         with file.open(member) as source, open(temporary, "wb") as target:
             shutil.copyfileobj(source, target, 1 << 20)  # compares the checksum at the end
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 import warnings
 import zipfile
 import zlib
@@ -24,6 +23,7 @@ from pointcluster.datasets.prepare_points import (
     to_unit_sphere,
 )
 from pointcluster.datasets.read_points import SUFFIXES, TABLES, read_points
+from pointcluster.files import replacing
 
 CACHE = ".pointcluster"
 _SPLITS = ("train", "test")
@@ -434,16 +434,8 @@ def _listed(names: Sequence[str]) -> str:
 def _save(path: Path, data: Data, stamp: np.ndarray) -> None:
     """Write under a temporary name, then rename: no other process sees half a file."""
     arrays = {field: data[field].numpy() for field in ("pos", *FIELDS) if field in data}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            np.savez(file, stamp=stamp, origin=np.array(data.origin), **arrays)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        np.savez(file, stamp=stamp, origin=np.array(data.origin), **arrays)
 
 
 def _load(path: Path, stamp: np.ndarray) -> Data | None:

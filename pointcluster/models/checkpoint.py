@@ -5,13 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from pointcluster.files import write_whole
 from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model
 from pointcluster.models.point_coc import PointCoC
@@ -56,9 +56,8 @@ def save_model(
         "metadata": metadata or {},
     }
     text = json.dumps(note, indent=1)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    _write(path, weights)
-    _write(described, (text + "\n").encode())
+    write_whole(path, weights)
+    write_whole(described, text + "\n")
     return path
 
 
@@ -159,16 +158,3 @@ def _files(path: str | os.PathLike[str]) -> tuple[Path, Path]:
     if path.suffix in (".safetensors", ".json"):
         path = path.with_suffix("")
     return path.with_name(path.name + ".safetensors"), path.with_name(path.name + ".json")
-
-
-def _write(path: Path, content: bytes) -> None:
-    """Write under a temporary name beside the file, then rename: never half a file."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import os
 import pickle
+import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
 import torch
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 
+from pointcluster.files import replacing
 from pointcluster.training.run_folder import RunError
 
 
@@ -23,14 +26,14 @@ class AtomicCheckpointIO(TorchCheckpointIO):
     def save_checkpoint(
         self, checkpoint: dict[str, Any], path: str | os.PathLike[str], storage_options: Any = None
     ) -> None:
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
         try:
-            torch.save(checkpoint, temporary)
-            os.replace(temporary, path)
-        finally:
-            temporary.unlink(missing_ok=True)
+            with replacing(path) as temporary:
+                torch.save(checkpoint, temporary)
+        except (OSError, RuntimeError) as error:  # torch's own writer raises the second
+            reason = getattr(error, "strerror", None) or _first_line(error)
+            told = RunError(f"{path} cannot be written: {reason}; the last epoch is lost")
+            told.in_one_process = True
+            raise told from error
 
     def load_checkpoint(
         self,
@@ -47,7 +50,20 @@ class AtomicCheckpointIO(TorchCheckpointIO):
         if not Path(path).is_file():
             raise FileNotFoundError(f"there is no checkpoint {path}")
         try:
+            with zipfile.ZipFile(path) as file:  # torch does not compare its checksums
+                if wrong := file.testzip():
+                    raise zipfile.BadZipFile(f"bad CRC-32 for {wrong}")
             return torch.load(path, map_location=map_location, weights_only=True)
-        except (RuntimeError, EOFError, OSError, KeyError, pickle.UnpicklingError) as error:
-            reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        except DAMAGE as error:
+            reason = _first_line(error)
             raise RunError(f"{path} is damaged or is no training checkpoint: {reason}") from error
+
+
+DAMAGE = (
+    RuntimeError, EOFError, OSError, KeyError, ValueError, NotImplementedError, zlib.error,
+    pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__

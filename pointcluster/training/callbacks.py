@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import os
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -16,6 +15,7 @@ from lightning.pytorch.callbacks import Callback, Checkpoint
 from torchmetrics import MetricCollection
 from torchmetrics.classification import MulticlassAccuracy
 
+from pointcluster.files import replacing
 from pointcluster.training.mean_class_accuracy import MeanClassAccuracy
 
 # What a printed row says of the shares that are measured.
@@ -151,10 +151,8 @@ class TestEachEpoch(Callback):
 
 def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """Write a table as CSV, beside the old one, and rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    with open(temporary, "w", newline="") as file:
+    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
         names = dict.fromkeys(name for row in rows for name in row)
         writer = csv.DictWriter(file, fieldnames=list(names))
         writer.writeheader()
         writer.writerows(rows)
-    os.replace(temporary, path)

@@ -17,7 +17,7 @@ from typing import Any
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 
 from pointcluster.training.fit import is_first_process
-from pointcluster.training.run_folder import RunError, RunFolder, write_json
+from pointcluster.training.run_folder import RunError, RunFolder, let_go, write_json
 
 
 def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
@@ -43,9 +43,18 @@ def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
         )
         return 130
     except (RunError, ImportError, OSError) as error:
-        _complain(f"error: {error}", here=getattr(error, "in_one_process", False))
+        _complain(f"error: {_told(error)}", here=getattr(error, "in_one_process", False))
         return 2
+    finally:
+        let_go(Path(out))
     return 0
+
+
+def _told(error: Exception) -> str:
+    """An error in one line; of a full disk, the file that has no place."""
+    if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).split())
 
 
 @contextmanager

@@ -10,6 +10,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
+
+from pointcluster.files import PART, write_whole
+
+WAIT = 5.0
+"""Seconds that a run waits for another that has just been ended to leave its folder."""
+
 
 class RunError(ValueError):
     """A run cannot start or go on, for a reason that lies in its settings or files."""
@@ -68,10 +75,12 @@ class RunFolder:
             Where an earlier run was moved, if there was one.
 
         Raises:
-            RunError: There is no run to resume, or it began with other settings; or an earlier
-                run lies in the current folder, which cannot be moved.
+            RunError: There is no run to resume, or it began with other settings; another process
+                trains in the folder; or an earlier run lies in the current folder, which cannot
+                be moved.
             OSError: The folder cannot be written.
         """
+        hold(self.path)
         if resume:
             self._check_settings(settings)
             self.check_writable()
@@ -124,10 +133,8 @@ class RunFolder:
 
     def _remove_halves(self) -> None:
         """Remove what a run that was killed had begun to write under temporary names."""
-        own = ("*.ckpt.*.tmp", "*.csv.tmp", "*.json.tmp", "*.png.tmp", ".model.*")
-        for pattern in own:
-            for path in self.path.rglob(pattern):
-                path.unlink(missing_ok=True)
+        for path in self.path.rglob(f"{PART}*"):
+            path.unlink(missing_ok=True)
 
     def say(self, text: str) -> None:
         """Print a line, and keep it in ``log.txt``."""
@@ -146,7 +153,41 @@ class RunFolder:
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write JSON beside the old file and rename."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(json.dumps(value, indent=2) + "\n")
-    os.replace(temporary, path)
+    """Write JSON, whole or not at all."""
+    write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+_held: dict[Path, FileLock] = {}
+
+
+def hold(path: Path) -> None:
+    """Keep other processes from a run's folder, as long as this one lives or until it lets go.
+
+    The lock lies beside the folder, as an earlier run's folder is moved.
+
+    Raises:
+        RunError: Another process trains there.
+    """
+    path = path.resolve()
+    if path in _held:
+        return
+    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock.acquire(timeout=WAIT)
+    except NotImplementedError:  # a system of files without locks
+        return
+    except OSError as error:
+        if not isinstance(error, Timeout):
+            raise OSError(f"cannot write to the output folder {path}: {error}") from error
+        raise RunError(
+            f"--out {path} is another run's, which still goes on: give another --out, or wait"
+        ) from None
+    _held[path] = lock
+
+
+def let_go(path: Path) -> None:
+    """Give a run's folder free again."""
+    lock = _held.pop(path.resolve(), None)
+    if lock is not None:
+        lock.release()

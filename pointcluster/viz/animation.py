@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from pointcluster._optional import installed_by
-from pointcluster.viz.figure import replacing
+from pointcluster.files import replacing
 from pointcluster.viz.gif import write_gif
 from pointcluster.viz.paint import paint
 from pointcluster.viz.scene import Scene

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcluster.viz.figure import replacing
+from pointcluster.files import replacing
 from pointcluster.viz.open3d_import import load_open3d
 from pointcluster.viz.scene import Scene, painted
 

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pointcluster._optional import installed_by
+from pointcluster.files import replacing
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -41,16 +40,3 @@ def save_figure(figure: Figure, path: str | os.PathLike[str]) -> Path:
     with replacing(path) as temporary, rc_context({"svg.hashsalt": "pointcluster"}):
         figure.savefig(temporary, format=kind, metadata=_UNDATED[kind])
     return Path(path)
-
-
-@contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """A name to write to, of the same suffix; renamed to `path` where nothing failed."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}{path.suffix}")
-    try:
-        yield temporary
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -14,11 +14,11 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster._optional import installed_by
+from pointcluster.files import replacing
 from pointcluster.models.results import PointClusters
 from pointcluster.viz.borders import border_lines, filled
 from pointcluster.viz.cloud_file import in_space, positions
 from pointcluster.viz.cloud_panel import upright
-from pointcluster.viz.figure import replacing
 from pointcluster.viz.paint import shown_centers
 from pointcluster.viz.scene import Panel, Scene, make_scenes, painted, pixels
 

@@ -45,3 +45,30 @@ def test_what_is_no_checkpoint(tmp_path, content, capsys):
 def test_missing(tmp_path):
     with pytest.raises(FileNotFoundError, match="there is no checkpoint"):
         AtomicCheckpointIO().load_checkpoint(tmp_path / "last.ckpt")
+
+
+def test_inverted_bytes_are_noticed(tmp_path):
+    path = tmp_path / "last.ckpt"
+    state = {"weights": torch.arange(20_000.0), "epoch": 3}
+    AtomicCheckpointIO().save_checkpoint(state, path)
+    data = bytearray(path.read_bytes())
+    for place in range(30_000, 30_040):
+        data[place] ^= 0xFF
+    path.write_bytes(data)
+    assert torch.load(path, weights_only=True)["epoch"] == 3  # torch notices nothing
+    with pytest.raises(RunError, match=r"last\.ckpt is damaged .*CRC-32"):
+        AtomicCheckpointIO().load_checkpoint(path)
+
+
+def test_a_full_disk_leaves_the_earlier_checkpoint(tmp_path, monkeypatch):
+    path = tmp_path / "last.ckpt"
+    AtomicCheckpointIO().save_checkpoint({"epoch": 1}, path)
+
+    def full(*arguments, **options):
+        raise RuntimeError("[enforce fail at inline_container.cc:603] . unexpected pos 64 vs 0")
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(RunError, match=r"last\.ckpt cannot be written: .*the last epoch is lost"):
+        AtomicCheckpointIO().save_checkpoint({"epoch": 2}, path)
+    assert AtomicCheckpointIO().load_checkpoint(path) == {"epoch": 1}
+    assert [each.name for each in tmp_path.iterdir()] == ["last.ckpt"]

@@ -69,8 +69,7 @@ def test_the_folder_one_is_in_is_not_moved(tmp_path, monkeypatch, name):
 
 def test_what_a_killed_run_half_wrote_is_removed(tmp_path):
     start(tmp_path / "run")
-    names = ["checkpoints/last.ckpt.17.tmp", "metrics.csv.tmp", "seed-1/result.json.tmp",
-             "confusion.png.tmp", "seed-1/.model.safetensors.ab12", "notes.tmp"]  # fmt: skip
+    names = ["checkpoints/.part-last.x1.ckpt", "seed-1/.part-result.x.json", "notes.tmp"]
     for name in [*names, "checkpoints/last.ckpt", "metrics.csv"]:
         (tmp_path / "run" / name).parent.mkdir(exist_ok=True)
         (tmp_path / "run" / name).write_text("half")
@@ -117,3 +116,46 @@ def test_what_is_said_is_kept(tmp_path, capsys):
     assert run.log.read_text() == capsys.readouterr().out == "one\ntwo\n"
     run.open(SETTINGS, command=["python"])
     assert not run.log.exists()
+
+
+HOLDING = """
+import sys, time
+from pathlib import Path
+from pointcluster.training.run_folder import RunFolder
+RunFolder(sys.argv[1]).open({"a": 1}, command=["x"])
+print("holds", flush=True)
+time.sleep(100)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("resuming", [False, True])
+def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(
+    tmp_path, monkeypatch, resuming
+):
+    import subprocess
+    import sys
+
+    from pointcluster.training import run_folder
+
+    monkeypatch.setattr(run_folder, "WAIT", 0.2)
+    path = tmp_path / "run"
+    first = subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-c", HOLDING, str(path)],
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert first.stdout.readline() == "holds\n"
+        with pytest.raises(RunError, match="is another run's, which still goes on"):
+            RunFolder(path).open({"a": 1}, command=["y"], resume=resuming)
+        assert json.loads((path / "config.json").read_text()) == {"a": 1}
+        assert (path / "command.txt").read_text() == "x\n"
+    finally:
+        first.kill()  # as it dies, its lock does
+        first.wait()
+        first.stdout.close()
+    monkeypatch.setattr(run_folder, "WAIT", 5)
+    RunFolder(path).open({"a": 1}, command=["y"], resume=resuming)
+    RunFolder(path).open({"a": 1}, command=["z"], resume=True)  # its own
+    run_folder.let_go(path)

@@ -1,0 +1,63 @@
+from __future__ import annotations
+
+import os
+import resource
+import subprocess
+import sys
+
+import pytest
+
+from pointcluster.files import replacing, write_whole
+
+
+def test_what_was_written_takes_the_old_files_place(tmp_path):
+    path = tmp_path / "more" / "a.json"
+    write_whole(path, "one")
+    write_whole(path, b"two")
+    assert path.read_bytes() == b"two" and os.listdir(path.parent) == ["a.json"]
+    old = os.umask(0o027)
+    try:
+        write_whole(path, "three")
+    finally:
+        os.umask(old)
+    if sys.platform == "linux":
+        assert path.stat().st_mode & 0o777 == 0o640
+
+
+def test_where_writing_fails_the_old_file_stays(tmp_path):
+    path = tmp_path / "a.json"
+    write_whole(path, "one")
+    with pytest.raises(RuntimeError), replacing(path) as temporary:
+        assert temporary.suffix == ".json" and temporary.parent == tmp_path
+        temporary.write_text("half")
+        raise RuntimeError
+    assert path.read_text() == "one" and os.listdir(tmp_path) == ["a.json"]
+
+
+def test_it_is_on_the_disk_before_it_has_the_name(tmp_path, monkeypatch):
+    seen = []
+    fsync, replace = os.fsync, os.replace
+    monkeypatch.setattr(os, "fsync", lambda handle: seen.append("fsync") or fsync(handle))
+    monkeypatch.setattr(os, "replace", lambda a, b: seen.append("replace") or replace(a, b))
+    write_whole(tmp_path / "a", "one")
+    assert seen == ["fsync", "replace", "fsync"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_file_that_has_no_room(tmp_path):
+    path = tmp_path / "a"
+    write_whole(path, "one")
+    code = f"""
+import resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (1000, {resource.RLIM_INFINITY}))
+from pointcluster.files import write_whole
+try:
+    write_whole({str(path)!r}, bytes(5000))
+except OSError as error:
+    print(error.strerror)
+"""
+    done = subprocess.run([sys.executable, "-W", "ignore", "-c", code], capture_output=True,
+                          text=True, timeout=200)  # fmt: skip
+    assert done.stdout == "File too large\n", done.stderr
+    assert path.read_text() == "one" and os.listdir(tmp_path) == ["a"]
