@@ -13,7 +13,7 @@ from typing import NoReturn
 
 from pointcluster.app.page import build_app
 from pointcluster.app.serve import LOOPBACK, serve
-from pointcluster.app.temporary import gradio_settings
+from pointcluster.app.temporary import ended_by_signals, gradio_settings
 
 
 class _Parser(argparse.ArgumentParser):
@@ -27,11 +27,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program until Ctrl-C."""
     options = _parser().parse_args(arguments)
     max_bytes = round(options.max_size * 1e6)
-    with gradio_settings():
+    with ended_by_signals(), gradio_settings():
         try:
             app = build_app(options.checkpoint, max_bytes=max_bytes)
             where = serve(
-                app, host=options.host, port=options.port, share=options.share, max_bytes=max_bytes
+                app,
+                host=options.host,
+                port=options.port,
+                share=options.share,
+                max_bytes=max_bytes,
+                quota=round(options.quota * 1e6),
+                names=options.name,
             )
         except (ImportError, OSError, RuntimeError, ValueError) as error:
             print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
@@ -74,6 +80,10 @@ def _parser() -> _Parser:
     parser.add_argument("--checkpoint", nargs="+", default=[], metavar="FILE", help="networks of "
                         "your own: model.safetensors with model.json beside it, the .ckpt of a "
                         "training run, or a published .pth.tar")  # fmt: skip
+    parser.add_argument("--name", nargs="+", default=[], help="further names that lead to it, such "
+                        "as that of a proxy; others are turned away")  # fmt: skip
+    parser.add_argument("--quota", type=megabytes, default=2000, metavar="MB", help="most that is "
+                        "kept of all uploads together, until it ends (%(default)s)")  # fmt: skip
     parser.add_argument("--max-size", type=megabytes, default=64, metavar="MB", help="the largest "
                         "upload (%(default)s)")  # fmt: skip
     return parser

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from pointcluster.app.guard import Guard, names_of
 from pointcluster.app.style import CSS, theme
 
 if TYPE_CHECKING:
@@ -19,6 +21,8 @@ def serve(
     port: int | None = None,
     share: bool = False,
     max_bytes: int = 64_000_000,
+    quota: int = 2_000_000_000,
+    names: Sequence[str] = (),
 ) -> str:
     """Start serving in the background.
 
@@ -28,6 +32,8 @@ def serve(
         port: Its port; the first free one from 7860 on, if not said.
         share: Also give it a public address, through a server of gradio's makers.
         max_bytes: The largest upload.
+        quota: Most bytes of all uploads together.
+        names: Names that lead to it beside its own, such as that of a proxy.
 
     Returns:
         Where the page is; with `share` the public address.
@@ -35,7 +41,17 @@ def serve(
     Raises:
         OSError: The port is taken or the address is none of this machine.
     """
+    from gradio.utils import get_upload_folder
+    from starlette.middleware import Middleware
+
+    guard = Middleware(
+        Guard,
+        names=names_of(host, share=share, more=names),
+        folder=get_upload_folder(),
+        quota=quota,
+    )
     _, local, public = app.launch(
+        app_kwargs={"middleware": [guard]},
         server_name=host,
         server_port=port,
         share=share,
