@@ -143,11 +143,8 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
             word = np.ascontiguousarray(columns.pop(packed), dtype=columns_type(cloud, packed))
             word = word.view("<u4").ravel()
             word = np.where(word == 0x7FC00000, 0, word)  # not a number: no colour
-            if not word.any():
-                word = None
-            if word is not None:
-                for shift, name in zip((16, 8, 0), "rgb", strict=True):
-                    columns[name] = (word >> shift & 255).astype(np.uint8)
+            for shift, name in zip((16, 8, 0), "rgb" if word.any() else "", strict=False):
+                columns[name] = (word >> shift & 255).astype(np.uint8)
     columns = {name: np.atleast_1d(column) for name, column in columns.items()}
     if any(len(column) != announced for column in columns.values()):
         found = len(next(iter(columns.values())))
@@ -272,9 +269,8 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
                     labels.append(np.asarray(piece.classification, np.int64))
                     if {"red", "green", "blue"} <= names:
                         colors.append(np.column_stack([piece.red, piece.green, piece.blue]))
-        out = {"pos": np.concatenate(pos)}
-        label = np.concatenate(labels)
-        if label.any():
+        out: dict[str, Any] = {"pos": np.concatenate(pos)}
+        if (label := np.concatenate(labels)).any():
             out["label"] = label
         color = np.concatenate(colors)
         if color.any():

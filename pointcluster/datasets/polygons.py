@@ -73,8 +73,8 @@ def _ears(points: np.ndarray) -> np.ndarray:
     # The plane's axes: seen along its normal's longest component, which keeps corners apart.
     drop = int(np.abs(normal).argmax())
     flat = np.ascontiguousarray(np.delete(near, drop, axis=1))
-    found = triangulate_float64(flat, np.array([len(flat)], np.uint32))
-    found = np.asarray(found, np.int64).reshape(-1, 3)
+    ears = triangulate_float64(flat, np.array([len(flat)], np.uint32))
+    found = np.asarray(ears, np.int64).reshape(-1, 3)
     a, b, c = (points[found[:, i]] for i in range(3))
     back = np.cross(b - a, c - a).sum(axis=0) @ normal < 0  # they turn as the polygon does
     return found[:, ::-1] if back else found

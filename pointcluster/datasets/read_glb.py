@@ -54,7 +54,8 @@ class _Scene:
             raise ValueError("it does not begin with glTF, version 2")
         if length > len(data):
             raise ValueError(f"{length:,} bytes announced, {len(data):,} there")
-        chunks, at = {}, 12
+        chunks: dict[bytes, bytes] = {}
+        at = 12
         while at + 8 <= length:
             size, kind = struct.unpack_from("<I4s", data, at)
             if at + 8 + size > len(data):

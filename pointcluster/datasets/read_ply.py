@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections import Counter
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ KINDS = {
     **dict.fromkeys(("int", "int32"), "i4"), **dict.fromkeys(("uint", "uint32"), "u4"),
     **dict.fromkeys(("float", "float32"), "f4"), **dict.fromkeys(("double", "float64"), "f8"),
 }  # fmt: skip
-ORDERS = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+ORDERS: dict[str, Any] = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 FACES, STRIPS = ("vertex_indices", "vertex_index"), "tristrips"
 
 
@@ -26,7 +26,7 @@ class Property(NamedTuple):
 
     name: str
     kind: np.dtype
-    count: np.dtype | None
+    prefix: np.dtype | None
     """What a list's length is written as."""
 
 
@@ -130,7 +130,7 @@ def _header(data: bytes) -> tuple[str, dict[str, tuple[int, list[Property]]], by
         if double := twice(names) or next((n for n, c in Counter(names).items() if c > 1), None):
             raise ValueError(f"an element has two properties {double}, expected one")
         # The least that a row takes, before memory is taken for it: in text a digit and a space.
-        least = sum((each.count or each.kind).itemsize if order else 2 for each in properties)
+        least = sum((each.prefix or each.kind).itemsize if order else 2 for each in properties)
         if count * max(1, least) > len(body) + 1:
             raise ValueError(f"{count:,} of {name} announced in {len(body):,} bytes")
     return order, elements, body
@@ -150,7 +150,7 @@ class _Text:
                 raise ValueError(f"{count:,} of {name} announced, {len(rows):,} there")
             if words := line.split():
                 rows.append(words)
-        if not any(each.count for each in properties):
+        if not any(each.prefix for each in properties):
             if {len(row) for row in rows} - {len(properties)}:
                 wrong = next(len(row) for row in rows if len(row) != len(properties))
                 raise ValueError(f"a {name} has {wrong} numbers, expected {len(properties)}")
@@ -163,7 +163,7 @@ class _Text:
         for row in rows:
             at = 0
             for each in properties:
-                if each.count is None:
+                if each.prefix is None:
                     found[each.name] += row[at : at + 1]
                     at += 1
                     continue
@@ -176,7 +176,7 @@ class _Text:
                 raise ValueError(f"a {name} has {len(row)} numbers, expected {at}")
         return {
             each.name: _numbers(found[each.name], each.kind)
-            if each.count is None
+            if each.prefix is None
             else _lists([_numbers(row, each.kind) for row in found[each.name]])
             for each in properties
         }
@@ -185,11 +185,11 @@ class _Text:
 class _Binary:
     """Rows of bytes, one after another."""
 
-    def __init__(self, body: bytes, order: str) -> None:
+    def __init__(self, body: bytes, order: Any) -> None:
         self.body, self.order, self.at = body, order, 0
 
     def element(self, name: str, count: int, properties: list[Property]) -> dict:
-        fixed = [each for each in properties if each.count is None]
+        fixed = [each for each in properties if each.prefix is None]
         if len(fixed) == len(properties):
             kind = np.dtype([(each.name, each.kind.newbyteorder(self.order)) for each in fixed])
             if count * kind.itemsize > len(self.body) - self.at:
@@ -200,13 +200,13 @@ class _Binary:
             native = kind.newbyteorder("=")
             return {key: table[key].astype(native[key]) for key in kind.names or ()}
         starts: dict[str, list[int]] = {each.name: [] for each in properties}
-        lengths: dict[str, list[int]] = {each.name: [] for each in properties if each.count}
+        lengths: dict[str, list[int]] = {each.name: [] for each in properties if each.prefix}
         at, end, body = self.at, len(self.body), self.body
-        order = "big" if self.order == ">" else "little"
+        order: Any = "big" if self.order == ">" else "little"
         # (name, bytes of a number, bytes of a length, whether it may be negative)
         plan = [
-            (each.name, each.kind.itemsize, each.count.itemsize if each.count else 0,
-             each.count is not None and each.count.kind == "i")
+            (each.name, each.kind.itemsize, each.prefix.itemsize if each.prefix else 0,
+             each.prefix is not None and each.prefix.kind == "i")
             for each in properties
         ]  # fmt: skip
         for row in range(count):
@@ -226,16 +226,16 @@ class _Binary:
         out: dict = {}
         for each in properties:
             kind, begin = each.kind.newbyteorder(self.order), np.array(starts[each.name], np.int64)
-            if each.count is None:
+            if each.prefix is None:
                 out[each.name] = self._at(begin, kind)
                 continue
-            length = np.array(lengths[each.name], np.int64)
+            sizes = np.array(lengths[each.name], np.int64)
             rows: list[np.ndarray] = [np.zeros(0, each.kind)] * count
-            order_ = length.argsort(kind="stable")
-            for same in np.split(order_, np.flatnonzero(np.diff(length[order_])) + 1):
+            order_ = sizes.argsort(kind="stable")
+            for same in np.split(order_, np.flatnonzero(np.diff(sizes[order_])) + 1):
                 if not len(same):
                     continue
-                step = np.arange(length[same[0]]) * kind.itemsize
+                step = np.arange(sizes[same[0]]) * kind.itemsize
                 block = self._at(begin[same, None] + step, kind)
                 for number, numbers in zip(same, block, strict=True):
                     rows[number] = numbers

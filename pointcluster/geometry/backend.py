@@ -8,6 +8,9 @@ import importlib.util
 from importlib import metadata
 from typing import NamedTuple
 
+from pointcluster.ops import launch
+from pointcluster.ops.backend import VARIABLE, chosen
+
 BACKENDS = ("torch-cluster", "pyg-lib", "numba", "kdtree", "torch")
 """Names that `backend=` takes besides `"auto"`, in the order of `backends()`."""
 
@@ -123,10 +126,11 @@ def choose(backend: str, automatic: str) -> str:
 
 
 def backends() -> Backends:
-    """Report which backend serves which neighbour search on this machine, and why.
+    """Report which backend serves which neighbour search and layer on this machine, and why.
 
     Every backend gives the same answer, ties included; they differ in speed and in what must be
-    installed. `backend=` of each function overrides the choice.
+    installed. `backend=` of each search overrides the choice; for layers `POINTCLUSTER_BACKEND`,
+    one of `auto`, `reference`, `torch` and `cpu`, does for a process.
     """
     has_cluster, cluster = extension("torch_cluster")
     has_pyg, pyg = pyg_lib()
@@ -170,5 +174,18 @@ def backends() -> Backends:
                 (() if has_numba else small) + (() if gpu else extra),
                 "plain tensors on any device; many small clouds in one go",
             ),
+            Backend("kernels", *_kernels()),
         )
     )
+
+
+def _kernels() -> tuple[bool, tuple[str, ...], str]:
+    """Whether the operators' kernels for the CPU are here and serve, and why."""
+    here, asked = launch.cpu_kernels(), chosen()
+    serve = here and asked in ("auto", "cpu")
+    why = (
+        f"{VARIABLE} asks for {asked}" if here and not serve
+        else "blocks of points through several layers at once; plain torch serves all else" if here
+        else "they need Linux, a torch with MKL and Numba; plain torch serves"
+    )  # fmt: skip
+    return here, ("layers (CPU, float32)",) if serve else (), why

@@ -30,7 +30,8 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             with replacing(path) as temporary:
                 torch.save(checkpoint, temporary)
         except (OSError, RuntimeError) as error:  # torch's own writer raises the second
-            reason = getattr(error, "strerror", None) or _first_line(error)
+            full = f"is the disk full? torch says {_first_line(error)}"
+            reason = getattr(error, "strerror", None) or full
             told = RunError(f"{path} cannot be written: {reason}; the last epoch is lost")
             told.in_one_process = True
             raise told from error

@@ -168,12 +168,12 @@ def hold(path: Path) -> None:
     Raises:
         RunError: Another process trains there.
     """
-    path = path.resolve()
-    if path in _held:
+    place = path.resolve()
+    if place in _held:
         return
-    lock = FileLock(path.with_name(f".{path.name}.lock"))
+    lock = FileLock(place.with_name(f".{place.name}.lock"))
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
+        place.parent.mkdir(parents=True, exist_ok=True)
         lock.acquire(timeout=WAIT)
     except NotImplementedError:  # a system of files without locks
         return
@@ -183,7 +183,7 @@ def hold(path: Path) -> None:
         raise RunError(
             f"--out {path} is another run's, which still goes on: give another --out, or wait"
         ) from None
-    _held[path] = lock
+    _held[place] = lock
 
 
 def let_go(path: Path) -> None:

@@ -131,7 +131,7 @@ def test_training_is_that_of_the_example(script, monkeypatch, tmp_path):
     usual = argparse.Namespace(**vars(peers.recipe()), num_points=64, normals=False)
     usual.model, usual.val_fraction = "point_coc_tiny", 0.0
     with pytest.raises(Stop):
-        peers.modelnet40.train_and_test(usual, "HomeObjects", train, train, 3, tmp_path)
+        peers.modelnet40.train_and_test(usual, "HomeObjects", train, train, None, 3, tmp_path)
 
     args = peers.parse_arguments(["--num-points", "64", "--work", str(tmp_path)])
     settings = peers.settings_of("point_coc_tiny", 3, args, len(train.classes))
@@ -141,7 +141,7 @@ def test_training_is_that_of_the_example(script, monkeypatch, tmp_path):
     example, weight, ours, own_weight = seen[0], seen[1], seen[2], seen[3]
     for name, value in ours.items():
         assert repr(example[name]) == repr(value), name
-    assert {*example} - {*ours} <= {"num_workers", "val_fraction", "collate"}
+    assert {*example} - {*ours} <= {"num_workers", "out", "collate"}
     assert weight[0].pop("preprocessing")["num_points"] == 64  # told, without an effect
     assert weight[0] == own_weight[0]
     assert torch.equal(weight[1], own_weight[1])

@@ -200,7 +200,7 @@ def test_published_recipe(program, scans, tmp_path, capsys):
 class Folder:
     """Stands for the reader of folders: its arguments and what it must have."""
 
-    def __init__(self, root, split, num_points, fields):
+    def __init__(self, root, split, num_points, fields, columns=None):
         assert fields == ()  # the network gets positions alone
         self.root, self.split, self.num_points = root, split, num_points
         self.classes = ["cup", "hat", *(["shoe"] if (root / "odd" / split).exists() else [])]

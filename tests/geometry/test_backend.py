@@ -8,7 +8,7 @@ from pointcluster.geometry import backend
 
 def test_report_names_every_backend_and_says_why():
     report = pointcluster.backends()
-    assert [b.name for b in report] == list(backend.BACKENDS)
+    assert [b.name for b in report] == [*backend.BACKENDS, "kernels"]
     served = [service for b in report for service in b.serves]
     for service in ("knn (CPU)", "fps (CPU)", "knn (GPU)", "fps (GPU)"):
         assert served.count(service) == 1
@@ -41,3 +41,14 @@ def test_a_notebook_shows_a_table():
     text = report._repr_html_()
     assert text.count("<tr>") == 1 + len(report) and text.count("<td>") == 4 * len(report)
     assert all(f"<td>{backend.name}</td>" in text for backend in report)
+
+
+def test_the_report_knows_who_serves_layers():
+    from pointcluster.ops import launch, use_backend
+
+    (row,) = (each for each in pointcluster.backends() if each.name == "kernels")
+    assert row.available == launch.cpu_kernels()
+    assert (row.serves == ("layers (CPU, float32)",)) == row.available
+    with use_backend("torch"):
+        (row,) = (each for each in pointcluster.backends() if each.name == "kernels")
+    assert row.serves == () and ("asks for torch" in row.reason) == row.available
