@@ -176,7 +176,7 @@ class GroupEncoder(nn.Module):
         return summed
 
     def _start(self, x: Tensor) -> Tensor:
-        return self.norm(x).relu()
+        return self.norm(x).relu_()
 
     def _spread(self, x: Tensor, geometry: AnchorGeometry) -> Tensor:
         """The standard deviation of all differences to the anchors, for each cloud. [B]"""
