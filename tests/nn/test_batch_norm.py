@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 
 # What two processes do with half of a batch each, and one with all of it.
 PROGRAM = """
-import sys, warnings
+import os, sys, warnings
 warnings.filterwarnings("ignore")
 import torch
 import torch.distributed as dist
@@ -61,7 +61,9 @@ for _ in range(3):
 if rank == 0:
     torch.save({"losses": losses, "state": model.state_dict()}, out)
 if world > 1:
+    dist.barrier()
     dist.destroy_process_group()
+    os._exit(0)  # gloo's threads may outlive what they use
 """
 
 
