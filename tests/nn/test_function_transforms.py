@@ -123,3 +123,37 @@ def test_a_gradient_penalty_reaches_every_parameter(name):
         if value is not None:
             scale = value.abs().max().clamp_min(1e-6)
             assert (found[key] - value).abs().max() <= 2e-2 * scale, key
+
+
+@pytest.mark.parametrize("name", ["point_coc_tiny", "point_coc_small", "pointmlp_coc"])
+def test_gradients_of_a_networks_parameters(name):
+    torch.manual_seed(0)
+    model = create_model(name, num_classes=3).double().eval()
+    batch = Batch.from_data_list([Data(pos=points(n)[1]) for n in (60, 45)])
+    values = {key: value.detach() for key, value in model.named_parameters()}
+    found = grad(lambda v: functional_call(model, v, (batch,)).square().sum())(values)
+    model(batch).square().sum().backward()
+    for key, value in model.named_parameters():
+        torch.testing.assert_close(found[key], value.grad, rtol=1e-6, atol=1e-9, msg=key)
+
+
+def test_gradients_of_every_sample():
+    torch.manual_seed(0)
+    model = create_model("coc_micro", num_classes=3).double().eval()
+    images = torch.rand(3, 3, 28, 28, dtype=torch.float64)
+    values = {key: value.detach() for key, value in model.named_parameters()}
+
+    def score(values, image):
+        return functional_call(model, values, (image[None],)).square().sum()
+
+    found = vmap(grad(score), in_dims=(None, 0))(values, images)
+    for number, image in enumerate(images):
+        one = grad(score)(values, image)
+        for key, value in one.items():
+            torch.testing.assert_close(found[key][number], value, rtol=1e-6, atol=1e-9, msg=key)
+
+
+def test_positions_cannot_be_mapped_over():
+    layer, (x, pos) = layers()["cluster"].double(), points()
+    with pytest.raises(ValueError, match="positions cannot be mapped over by vmap"):
+        vmap(lambda p: layer(x, p))(torch.stack([pos, pos + 1]))
