@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -172,23 +172,31 @@ def other_images(root: Path, used: Mapping[str, Sequence[str]]) -> list[str]:
         root: The folder.
         used: Names of the images that are read, by their class folder.
     """
-    seen: set[str] = set()
     found = []
-    for folder, folders, names in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        if place in seen:  # a link back to where it lies
-            folders[:] = []
-            continue
-        seen.add(place)
-        folders[:] = [name for name in folders if not name.startswith(".")]
+    for folder, names in walk_links(root):
         here = os.path.relpath(folder, root)
         kept = set(used.get(here, ()))
         found += [
             os.path.normpath(os.path.join(here, name))
             for name in names
-            if name.lower().endswith(SUFFIXES) and not name.startswith(".") and name not in kept
+            if name.lower().endswith(SUFFIXES) and name not in kept
         ]
     return sorted(found)
+
+
+def walk_links(root: Path) -> Iterator[tuple[str, list[str]]]:
+    """Folders below and including one, and the names of their files, each folder once.
+
+    Links are followed, but for those back to where they lie. Names that begin with a dot are passed
+    over.
+    """
+    seen: set[str] = set()
+    for folder, folders, names in os.walk(root, followlinks=True):
+        place = os.path.realpath(folder)
+        folders[:] = [] if place in seen else [n for n in folders if not n.startswith(".")]
+        if place not in seen:
+            yield folder, [name for name in names if not name.startswith(".")]
+        seen.add(place)
 
 
 def image_names(folder: Path) -> list[str]:

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data, Dataset
 
+from pointcluster.datasets.image_folder import walk_links
 from pointcluster.datasets.point_tables import may_be_table
 from pointcluster.datasets.prepare_points import (
     FEATURES,
@@ -361,28 +362,18 @@ def other_scans(root: Path, used: Set[str]) -> list[str]:
 
     Links are followed; one that leads nowhere counts as the scan that it is called.
     """
-    places = [(str(root), point_files(root))]
-    seen = {os.path.realpath(root)}
-    for top in _folders(root):
-        for folder, folders, names in os.walk(root / top, followlinks=True):
-            place = os.path.realpath(folder)
-            if place in seen:  # a link back to where it lies
-                folders[:] = []
-                continue
-            seen.add(place)
-            folders[:] = [name for name in folders if not name.startswith(".")]
-            names = [n for n in names if n.lower().endswith(SUFFIXES) and not n.startswith(".")]
-            places.append((folder, names))
+    places = [
+        (folder, [name for name in names if name.lower().endswith(SUFFIXES)])
+        for folder, names in walk_links(root)
+    ]
     paths = {Path(folder, name).relative_to(root).as_posix() for folder, names in places
              for name in names}  # fmt: skip
     return sorted(name for name in paths - used if _is_scan(root / name))
 
 
 def _is_scan(path: Path) -> bool:
-    if path.is_symlink() and not path.exists():
-        return True
     if path.suffix.lower() not in (".txt", ".csv"):
-        return path.is_file()
+        return path.is_file() or (path.is_symlink() and not path.exists())
     try:
         return may_be_table(path)
     except OSError:
