@@ -131,6 +131,8 @@ def parse_arguments() -> argparse.Namespace:
             parser.error(f"--{name} is of ScanObjectNN, and --data is given")
     if args.up and not args.data:
         parser.error("--up is of --data, which is not given: elsewhere the second axis points up")
+    if args.columns and not args.data:
+        parser.error("--columns is of --data, which is not given")
     args.up = args.up or "y"
     return args
 
@@ -139,8 +141,6 @@ def load_data(args: argparse.Namespace) -> Clouds:
     """The two splits: what was asked for, ScanObjectNN where it is, otherwise HomeObjects."""
     if args.data:
         return load_folder(Path(args.data).expanduser(), args.num_points, args.columns)
-    if args.columns:
-        raise ValueError("--columns is of --data, tables of your own")
     if args.root or find_scanobjectnn(ROOT):
         options = {"variant": args.variant or "PB_T50_RS", "background": args.background,
                    "part": args.part or "main_split"}  # fmt: skip

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch_geometric.data import Data
 
+from pointcluster.datasets.point_tables import column_names
 from pointcluster.datasets.prepare_points import FEATURES, reduce_points, to_unit_sphere
 from pointcluster.datasets.read_points import SUFFIXES, TABLES, read_points
 from pointcluster.models import CoC, load_model
@@ -56,7 +57,7 @@ class Predictor:
     Raises:
         FileNotFoundError: The network is not there.
         ValueError: It is damaged, is none of point clouds, its metadata make no sense, or it takes
-            features and nothing says which; the seed is negative.
+            features and nothing says which; the seed is negative, or columns are not known.
     """
 
     def __init__(
@@ -73,6 +74,8 @@ class Predictor:
     ) -> None:
         if seed < 0:
             raise ValueError(f"seed is {seed}, expected at least 0")
+        if columns is not None:
+            column_names(columns)
         model, metadata = load_model(path)
         if isinstance(model, CoC):
             raise ValueError(f"{path} holds {model.config['name']}, a network of pictures")

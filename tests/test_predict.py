@@ -105,6 +105,25 @@ def test_a_bad_file_is_one_line_and_the_others_go_on(folder, tmp_path, run):
     assert run(tmp_path / "nan.npy", "--drop-invalid")[0] == 0
 
 
+def test_columns_of_tables(folder, tmp_path, run):
+    rng = np.random.default_rng(0)
+    normal = rng.normal(size=(90, 3))
+    normal /= np.linalg.norm(normal, axis=1, keepdims=True)
+    table = [normal, rng.normal(size=(90, 3)), np.full((90, 1), 7.5)]
+    np.save(tmp_path / "a.npy", np.hstack(table))
+    columns = ["--columns", "nx ny nz x y z -"]
+    status, out, err = run(tmp_path, *columns, "--json", model="normals")
+    assert (status, err) == (0, "") and len(json.loads(out)) == 1
+    (tmp_path / "a.npy").rename(tmp_path / "b.npy")
+    for options, message in (
+        ((), "b.npy: its 7 columns are none of 'x y z nx ny nz label'"),
+        (("--columns", "nx ny mz x y z -"), "mz is no known column"),
+        (("--columns", "x y z"), "b.npy: columns= names 3 columns (x, y, z) and the file has 7"),
+    ):
+        status, out, err = run(tmp_path, *options, model="normals")
+        assert (status, out) == (2, "") and message in err and err.count("\n") == 1
+
+
 def test_scores_that_are_no_numbers(folder, tmp_path, run):
     model, metadata = load_model(folder / "net")
     with torch.no_grad():

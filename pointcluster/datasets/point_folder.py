@@ -16,7 +16,7 @@ import torch
 from torch_geometric.data import Data, Dataset
 
 from pointcluster.datasets.image_folder import walk_links
-from pointcluster.datasets.point_tables import may_be_table
+from pointcluster.datasets.point_tables import column_names, may_be_table
 from pointcluster.datasets.prepare_points import (
     FEATURES,
     FIELDS,
@@ -126,6 +126,8 @@ class PointFolder(Dataset):
             raise ValueError(f"test_fraction is {test_fraction}, expected 0 to 1")
         if unknown := set(fields or ()) - set(FIELDS):
             raise ValueError(f"fields names {sorted(unknown)}, expected some of {FIELDS}")
+        if columns is not None:
+            column_names(columns)
         super().__init__(None, transform)
         self.root = Path(root).expanduser()
         self.split, self.num_points, self.voxel_size = split, num_points, voxel_size

@@ -29,13 +29,25 @@ _LABELS = (
     "label", "class", "classification", "scalar_label", "scalar_class", "scalar_classification",
 )  # fmt: skip
 COLUMNS = "x y z nx ny nz r g b label intensity"
+_KNOWN = {*_LABELS, "intensity", "-", *(n for sets in _NAMES.values() for s in sets for n in s)}
 # What a table of so many columns without names may hold.
 READINGS = {
     3: ("x y z",),
     4: ("x y z label", "x y z intensity"),
     6: ("x y z nx ny nz", "x y z r g b"),
-    7: ("x y z nx ny nz label", "x y z r g b label", "x y z intensity r g b"),
-    8: ("x y z intensity r g b label",),
+    7: (
+        "x y z nx ny nz label",
+        "x y z r g b label",
+        "x y z intensity r g b",
+        "x y z intensity nx ny nz",
+    ),
+    8: (
+        "x y z nx ny nz label -",
+        "x y z nx ny nz - label",
+        "x y z r g b label -",
+        "x y z r g b - label",
+        "x y z intensity r g b label",
+    ),
     9: ("x y z nx ny nz r g b", "x y z r g b nx ny nz"),
     10: ("x y z nx ny nz r g b label", "x y z r g b nx ny nz label"),
 }
@@ -47,8 +59,8 @@ def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
     """Read a row a point, with spaces, commas or semicolons between the numbers.
 
     A first line may name the columns, in quotes or without, or, in a `.pts` file, announce the
-    number of points. What `#` or `//` begin is passed over, unless it names the columns; that may
-    be in any encoding, the rest is UTF-8.
+    number of points, whose intensities then come before colours. What `#` or `//` begin is passed
+    over, unless it names the columns; that may be in any encoding, the rest is UTF-8.
 
     Args:
         path: The file.
@@ -84,8 +96,12 @@ def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
                     continue
                 rows.append(line)
                 break
-            if not {"x", "y", "z"} <= set(named):
-                raise ValueError(f"{path} is no table of points: it begins with {line[:60]!r}")
+            if columns is None and not {"x", "y", "z"} <= set(named):
+                raise ValueError(
+                    f"{path} is no table of points: it begins with {line[:60]!r}, expected "
+                    "numbers, or names of columns with x, y and z among them; columns= names them "
+                    "instead"
+                )
         if {"x", "y", "z"} <= set(named):
             names = named
     rows += lines
@@ -93,8 +109,12 @@ def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} holds no points")
     first = _before_comment(rows[0])
     delimiter = next((mark for mark in (";", ",") if mark in first), None)
-    if delimiter == ";" and "," in first and "." not in first:  # a decimal comma
-        rows = [_before_comment(row).replace(",", ".") for row in rows]
+    if delimiter == "," and _has_decimal_commas(first):
+        delimiter = None
+    if delimiter != "," and any("," in row for row in rows):
+        bare = [_before_comment(row) for row in rows]
+        if not any("." in row for row in bare):  # a decimal comma
+            rows = [row.replace(",", ".") for row in bare]
     if delimiter == "," and not names and re.search(r",\s*$", first):
         raise ValueError(f"{path}: its rows end with a comma, expected numbers between commas")
     try:
@@ -105,13 +125,15 @@ def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
         raise ValueError(f"{path} announces {announced:,} points and holds {len(table):,}")
     if columns is not None or names:
         return named_columns(path, table, columns if columns is not None else names)
-    kind = {".xyzn": "normal", ".xyzrgb": "color"}.get(path.suffix.lower())
-    if kind is not None and table.shape[1] != 6:
-        raise ValueError(
-            f"{path} has {table.shape[1]} columns, expected 6 in a {path.suffix} file: x y z and "
-            f"the {kind}"
-        )
-    return by_column(path, table, kind)
+    expected = {".xyzn": "x y z nx ny nz", ".xyzrgb": "x y z r g b"}.get(path.suffix.lower())
+    if expected is not None:
+        if table.shape[1] != 6:
+            raise ValueError(
+                f"{path} has {table.shape[1]} columns, expected 6 in a {path.suffix} file: "
+                f"{expected}"
+            )
+        return named_columns(path, table, expected)
+    return by_column(path, table, intensity=announced is not None)
 
 
 def may_be_table(path: Path) -> bool:
@@ -144,17 +166,16 @@ def read_npy(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
             file.seek(0)
             array = np.load(file, allow_pickle=False)
         # What NumPy raises for a header that is damaged.
-        except (
-            ValueError, EOFError, SyntaxError, TypeError, MemoryError, RecursionError,
-            tokenize.TokenError,
-        ) as error:  # fmt: skip
+        except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
             if "allow_pickle" in str(error):
                 raise ValueError(
                     f"{path} is refused: it holds Python objects or is no .npy file, and to "
                     "unpickle it could run any code. Save numbers: np.save(file, "
                     "points.astype('float32'))"
                 ) from None
-            raise ValueError(f"{path} is truncated or is no .npy file: {error}") from error
+            raise ValueError(
+                f"{path} is truncated or is no .npy file: {str(error)[:200]}"
+            ) from error
     if not isinstance(array, np.ndarray):
         raise ValueError(f"{path} is an archive of arrays, expected one array as np.save() writes")
     if array.dtype.names is not None:
@@ -184,7 +205,10 @@ def _check_npy(file: BinaryIO, size: int) -> None:
         return  # not an array: np.load() says what it is
     first = np.lib.format.read_magic(head) == (1, 0)
     read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(head)
+    try:
+        shape, _, dtype = read(head)
+    except (MemoryError, RecursionError):  # of Python's parser, not of the array
+        raise ValueError("its header is nested too deeply") from None
     if dtype.hasobject:
         return  # refused by np.load()
     points, width = (shape or (1,))[0], math.prod(shape[1:]) * dtype.itemsize
@@ -194,29 +218,39 @@ def _check_npy(file: BinaryIO, size: int) -> None:
 
 
 def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> dict:
-    """Positions, normals and colours from columns that have names.
+    """Positions, normals, colours and labels from columns that have names.
+
+    What stands beside a position that is NaN or infinite counts as 0.
 
     Raises:
         ValueError: There is no x, y and z, or a column is there twice or holds no numbers.
     """
     _check_once(path, columns)
-    out = {}
-    if (label := label_of(path, columns)) is not None:
-        out["label"] = label
-    for field in _NAMES:
-        if found := find_columns(columns, field):
-            if any(column.dtype.kind not in "fiu" for column in found.values()):
-                raise ValueError(f"{path}: {', '.join(found)} must be numbers")
-            out[field] = np.column_stack(list(found.values())).astype(np.float64)
-            if field == "color":
-                out[field] = to_unit(path, out[field], *(c.dtype for c in found.values()))
-    if "pos" not in out:
+    found = {field: find_columns(columns, field) for field in _NAMES}
+    for three in found.values():
+        if any(column.dtype.kind not in "fiu" for column in three.values()):
+            raise ValueError(f"{path}: {', '.join(three)} must be numbers")
+    if not found["pos"]:
         raise ValueError(f"{path} has the columns {', '.join(columns)}, expected x, y and z")
+    out = {field: np.column_stack([*three.values()]) for field, three in found.items() if three}
+    out["pos"] = out["pos"].astype(np.float64)
+    there = np.isfinite(out["pos"]).all(axis=1)
+    for field in out.keys() - {"pos"}:
+        out[field] = np.where(there[:, None], out[field], 0).astype(np.float64)
+    if "color" in out:
+        kinds = (column.dtype for column in found["color"].values())
+        out["color"] = to_unit(path, out["color"], *kinds)
+    if (label := label_of(path, columns, there)) is not None:
+        out["label"] = label
     return out
 
 
-def label_of(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> np.ndarray | None:
-    """The class of each point, where a column is called so. [P] int64
+def label_of(
+    path: str | os.PathLike[str],
+    columns: Mapping[str, np.ndarray],
+    there: np.ndarray | bool = True,
+) -> np.ndarray | None:
+    """The class of each point that is there, 0 of others, where a column is called so. [P] int64
 
     Raises:
         ValueError: Not all are whole numbers.
@@ -226,6 +260,8 @@ def label_of(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) ->
     if name is None:
         return None
     column = lower[name]
+    if column.dtype.kind in "fiub":
+        column = np.where(there, column, np.zeros(1, column.dtype))
     if column.dtype.kind not in "fiub" or not _whole_numbers(column):
         where = f"{path}: " if path else ""
         raise ValueError(f"{where}its column {name} must be whole numbers")
@@ -253,25 +289,53 @@ def find_columns(columns: Mapping[str, np.ndarray], field: str) -> dict[str, np.
     return {}
 
 
+def column_names(columns: str) -> list[str]:
+    """The names in what a user says of a table's columns, in lower case.
+
+    Raises:
+        ValueError: A name is not known or is there twice, or one of three is missing.
+    """
+    names = columns.lower().replace(",", " ").split()
+    said = f"columns={columns!r}"
+    if unknown := sorted({*names} - _KNOWN):
+        raise ValueError(
+            f"{said}: {', '.join(unknown)} is no known column, expected {COLUMNS}, and - for what "
+            "to leave out"
+        )
+    _check_once(said, names)
+    if not {"x", "y", "z"} <= {*names}:
+        raise ValueError(f"{said}: expected x, y and z")
+    for three in (three for sets in _NAMES.values() for three in sets):
+        if 0 < len({*three} & {*names}) < 3:
+            raise ValueError(f"{said}: expected all of {', '.join(three)} or none")
+    return names
+
+
 def named_columns(
     path: str | os.PathLike[str], table: np.ndarray, names: str | Sequence[str]
 ) -> dict[str, np.ndarray]:
     """What a table holds whose columns have names; `-` is one that is passed over.
 
+    Args:
+        path: The file, as messages name it.
+        table: Its numbers.
+        names: Of the columns, as the file has them or, in one text, as :func:`column_names` wants.
+
     Raises:
         ValueError: It has more or fewer columns, one is there twice, or x, y and z are not there.
     """
-    names = names.replace(",", " ").split() if isinstance(names, str) else list(names)
+    said = isinstance(names, str)
+    names = column_names(names) if isinstance(names, str) else names
     if len(names) != table.shape[1]:
-        raise ValueError(
-            f"{path} names {len(names)} columns ({', '.join(names)}) and has {table.shape[1]}"
-        )
+        listed = f"names {len(names)} columns ({', '.join(names)}) and"
+        about = f"{path}: columns= {listed} the file" if said else f"{path} {listed}"
+        raise ValueError(f"{about} has {table.shape[1]}")
     _check_once(path, names)
     kept = [(name, column) for name, column in zip(names, table.T, strict=True) if name != "-"]
     return by_name(path, dict(kept))
 
 
-def by_column(path: Path, table: np.ndarray, kind: str | None = None) -> dict[str, np.ndarray]:
+def by_column(path: Path, table: np.ndarray, intensity: bool = False) -> dict[str, np.ndarray]:
     """What the columns of a table without names are, by their number and by what they hold.
 
     Normals have length 1 (or, some of them, 0), colours are from 0 to 255 or to 1, labels are few
@@ -280,20 +344,20 @@ def by_column(path: Path, table: np.ndarray, kind: str | None = None) -> dict[st
     Args:
         path: The file, as messages name it.
         table: Its numbers.
-        kind: What three columns behind x y z are, `"normal"` or `"color"`, where the file says it.
+        intensity: Whether a reading with an intensity comes before all others that fit.
 
     Raises:
         ValueError: They may be several things, or nothing that is known.
     """
     readings = READINGS.get(table.shape[1], ())
-    if kind is not None:
-        return named_columns(path, table, READINGS[6][kind == "color"])
-    fitting = [reading for reading in readings if not len(table) or _fits(table, reading)]
-    if len(fitting) > 1 and fitting[0].startswith("x y z nx") and _no_colors(table[:, 3:6]):
-        fitting = fitting[:1]
-    if len(fitting) > 1 and fitting[0] == "x y z label":  # rather than whole intensities
-        fitting = fitting[:1]
-    if len(fitting) == 1:
+    there = table[np.isfinite(table[:, :3]).all(axis=1)]
+    fitting = [reading for reading in readings if not len(there) or _fits(there, reading)]
+    normals = [reading for reading in fitting if reading.startswith("x y z nx")]
+    if normals and _no_colors(there[:, 3:6]):
+        fitting = normals
+    first = "x y z intensity" if intensity else "x y z label"  # rather than whole intensities
+    fitting = [reading for reading in fitting if reading.startswith(first)] or fitting
+    if len(fitting) == 1 or (fitting and not len(there)):
         return named_columns(path, table, fitting[0])
     if fitting:
         about = f"may be {' or '.join(map(repr, fitting))}"
@@ -359,6 +423,12 @@ def to_unit(path: str | os.PathLike[str], color: np.ndarray, *kinds: np.dtype) -
     if not low >= 0 or most is None:
         raise ValueError(f"{path}: colours go from {low:g} to {high:g}, expected 0 to 1 or to 255")
     return color / most
+
+
+def _has_decimal_commas(row: str) -> bool:
+    """Whether a row is of numbers with spaces between them, and commas inside of them alone."""
+    words = row.split()
+    return len(words) > 2 and all(re.fullmatch(r"[^,]+|[^,]*\d,\d[^,]*", word) for word in words)
 
 
 def _decoded(data: bytes) -> str | None:

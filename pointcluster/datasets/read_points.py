@@ -11,7 +11,7 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.datasets.point_formats import read_las, read_mesh, read_pcd
-from pointcluster.datasets.point_tables import read_npy, read_text
+from pointcluster.datasets.point_tables import column_names, read_npy, read_text
 
 MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
 TEXTS = (".xyz", ".xyzn", ".xyzrgb", ".pts", ".txt", ".csv")
@@ -33,7 +33,7 @@ def read_points(
     - ``.ply .obj .off .stl .glb``: with faces a mesh, whose points get the normals of their faces,
       and the colours of vertices or, where they have none, of faces (textures are not read);
       without faces the vertices.
-    - ``.pcd``: text, binary or compressed.
+    - ``.pcd``: text, binary or compressed; points whose packed colour is NaN are black.
     - ``.las .laz``: scaled and moved as the file says.
     - ``.npy`` and text, ``.xyz .xyzn .xyzrgb .pts .txt .csv``: a row a point, of x y z, perhaps
       an intensity (left out), a normal (of length 1), red green blue (to 255 or 1) and a label (a
@@ -45,7 +45,8 @@ def read_points(
 
     Positions are read in float64. A scan far from the origin, as one in coordinates of the earth,
     would lose its detail in float32: the median is subtracted first where rounding would exceed a
-    millionth of the extent of the middle half, and always from ``.las`` and ``.laz``.
+    millionth of the extent, of which stray points are no part, and always from ``.las`` and
+    ``.laz``.
 
     Args:
         path: The file; its suffix, in upper or lower case, tells what it is.
@@ -77,8 +78,10 @@ def read_points(
         raise ValueError(f"seed is {seed}, expected at least 0")
     if suffix not in SUFFIXES:
         raise ValueError(f"{path} is of an unknown kind, expected one of {' '.join(SUFFIXES)}")
-    if columns is not None and suffix not in TABLES:
-        raise ValueError(f"{path} says itself what it holds: columns= is for tables")
+    if columns is not None:
+        column_names(columns)
+        if suffix not in TABLES:
+            raise ValueError(f"{path} says itself what it holds: columns= is for tables")
     if path.stat().st_size == 0 and path.is_file():
         raise ValueError(f"{path} is empty")
     if suffix in MESHES:
@@ -126,12 +129,13 @@ def read_points(
 
 def _near_origin(pos: np.ndarray, always: bool) -> tuple[np.ndarray, tuple[float, float, float]]:
     """Positions in float32, and what was subtracted before."""
-    # Not the middle of the box: one stray point would cost all others their detail.
-    low, middle, high = np.quantile(pos, (0.25, 0.5, 0.75), axis=0, method="nearest")
-    rounding = float(np.abs([low, high]).max()) * 2.0**-24
+    # Not the middle of the box: stray points would cost all others their detail.
+    middle = np.quantile(pos, 0.5, axis=0, method="nearest")
     origin = np.zeros(3)
-    if always or rounding > 1e-6 * float((high - low).max()):
-        origin = middle
     with np.errstate(over="ignore"):
+        distance = np.quantile(np.abs(pos - middle), 0.5, axis=0, method="higher")
+        extent = min(4 * distance.max(), np.ptp(pos, axis=0).max())
+        if always or 2.0**-24 * np.abs(middle).max() > 1e-6 * extent:
+            origin = middle
         near = np.ascontiguousarray((pos - origin).astype(np.float32))
     return near, (float(origin[0]), float(origin[1]), float(origin[2]))

@@ -290,21 +290,29 @@ def read(tmp_path, table, suffix=".txt", **options):
 @pytest.mark.parametrize(("rows", "fields"), [
     ([[1, 2, 3, 5]], {"label": [5]}),
     ([[1, 2, 3, 0.5], [1, 2, 4, 7]], {}),  # an intensity
-    ([[1, 2, 3, 0, 0, 1], [4, 5, 6, 0, 0, 0]], {}),  # pure colours, or normals and none
+    ([[1, 2, 3, 0, 0, 1], [4, 5, 6, 0, 0, 0]], None),  # pure colours, or normals and none
     ([[1, 2, 3, 0, -1, 0], [4, 5, 6, 0, 0, 0]], {"normal": [[0, -1, 0], [0, 0, 0]]}),
     ([[1, 2, 3, 0, 0.6, 0.8, 4]], {"normal": [[0, 0.6, 0.8]], "label": [4]}),
     ([[1, 2, 3, 0, 0.6, -0.8, 4]], {"normal": [[0, 0.6, -0.8]], "label": [4]}),
     ([[1, 2, 3, 200, 100, 50, 300]], {"color": [[200 / 255, 100 / 255, 50 / 255]], "label": [300]}),
     ([[1, 2, 3, 900, 100, 50, 7]], {"color": [[100 / 255, 50 / 255, 7 / 255]]}),  # an intensity
+    ([[1, 2, 3, 900, 0, 0.6, -0.8]], {"normal": [[0, 0.6, -0.8]]}),
+    ([[1, 2, 3, 0.5, 0, 0.6, 0.8]], None),  # an intensity, and a normal or a colour
     ([[1, 2, 3, 0.1, 100, 50, 7.5]], {"color": [[100 / 255, 50 / 255, 7.5 / 255]]}),
     ([[1, 2, 3, 900, 255, 51, 0, 7]], {"color": [[1, 0.2, 0]], "label": [7]}),
+    ([[1, 2, 3, 0, 0.6, -0.8, 0.5, 7]], {"normal": [[0, 0.6, -0.8]], "label": [7]}),
+    ([[1, 2, 3, 200, 100, 51, 0.5, 7]], None),  # an intensity of 200, or a number before the label
+    ([[1, 2, 3, 200, 100, 50, 7, 12]], None),  # a label and an instance, or an intensity
+    ([[1, 2, 3, 0, 0.6, 0.8, 7, 12]], None),  # a label and an instance, in one order or the other
     ([[1, 2, 3, 0, 0.6, 0.8, 255, 51, 0]], {"color": [[1, 0.2, 0]], "normal": [[0, 0.6, 0.8]]}),
     ([[1, 2, 3, 255, 51, 0, 0, 0.6, 0.8, 9]],
      {"color": [[1, 0.2, 0]], "normal": [[0, 0.6, 0.8]], "label": [9]}),
 ], ids=str)  # fmt: skip
 def test_columns_are_told_apart_by_what_they_hold(tmp_path, suffix, rows, fields):
-    if rows[0][3:] == [0, 0, 1] and rows[1][3:] == [0, 0, 0]:
-        with pytest.raises(ValueError, match="may be 'x y z nx ny nz' or 'x y z r g b'"):
+    if fields is None:  # ambiguous
+        with pytest.raises(
+            ValueError, match=r"a\.\w+: its \d columns may be 'x y z .*' or 'x y z "
+        ):
             read(tmp_path, rows, suffix)
         return
     data = read(tmp_path, rows, suffix)
@@ -337,8 +345,13 @@ def test_colours_and_a_label_or_an_intensity_and_colours(tmp_path, suffix):
 
 
 @pytest.mark.parametrize(("columns", "message"), [
-    ("x y z", "names 3 columns .* and has 7"), ("x y x a b c d", "two columns x"),
-    ("x y w a b c d", "expected x, y and z"),
+    ("x y z", r"a\.txt: columns= names 3 columns .* and the file has 7"),
+    ("x y x z - - -", "names two columns x"),
+    ("x y r g b - -", "expected x, y and z"),
+    ("x y z nx ny mz label", "mz is no known column, expected x y z nx"),
+    ("x y z nx ny - label", "expected all of nx, ny, nz or none"),
+    ("x y z red green - label", "expected all of red, green, blue or none"),
+    ("", "expected x, y and z"),
 ])  # fmt: skip
 def test_columns_that_do_not_fit(tmp_path, columns, message):
     with pytest.raises(ValueError, match=message):
@@ -356,13 +369,18 @@ def test_columns_go_with_tables(tmp_path):
     ("//X Y Z Rf Gf Bf\n1 2 3 1.0 0.2 0\n", {"color": [[1, 0.2, 0]]}),
     ("X;Y;Z\n1,0;2,0;3,0\n", {}),
     ("1,0;2,0;3,0\n", {}),
+    ("1;2;3\n1,5;2;3\n", {}),
+    ("1,0\t2,0\t3\n", {}),
+    ("1 2,0 3,0 # one, of 1.5\n", {}),
+    ("1, 2, 3\n", {}),
+    ("1 ,2 ,3\n", {}),
     ("x y z Classification\n1 2 3 6\n", {"label": [6]}),
     ("x,y,z,nx,ny,nz,label\n1,2,3,0,0,1,4\n", {"normal": [[0, 0, 1]], "label": [4]}),
 ], ids=str)  # fmt: skip
 def test_tables_as_other_programs_write_them(tmp_path, text, fields):
     (tmp_path / "a.txt").write_text(text)
     data = read_points(tmp_path / "a.txt")
-    assert world(data) == [[1, 2, 3]]
+    assert world(data)[0] == [1, 2, 3]
     for field in ("normal", "color", "label"):
         assert (field in data) == (field in fields)
         if field in fields:
@@ -393,11 +411,57 @@ def test_a_header_of_minus_signs_names_the_file(tmp_path):
         read_points(tmp_path / "a.npy")
 
 
-def test_one_stray_point_costs_no_other_its_detail(tmp_path):
+def test_memory_that_is_short_is_no_damaged_array(tmp_path, monkeypatch):
+    def load(*args, **options):
+        raise MemoryError
+
+    np.save(tmp_path / "a.npy", ROWS)
+    monkeypatch.setattr(np, "load", load)
+    with pytest.raises(MemoryError):
+        read_points(tmp_path / "a.npy")
+
+
+def test_decimal_points_and_commas_in_one_table_are_refused(tmp_path):
+    (tmp_path / "a.csv").write_text("1.5;2;3\n1,234.5;2;3\n")
+    with pytest.raises(ValueError, match=r"a\.csv is no table of numbers"):
+        read_points(tmp_path / "a.csv")
+
+
+def test_a_pts_file_that_announces_its_points_has_intensities(tmp_path):
+    """As scanners write it: whole intensities are neither labels nor red."""
+    (tmp_path / "a.pts").write_text("1\n1 2 3 12 255 51 0\n")
+    data = read_points(tmp_path / "a.pts")
+    np.testing.assert_allclose(data.color.numpy(), [[1, 0.2, 0]], atol=1e-6)
+    assert "label" not in data
+    (tmp_path / "b.pts").write_text("1\n1 2 3 12\n")
+    assert "label" not in read_points(tmp_path / "b.pts")
+
+
+@pytest.mark.parametrize("head", ["", "x y z nx ny nz label\n"])
+def test_points_without_a_position_say_nothing_of_the_columns(tmp_path, head):
+    nothing = " ".join(["nan"] * 7)
+    (tmp_path / "a.txt").write_text(f"{head}1 2 3 0 -1 0 5\n{nothing}\n1 2 4 0 1 0 6\n")
+    data = read_points(tmp_path / "a.txt", drop_invalid=True)
+    assert world(data) == [[1, 2, 3], [1, 2, 4]]
+    assert data.normal.tolist() == [[0, -1, 0], [0, 1, 0]] and data.label.tolist() == [5, 6]
+    with pytest.raises(ValueError, match="1 of 3 points have a NaN"):
+        read_points(tmp_path / "a.txt")
+
+
+def test_columns_come_before_a_first_line(tmp_path):
+    (tmp_path / "a.csv").write_text("east,north,height,kind\n1,2,3,4\n")
+    with pytest.raises(ValueError, match=r"a\.csv is no table of points.*columns= names them"):
+        read_points(tmp_path / "a.csv")
+    data = read_points(tmp_path / "a.csv", columns="x y z label")
+    assert world(data) == [[1, 2, 3]] and data.label.tolist() == [4]
+
+
+@pytest.mark.parametrize("strays", [1, 300, 450])
+def test_stray_points_cost_no_other_its_detail(tmp_path, strays):
     rng = np.random.default_rng(0)
     scan = np.array([500000, 5400000, 100]) + rng.uniform(-5, 5, (1000, 3))
-    np.save(tmp_path / "a.npy", np.vstack([scan, np.zeros((1, 3))]))
+    np.save(tmp_path / "a.npy", np.vstack([scan, np.zeros((strays, 3))]))
     data = read_points(tmp_path / "a.npy")
     world = data.pos.double().numpy() + np.array(data.origin)
     assert np.abs(world[:1000] - scan).max() < 1e-3
-    assert np.abs(world[1000]).max() < 1.0
+    assert np.abs(world[1000:]).max() < 1.0

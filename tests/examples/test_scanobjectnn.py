@@ -203,6 +203,7 @@ class Folder:
     def __init__(self, root, split, num_points, fields, columns=None):
         assert fields == ()  # the network gets positions alone
         self.root, self.split, self.num_points = root, split, num_points
+        type(self).columns = columns
         self.classes = ["cup", "hat", *(["shoe"] if (root / "odd" / split).exists() else [])]
 
     def __len__(self):
@@ -216,7 +217,8 @@ class Folder:
 def test_folder_of_ones_own(program, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(datasets, "PointFolder", Folder, raising=False)
     (tmp_path / "mine").mkdir()
-    assert program(*SMALL, "--data", "mine") == 0
+    assert program(*SMALL, "--data", "mine", "--columns", "x y z label") == 0
+    assert Folder.columns == "x y z label"
     printed = capsys.readouterr().out
     assert "mine, 64 points: 12 training and 12 test clouds, 2 classes" in printed
     assert "mine, 64 points, point_coc_tiny, seed 0: test accuracy" in printed
@@ -229,6 +231,7 @@ def test_folder_of_ones_own(program, tmp_path, monkeypatch, capsys):
     ("arguments", "message"),
     [
         (["--data", "nowhere"], "--data: there is no folder nowhere"),
+        (["--data", "h5_files", "--columns", "x y z foo"], "foo is no known column"),
         (["--variant", "OBJ_BG"], "--variant is of ScanObjectNN, which is not in"),
         (["--num-points", "4096"], "--num-points is 4096, HomeObjects has 2048 points a cloud"),
         (["--out", "file/run"], "cannot write to the output folder file/run"),
@@ -266,6 +269,7 @@ def test_missing_scans_tell_the_steps(program, capsys):
         (["--data", "a", "--part", "split1"], "--part is of ScanObjectNN, and --data is given"),
         (["--up", "z"], "--up is of --data, which is not given"),
         (["--data", "a", "--up", "w"], "--up: invalid choice: 'w'"),
+        (["--columns", "x y z"], "--columns is of --data, which is not given"),
         (["--geometry", "both"], "--geometry: invalid choice: 'both'"),
         (["--model", "coc_tiny"], "--model: invalid choice: 'coc_tiny'"),
         (["--vote", "-1"], "--vote: is -1, expected at least 0"),

@@ -43,6 +43,10 @@ def test_scans_pictures_and_networks_of_ones_own(program, tmp_path):
     command = ["scan.xyz", "--up", "z", "--weights", "net.safetensors", "--stage", "1"]
     assert program([*command, "--highlight", "-1", "--out", "a.png"]) == 0
     Image.fromarray(rng.integers(0, 255, (40, 50, 3), dtype=np.uint8)).save(tmp_path / "p.png")
+    np.save(tmp_path / "scan.npy", np.hstack([rng.uniform(2, 9, (150, 6)), np.ones((150, 1))]))
+    command = ["scan.npy", "--weights", "net.safetensors", "--stage", "1", "--out", "a.ply"]
+    assert program([*command, "--columns", "x y z r g b -"]) == 0
+    assert program(command) == 2  # an intensity, or a label
     command = ["p.png", "--model", "coc_micro", "--size", "28", "--all", "--weights", "none"]
     assert program([*command, "--out", "b.png"]) == 0
     assert (tmp_path / "b.png").exists()
@@ -133,6 +137,8 @@ def test_the_checkpoint_of_a_run_with_normals(program, tmp_path, capsys):
         (["folder"], "folder is a folder"),
         (["broken.png"], "broken.png is no image"),
         (["broken.ply"], "broken.ply"),
+        (["broken.csv", "--columns", "x y z foo"], "foo is no known column"),
+        (["broken.ply", "--columns", "x y z"], "says itself what it holds: columns= is for"),
         (["chair", "--model", "coc_micro"], "chair is a scan, coc_micro a network of pictures"),
         (["coffee", "--model", "point_coc_tiny"], "coffee is a picture, point_coc_tiny a network"),
         (["coffee", "--model", "coc_tiny"], "no weights of coc_tiny come with the package"),
@@ -155,7 +161,7 @@ def test_the_checkpoint_of_a_run_with_normals(program, tmp_path, capsys):
 )
 def test_what_is_wrong_is_said_in_one_line(program, tmp_path, capsys, command, message):
     (tmp_path / "folder").mkdir()
-    for name in ("broken.png", "broken.ply", "broken.pth"):
+    for name in ("broken.png", "broken.ply", "broken.csv", "broken.pth"):
         (tmp_path / name).write_bytes(b"no such thing")
     assert program(command) == 2
     printed, errors = capsys.readouterr()
