@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import struct
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -140,9 +141,12 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
         packed = next((name for name in ("rgb", "rgba") if name in columns), None)
         if packed is not None:
             # Four bytes, whatever their type is called: blue, green, red and the last one.
-            word = np.ascontiguousarray(columns.pop(packed), dtype=columns_type(cloud, packed))
-            word = word.view("<u4").ravel()
-            word = np.where(word == 0x7FC00000, 0, word)  # not a number: no colour
+            column = np.array(columns.pop(packed), dtype=columns_type(cloud, packed))
+            word = column.ravel().view("<u4").copy()
+            if column.dtype.kind == "f":
+                # Not a number: no colour. The bytes of an opaque colour are no number, too.
+                text = cloud.metadata.data == "ascii"
+                word[np.isnan(column.ravel()) if text else word == 0x7FC00000] = 0
             for shift, name in zip((16, 8, 0), "rgb" if word.any() else "", strict=False):
                 columns[name] = (word >> shift & 255).astype(np.uint8)
     columns = {name: np.atleast_1d(column) for name, column in columns.items()}
@@ -153,40 +157,36 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
 
 
 def _usual_pcd(data: bytes) -> bytes:
-    """A file with a header as newer writers have it, and in text one space between numbers.
+    """A file with the header that newer writers give it, and in text one space between numbers.
 
-    Before version .7 there was no VIEWPOINT, and COUNT could be left out or, for one, be 0.
+    Before version .7, COUNT could be left out or, for one, be 0; WIDTH and POINTS say the same.
     """
-    lines, at, fields = [], 0, 0
-    while at < len(data):
-        end = data.find(b"\n", at)
-        end = len(data) if end < 0 else end
-        words = data[at:end].split()
-        at = end + 1
-        if not words or words[0].startswith(b"#"):
-            continue
-        key = words[0].upper()
-        if key in (b"VERSION", b"COLUMNS"):
-            words = [b"VERSION", b".7"] if key == b"VERSION" else [b"FIELDS", *words[1:]]
-        if words[0] == b"FIELDS":
-            fields = len(words) - 1
-        if key == b"COUNT":
-            words = [key, *(b"1" if word == b"0" else word for word in words[1:])]
-        lines.append(words)
-        if key == b"DATA":
-            break
-    else:
-        return data  # no header: what reads it says so
-    keys = [words[0] for words in lines]
-    if b"COUNT" not in keys and b"TYPE" in keys:
-        lines.insert(keys.index(b"TYPE") + 1, [b"COUNT", *[b"1"] * fields])
-    if b"VIEWPOINT" not in keys:
-        place = next((i for i, words in enumerate(lines) if words[0] == b"POINTS"), len(lines) - 1)
-        lines.insert(place, b"VIEWPOINT 0 0 0 1 0 0 0".split())
-    body = data[at:]
-    if lines[-1][1:] == [b"ascii"]:
+    head: dict[bytes, list[bytes]] = {}
+    file = io.BytesIO(data)
+    for line in file:
+        words = line.split()
+        if words and not words[0].startswith(b"#"):
+            head[words[0].upper()] = words[1:]
+            if words[0].upper() == b"DATA":
+                break
+    head.setdefault(b"FIELDS", head.get(b"COLUMNS", []))
+    head.setdefault(b"COUNT", [b"1"] * len(head[b"FIELDS"]))
+    head[b"COUNT"] = [b"1" if count == b"0" else count for count in head[b"COUNT"]]
+    head.setdefault(b"HEIGHT", [b"1"])
+    if b"WIDTH" in head:
+        size = math.prod(int(head[key][0]) for key in (b"WIDTH", b"HEIGHT"))
+        head.setdefault(b"POINTS", [b"%d" % size])
+    head.setdefault(b"WIDTH", head.get(b"POINTS", []))
+    head[b"DATA"] = [word.lower() for word in head.get(b"DATA", [])]
+    lines = [b"VERSION .7"]
+    for key in (b"FIELDS", b"SIZE", b"TYPE", b"COUNT", b"WIDTH", b"HEIGHT", b"POINTS", b"DATA"):
+        if not head.get(key):
+            raise ValueError(f"its header has no {key.decode()}")
+        lines.append(b" ".join([key, *head[key]]))
+    body = data[file.tell() :]
+    if head[b"DATA"] == [b"ascii"]:
         body = b"\n".join(b" ".join(row.split()) for row in body.splitlines() if row.strip())
-    return b"\n".join(b" ".join(words) for words in lines) + b"\n" + body
+    return b"\n".join(lines) + b"\n" + body
 
 
 def _check_pcd(data: bytes) -> None:

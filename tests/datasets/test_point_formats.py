@@ -572,7 +572,9 @@ def test_no_las_and_no_points(las, tmp_path):
     "POINTS 2\nDATA ascii\n1 2 3\n4 5 6\n",
     "VERSION .5\nCOLUMNS x y z\nSIZE 4 4 4\nTYPE F F F\nCOUNT 0 0 0\nWIDTH 2\nHEIGHT 1\n"
     "POINTS 2\nDATA ascii\n1 2 3\n4 5 6\n",
-], ids=["spaces", "0.6", "0.5"])  # fmt: skip
+    "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nPOINTS 2\nDATA ascii\n1 2 3\n4 5 6\n",
+    "FIELDS x y z\nSIZE 4 4 4\nTYPE F F F\nWIDTH 1\nHEIGHT 2\nDATA ASCII\n1 2 3\n4 5 6\n",
+], ids=["spaces", "0.6", "0.5", "no width", "no points"])  # fmt: skip
 def test_pcd_of_older_writers_and_with_spaces(tmp_path, text):
     pytest.importorskip("pypcd4")
     (tmp_path / "a.pcd").write_text(text)
@@ -587,6 +589,12 @@ def test_a_colour_of_pcd_that_is_no_number(tmp_path):
     path = tmp_path / "a.pcd"
     path.write_text(head.format("ascii") + f"0 0 0 nan\n1 1 1 {red[0]:.9g}\n")
     assert read_points(path).color.tolist() == [[0, 0, 0], [1, 0, 0]]
+    path.write_text(head.format("ascii") + f"0 0 0 -nan\n1 1 1 {red[0]:.9g}\n")
+    assert read_points(path).color.tolist() == [[0, 0, 0], [1, 0, 0]]
+    # A whole number of the same bytes is a colour.
+    whole = head.replace("TYPE F F F F", "TYPE F F F U").format("ascii")
+    path.write_text(whole + f"0 0 0 {0x7FC00000}\n1 1 1 0\n")
+    assert read_points(path).color[:, 0].tolist() == [torch.tensor(192 / 255).item(), 0]
     path.write_text(head.format("ascii") + "0 0 0 nan\n1 1 1 nan\n")
     assert "color" not in read_points(path)
     # Opaque red in four bytes is no number as a float, and red all the same.
@@ -606,3 +614,23 @@ def test_las_keeps_classes(tmp_path):
     las.classification = np.zeros(4, np.uint8)
     las.write(tmp_path / "b.las")
     assert "label" not in read_points(tmp_path / "b.las")
+
+
+@pytest.mark.parametrize("key", ["FIELDS", "SIZE", "TYPE", "DATA", "POINTS"])
+def test_a_pcd_header_that_lacks_a_line(pcd, key):
+    path = pcd("ascii")
+    lines = path.read_text().splitlines(keepends=True)
+    lacking = (key, "WIDTH") if key == "POINTS" else (key,)
+    path.write_text("".join(line for line in lines if not line.startswith(lacking)))
+    said = "WIDTH" if key == "POINTS" else key
+    with pytest.raises(ValueError, match=rf"a\.pcd is damaged.*its header has no {said}$"):
+        read_points(path)
+
+
+def test_labels_of_pcd_beside_points_without_a_position(tmp_path):
+    pytest.importorskip("pypcd4")
+    head = "FIELDS x y z label\nSIZE 4 4 4 4\nTYPE F F F F\nPOINTS 2\nDATA ascii\n"
+    (tmp_path / "a.pcd").write_text(head + "nan nan nan nan\n4 5 6 255\n")
+    data = read_points(tmp_path / "a.pcd", drop_invalid=True)
+    assert data.origin == (4, 5, 6) and data.pos.tolist() == [[0, 0, 0]]
+    assert data.label.tolist() == [255]
