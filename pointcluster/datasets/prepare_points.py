@@ -47,10 +47,11 @@ def reduce_points(
         raise ValueError(f"num_points is {num_points}, expected at least 1")
     rng = np.random.default_rng(seed)
     kept = torch.arange(data.pos.size(0))
+    pos = data.pos.double()  # seen from a stray point far away, float32 would move all others
     if voxel_size is not None:
-        kept = one_a_voxel(data.pos, voxel_size)
+        kept = one_a_voxel(pos, voxel_size)
     if len(kept) > num_points:
-        even = kept[voxel_anchors(data.pos[kept], min(len(kept), -(-11 * num_points // 10)))]
+        even = kept[voxel_anchors(pos[kept], min(len(kept), -(-11 * num_points // 10)))]
         chosen = _shuffled(even, rng)[:num_points]
         if missing := num_points - len(chosen):  # coincident points, or a coarse grid
             others = kept[~torch.isin(kept, chosen)]

@@ -20,6 +20,10 @@ class TurnUp(BaseTransform):
         old: The axis that points up in the clouds: ``"z"`` in most scans.
         new: The one that shall: ``"y"`` in ModelNet40 and HomeObjects.
 
+    Shapes and units:
+        Changes ``pos`` and ``normal`` ``[N, 3]``, and the ``origin`` of
+        :func:`pointcluster.datasets.read_points`, a tuple of three floats, in float64.
+
     Raises:
         ValueError: An axis is not one of ``x y z -x -y -z``.
     """
@@ -42,6 +46,10 @@ class TurnUp(BaseTransform):
         data.pos = data.pos @ turn.to(data.pos).T
         if data.get("normal") is not None:
             data.normal = data.normal @ turn.to(data.normal).T
+        if isinstance(origin := data.get("origin"), tuple):
+            data.origin = tuple(
+                (turn.double() @ torch.tensor(origin, dtype=torch.float64)).tolist()
+            )
         return data
 
     def __repr__(self) -> str:

@@ -83,3 +83,14 @@ def test_unit_sphere_of_one_point():
     out = to_unit_sphere(Data(pos=torch.full((3, 3), 5.0), origin=(1.0, 0.0, 0.0)))
     assert out.pos.tolist() == [[0.0] * 3] * 3
     assert (out.scale, out.origin) == (1.0, (6.0, 5.0, 5.0))
+
+
+def test_a_stray_point_moves_no_other_between_voxels():
+    """Seen from it, float32 would round positions to half a metre."""
+    steps = torch.arange(10) / 10 + 0.05
+    pos = torch.cartesian_prod(steps, steps, steps)
+    far = torch.tensor([[-500000.0, -5400000, -100]])
+    data = Data(pos=torch.cat([pos, pos + 0.01, far]), origin=(0.0,) * 3)
+    out = reduce_points(data, 5000, voxel_size=0.1)
+    assert out.num_nodes == 1001
+    assert len(torch.unique((out.pos[out.pos[:, 0] > 0] * 10).floor(), dim=0)) == 1000

@@ -34,6 +34,18 @@ def test_scans_to_modelnet():
     assert repr(TurnUp("z")) == "TurnUp('z', 'y')"
 
 
+@pytest.mark.parametrize(("old", "new"), [("z", "y"), ("x", "-x"), ("-y", "z")])
+def test_an_origin_far_away_turns_with_its_positions_and_keeps_its_digits(old, new):
+    origin = (500000.123456789, 5400000.987654321, 100.5)
+    turn = TurnUp(old, new)
+    turned = turn(Data(pos=torch.tensor([[1.0, 2, 3]]), origin=origin))
+    whole = torch.tensor([[1.0, 2, 3]], dtype=torch.float64)
+    whole = turn(Data(pos=whole + torch.tensor(origin, dtype=torch.float64))).pos
+    assert isinstance(turned.origin, tuple)
+    found = turned.pos.double() + torch.tensor(turned.origin, dtype=torch.float64)
+    torch.testing.assert_close(found, whole, rtol=0, atol=1e-9)
+
+
 def test_arguments():
     with pytest.raises(ValueError, match="axis is 'up', expected one of x y z"):
         TurnUp("up")
