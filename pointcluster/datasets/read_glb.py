@@ -10,9 +10,12 @@ import numpy as np
 
 KINDS = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: "<f4"}
 WIDTHS = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT2": 4, "MAT3": 9, "MAT4": 16}
-MOST = 1 << 24
-"""Numbers that a small file may unfold to, by instances of a mesh: a larger one to 16 a byte."""
-REFUSED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}
+MOST = 1 << 22
+"""Numbers that a small file may unfold to, by instances of a mesh: a larger one to 8 a byte."""
+COST = 256
+"""Numbers that one instance of a part counts as, even if it is empty."""
+COMPRESSED = {"KHR_draco_mesh_compression", "EXT_meshopt_compression", "KHR_meshopt_compression"}
+REFUSED = {*COMPRESSED, "EXT_mesh_gpu_instancing"}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 
 
@@ -64,10 +67,11 @@ class _Scene:
             at += 8 + size
         self.tree: Any = json.loads(chunks[b"JSON"])
         self.binary, self.size = chunks.get(b"BIN\0", b""), len(data)
-        self.left = max(MOST, 16 * len(data))
+        self.most = self.left = max(MOST, 8 * len(data))
+        self.read: dict[tuple, np.ndarray] = {}
         needed = set(self.tree.get("extensionsRequired", ())) & REFUSED
         if needed:
-            raise ValueError(f"its meshes are compressed by {', '.join(sorted(needed))}")
+            raise ValueError(f"its meshes need {', '.join(sorted(needed))}, which is not read")
 
     def rows(self, table: str) -> list[Any]:
         """A table by its name."""
@@ -113,13 +117,13 @@ class _Scene:
             mode, attributes = part.get("mode", TRIANGLES), part.get("attributes", {})
             if mode not in (POINTS, TRIANGLES, STRIP, FAN) or "POSITION" not in attributes:
                 continue  # lines
-            if REFUSED & set(part.get("extensions", {})) and "POSITION" not in attributes:
-                raise ValueError("its meshes are compressed")
+            plain = "bufferView" in self.row("accessors", attributes["POSITION"])
+            if COMPRESSED & set(part.get("extensions", {})) and not plain:
+                raise ValueError("its meshes are compressed, which is not read")
             pos = self.accessor(attributes["POSITION"], 3)
-            pos = pos @ matrix[:3, :3].T + matrix[:3, 3]
             color = None
             if "COLOR_0" in attributes:
-                color = self.accessor(attributes["COLOR_0"], None, unit=True)[:, :3]
+                color = self.accessor(attributes["COLOR_0"], None, unit=True)[:, :3].clip(0, 1)
                 if len(color) != len(pos):
                     raise ValueError(f"{len(pos):,} vertices have {len(color):,} colours")
             index = np.arange(len(pos))
@@ -129,19 +133,38 @@ class _Scene:
                     raise ValueError(
                         f"a face has vertex {index.max()} as a corner, of {len(pos):,} from 0"
                     )
+            corners = len(index) // 3 if mode == TRIANGLES else len(index)
+            self.count(COST + 3 * (corners + min(len(index), len(pos))))
+            if "indices" in part:  # parts may share a table of which each has some vertices
+                used, index = np.unique(index, return_inverse=True)
+                pos, color = pos[used], None if color is None else color[used]
+            pos = pos @ matrix[:3, :3].T + matrix[:3, 3]
             found.append((pos, _triangles(index, mode), color))
         return found
 
+    def count(self, numbers: int) -> None:
+        """Count numbers before memory is taken for them."""
+        self.left -= numbers
+        if self.left < 0:
+            raise ValueError(
+                f"its meshes unfold to far more than its {self.size:,} bytes, expected at most "
+                f"{self.most:,} numbers: write it with fewer instances of a mesh"
+            )
+
     def accessor(self, number: Any, width: int | None, *, unit: bool = False) -> np.ndarray:
         """The numbers of an accessor as float64, whole ones that are normalised as their share."""
+        key = number, width, unit
+        if key not in self.read:
+            self.read[key] = self._accessor(number, width, unit)
+        return self.read[key]
+
+    def _accessor(self, number: Any, width: int | None, unit: bool) -> np.ndarray:
         about = self.row("accessors", number)
         kind = np.dtype(KINDS[about["componentType"]])
         wide, count = WIDTHS[about["type"]], about["count"]
         if width not in (None, wide) or not isinstance(count, int) or count < 0:
             raise ValueError(f"accessor {number} has {count} of {about['type']}")
-        self.left -= count * wide
-        if self.left < 0:
-            raise ValueError(f"its meshes unfold to far more than its {self.size:,} bytes")
+        self.count(count * wide)
         if "bufferView" in about:
             table = self.view(about["bufferView"], about.get("byteOffset", 0), count, wide, kind)
         else:
@@ -163,8 +186,9 @@ class _Scene:
     def view(self, number: Any, offset: int, count: int, wide: int, kind: np.dtype) -> np.ndarray:
         """A table of numbers in the file's binary part."""
         view = self.row("bufferViews", number)
-        if "uri" in self.row("buffers", view.get("buffer", 0)):
-            raise ValueError("its numbers are in another file, expected them in its binary part")
+        buffer = view.get("buffer", 0)
+        if "uri" in self.row("buffers", buffer) or buffer != 0:  # the first is the binary part
+            raise ValueError("its numbers are outside of its binary part, which is not read")
         start, length = view.get("byteOffset", 0), view["byteLength"]
         row = kind.itemsize * wide
         step = view.get("byteStride") or row

@@ -113,7 +113,9 @@ def memory(call):
         tracemalloc.stop()
 
 
-@pytest.mark.parametrize("way", ["no view", "nodes", "primitives", "meshes", "sparse"])
+@pytest.mark.parametrize("way", [
+    "no view", "nodes", "primitives", "meshes", "sparse", "strip", "fan", "short strips", "empty",
+])  # fmt: skip
 def test_a_small_file_takes_little_memory(tmp_path, way):
     pytest.importorskip("trimesh")
     tables = [np.zeros((4000, 3), "<f4")]
@@ -126,12 +128,23 @@ def test_a_small_file_takes_little_memory(tmp_path, way):
         zero = {"count": 0, "indices": {"bufferView": 0, "componentType": 5123},
                 "values": {"bufferView": 0}}  # fmt: skip
         accessors = [accessor(None, 200_000_000, sparse=zero)]
+    elif way in ("strip", "fan"):  # a triangle for each corner, and all corners alike
+        accessors = [accessor(0, 4000), accessor(None, 4_000_000, 5121, "SCALAR")]
+        part |= {"indices": 1, "mode": 5 if way == "strip" else 6}
+    elif way == "short strips":
+        tables.append(np.tile(np.array([0, 1, 2], "<u1"), 2000))
+        accessors.append(accessor(1, 6000, 5121, "SCALAR"))
+        part |= {"indices": 1, "mode": 5}
+        nodes = [{"mesh": 0}] * 2000
+    elif way == "empty":  # as many parts as nodes times primitives
+        accessors, tables = [accessor(0, 0)], [np.zeros((1, 3), "<f4")]
+        meshes, nodes = [{"primitives": [part] * 1000}], [{"mesh": 0}] * 1000
     elif way == "nodes":
-        nodes = [{"mesh": 0}] * 20_000
+        nodes = [{"mesh": 0}] * 4_000
     elif way == "primitives":
-        meshes = [{"primitives": [part] * 20_000}]
+        meshes = [{"primitives": [part] * 4_000}]
     else:
-        meshes, nodes = [{"primitives": [part]}] * 20_000, [{"mesh": i} for i in range(20_000)]
+        meshes, nodes = [{"primitives": [part]}] * 4_000, [{"mesh": i} for i in range(4_000)]
     tree = {"accessors": accessors, "meshes": meshes, "nodes": nodes}
     tree["scenes"] = [{"nodes": list(range(len(nodes)))}]
     path = tmp_path / "a.glb"
@@ -141,7 +154,33 @@ def test_a_small_file_takes_little_memory(tmp_path, way):
         with pytest.raises(ValueError, match=r"a\.glb .* unfold to far more than its"):
             read_points(path)
 
-    assert memory(read) < 700e6
+    assert memory(read) < 200e6
+
+
+def test_parts_that_share_a_table_of_vertices():
+    # 3,000 squares, each of four vertices of one table: the table is read and counted once.
+    corners = (np.arange(3000)[:, None] * 4 + [0, 1, 2, 0, 2, 3]).astype("<u2")
+    square = np.array([[0, 0, 0], [1, 0, 0], [1, 1, 0], [0, 1, 0]], "<f4")
+    pos = (square + np.arange(3000)[:, None, None] * [0, 0, 1]).reshape(-1, 3).astype("<f4")
+    color = (pos[:, 2:] % 2 * [1, 0, 0]).astype("<f4")
+    tree: dict = {"accessors": [accessor(0, 12_000), accessor(1, 12_000)]}
+    tree["accessors"] += [accessor(2, 6, 5123, "SCALAR", byteOffset=12 * n) for n in range(3000)]
+    tree["meshes"] = [{"primitives": [
+        {"attributes": {"POSITION": 0, "COLOR_0": 1}, "indices": 2 + n} for n in range(3000)
+    ]}]  # fmt: skip
+    found = read_glb(glb(tree, pos, color, corners))
+    np.testing.assert_array_equal(found["pos"], pos)
+    np.testing.assert_array_equal(found["color"], color)
+    np.testing.assert_array_equal(found["polygons"], corners.reshape(-1, 3))
+
+
+def test_colours_brighter_than_white_are_white(tmp_path):
+    pytest.importorskip("trimesh")
+    bright = np.tile(np.array([1.5, 0.5, 0], "<f4"), (3, 1))
+    data = one({"POSITION": 0, "COLOR_0": 1}, [accessor(0, 3), accessor(1, 3)], TRIANGLE, bright)
+    (tmp_path / "a.glb").write_bytes(data)
+    color = read_points(tmp_path / "a.glb", mesh_points=5).color
+    np.testing.assert_allclose(color, np.tile([1, 0.5, 0], (5, 1)), atol=1e-6)
 
 
 @pytest.mark.parametrize(("change", "message"), [
@@ -149,8 +188,14 @@ def test_a_small_file_takes_little_memory(tmp_path, way):
     ({"accessors": [accessor(0, 4)]}, "4 rows of 12 bytes announced in 36"),
     ({"accessors": [accessor(3, 3)]}, "no number 3 in its 1 bufferViews"),
     ({"nodes": [{"children": [0]}], "scenes": [{"nodes": [0]}]}, "below two nodes"),
-    ({"buffers": [{"uri": "a.bin", "byteLength": 36}]}, "another file"),
-    ({"extensionsRequired": ["KHR_draco_mesh_compression"]}, "compressed by KHR_draco"),
+    ({"buffers": [{"uri": "a.bin", "byteLength": 36}]}, "outside of its binary part"),
+    ({"buffers": [{"byteLength": 36}] * 2, "bufferViews": [{"buffer": 1, "byteLength": 36}]},
+     "outside of its binary part"),
+    ({"extensionsRequired": ["KHR_draco_mesh_compression"]}, "need KHR_draco_mesh_compr"),
+    ({"extensionsRequired": ["EXT_mesh_gpu_instancing"]}, "need EXT_mesh_gpu_instancing"),
+    ({"accessors": [accessor(None, 3)], "meshes": [{"primitives": [
+        {"attributes": {"POSITION": 0}, "extensions": {"KHR_draco_mesh_compression": {}}}]}]},
+     "its meshes are compressed"),
 ])  # fmt: skip
 def test_damaged(change, message):
     tree = {"accessors": [accessor(0, 3)], "nodes": [{"mesh": 0}],
