@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from array import array
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -177,7 +178,7 @@ class _Text:
         return {
             each.name: _numbers(found[each.name], each.kind)
             if each.prefix is None
-            else _lists([_numbers(row, each.kind) for row in found[each.name]])
+            else _lists(found[each.name], each.kind)
             for each in properties
         }
 
@@ -199,8 +200,10 @@ class _Binary:
             self.at += count * kind.itemsize
             native = kind.newbyteorder("=")
             return {key: table[key].astype(native[key]) for key in kind.names or ()}
-        starts: dict[str, list[int]] = {each.name: [] for each in properties}
-        lengths: dict[str, list[int]] = {each.name: [] for each in properties if each.prefix}
+        if (alike := self._alike(count, properties)) is not None:
+            return alike
+        starts = {each.name: array("q") for each in properties}
+        lengths = {each.name: array("q") for each in properties if each.prefix}
         at, end, body = self.at, len(self.body), self.body
         order: Any = "big" if self.order == ">" else "little"
         # (name, bytes of a number, bytes of a length, whether it may be negative)
@@ -233,7 +236,7 @@ class _Binary:
             rows: list[np.ndarray] = [np.zeros(0, each.kind)] * count
             order_ = sizes.argsort(kind="stable")
             for same in np.split(order_, np.flatnonzero(np.diff(sizes[order_])) + 1):
-                if not len(same):
+                if not len(same) or not sizes[same[0]]:
                     continue
                 step = np.arange(sizes[same[0]]) * kind.itemsize
                 block = self._at(begin[same, None] + step, kind)
@@ -243,6 +246,38 @@ class _Binary:
                     out[each.name] = block
             out.setdefault(each.name, rows)
         return out
+
+    def _alike(self, count: int, properties: list[Property]) -> dict | None:
+        """All rows at once where their lists are as long as those of the first."""
+        at, fields = self.at, list[tuple[str, np.dtype, tuple[int, ...]]]()
+        for number, each in enumerate(properties if count else ()):
+            length = 1
+            if each.prefix is not None:
+                prefix = each.prefix.newbyteorder(self.order)
+                if at + prefix.itemsize > len(self.body):
+                    return None
+                length = int(np.frombuffer(self.body, prefix, 1, at)[0])
+                fields.append((f"length {number}", prefix, ()))
+                at += prefix.itemsize
+                if length < 0:
+                    return None
+            shape = () if each.prefix is None else (length,)
+            fields.append((f"{number}", each.kind.newbyteorder(self.order), shape))
+            at += each.kind.itemsize * length
+            if at > len(self.body):
+                return None
+        kind = np.dtype(fields)
+        if not count or count * kind.itemsize > len(self.body) - self.at:
+            return None
+        table = np.frombuffer(self.body, kind, count, self.at)
+        for name, _, _ in fields:
+            if name.startswith("length") and (table[name] != table[name][0]).any():
+                return None
+        self.at += count * kind.itemsize
+        return {
+            each.name: table[f"{number}"].astype(each.kind)
+            for number, each in enumerate(properties)
+        }
 
     def _at(self, begin: np.ndarray, kind: np.dtype) -> np.ndarray:
         """Numbers that begin at these bytes."""
@@ -263,6 +298,10 @@ def _numbers(words: Sequence[bytes], kind: np.dtype) -> np.ndarray:
     return column.astype(kind if inside else np.int64)
 
 
-def _lists(rows: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-    """Rows of one length as a table."""
-    return np.stack(rows) if rows and len({len(row) for row in rows}) == 1 else rows
+def _lists(rows: list[list[bytes]], kind: np.dtype) -> np.ndarray | list[np.ndarray]:
+    """Numbers of lists, as a table where all are of one length."""
+    numbers = _numbers([word for row in rows for word in row], kind)
+    lengths = [len(row) for row in rows]
+    if len(set(lengths)) == 1:
+        return numbers.reshape(len(rows), lengths[0])
+    return np.split(numbers, np.cumsum(lengths)[:-1]) if rows else []

@@ -22,7 +22,7 @@ def rows(polygons):
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("polygons", [
     [[0, 1, 2], [0, 1, 2, 3]], [[0, 1, 2, 3], [1, 4, 2]], [[0, 1, 2], [0, 2, 3]],
-    [[0, 1, 2], [], [0, 1, 2, 3, 4]],
+    [[0, 1, 2], [], [0, 1, 2, 3, 4]], [[0, 1, 2], [0, 2, 3], [1, 4, 2, 0]], [[], []],
 ], ids=str)  # fmt: skip
 def test_binary_faces_of_any_length(order, polygons):
     word = {"<": "binary_little_endian", ">": "binary_big_endian"}[order]
