@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import numpy as np
 
 
@@ -21,27 +19,35 @@ def read_obj(data: bytes) -> dict:
         ValueError: A line is none of a vertex or face, or a corner is not there.
     """
     text = data.decode("utf-8-sig", errors="replace")
-    text = re.sub(r"\\[ \t]*\r?\n", " ", text)
     rows: list[list[float]] = []
     polygons: list[np.ndarray] = []
-    for number, line in enumerate(text.splitlines(), 1):
-        words = line.partition("#")[0].split()
-        if not words or words[0] not in ("v", "f"):
+    words: list[str] = []
+    continued = False
+    for number, line in enumerate([*text.splitlines(), ""], 1):
+        line = line.partition("#")[0].rstrip()
+        whole = line.removesuffix("\\")
+        if not continued:
+            words = []
+        words += whole.split()
+        # Not so comments and names of files, whose last character may be one, too.
+        continued = whole != line and words[:1] in (["v"], ["f"])
+        if continued or words[:1] not in (["v"], ["f"]):
             continue
         try:
             if words[0] == "v":
                 rows.append([float(word) for word in words[1:]])
                 continue
-            corners = np.array([int(word.partition("/")[0]) for word in words[1:]], np.int64)
+            named = [int(word.partition("/")[0]) for word in words[1:]]
         except ValueError as error:
             raise ValueError(f"line {number}: {error}") from error
-        corners = np.where(corners < 0, len(rows) + corners, corners - 1)
-        if (corners < 0).any():
+        if 0 in named or min(named, default=0) < -len(rows):
+            wrong = 0 if 0 in named else min(named)
             raise ValueError(
-                f"line {number}: a face has vertex {words[1 + int(np.argmin(corners))]} as a "
-                f"corner, of {len(rows):,} before it, counted from 1"
+                f"line {number}: a face has vertex {wrong} as a corner, of {len(rows):,} before "
+                "it, counted from 1"
             )
-        polygons.append(corners)
+        corners = [len(rows) + corner if corner < 0 else corner - 1 for corner in named]
+        polygons.append(np.array(corners, np.int64))
     if not rows:
         return {}
     widths = {len(row) for row in rows}
