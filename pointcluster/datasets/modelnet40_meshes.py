@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
-from torch_geometric.io.off import parse_off
 from torch_geometric.transforms import SamplePoints
 
 from pointcluster.datasets.cloud_cache import cached, fingerprint
+from pointcluster.datasets.polygons import triangulate
+from pointcluster.datasets.read_off import read_off
 
 FOLDER = "ModelNet40"
 
@@ -64,37 +65,31 @@ def sample_meshes(folder: Path, split: str, num_points: int, seed: int) -> dict[
             pos[i], normal[i] = _sample(file, num_points, seed)
         return {"pos": pos, "normal": normal, "y": torch.from_numpy(y)}
 
-    key = fingerprint(files, "meshes", 1, num_points, seed, y.tolist())
+    key = fingerprint(files, "meshes", 2, num_points, seed, y.tolist())
     return cached(folder / f"{split}_{num_points}_{seed}.safetensors", key, make)
 
 
 def read_mesh(path: Path) -> Data:
     """Vertices and triangles of an OFF file: ``Data(pos [v, 3], face [3, f])``.
 
-    PyTorch Geometric parses it; a file that ends early, which that would take, is an error.
+    Polygons of more corners are cut into triangles.
 
     Raises:
-        ValueError: The file is damaged or no OFF file.
+        OSError: The file cannot be read.
+        ValueError: The file is damaged, ends early, has no triangles or is no OFF file.
     """
+    data = path.read_bytes()
     try:
-        lines = [line.strip() for line in path.read_text().splitlines()]
-        lines = [line for line in lines if line and not line.startswith("#")]
-        if not lines or not lines[0].startswith("OFF"):
-            raise ValueError("it does not begin with OFF")
-        # In some of the genuine files the numbers stand right after "OFF", without a line's end.
-        head = lines[0][3:].strip() or lines[1]
-        vertices, faces = (int(word) for word in head.split()[:2])
-        body = lines[1:] if lines[0][3:].strip() else lines[2:]
-        if len(body) < vertices + faces:
-            raise ValueError(f"it ends after {len(body):,} of {vertices + faces:,} lines")
-        mesh = parse_off(["OFF", head, *body])
-        if mesh.pos.size() != (vertices, 3) or mesh.face.dim() != 2 or mesh.face.size(0) != 3:
-            raise ValueError("it has no triangles, or vertices that are not three numbers")
-        if not 0 <= int(mesh.face.min()) <= int(mesh.face.max()) < vertices:
-            raise ValueError("a triangle names a vertex that is not there")
-    except (ValueError, IndexError, RuntimeError, TypeError) as error:
+        mesh = read_off(data)
+        pos, polygons = mesh["pos"], mesh.get("polygons", [])
+        face, _ = triangulate(pos, polygons)
+        if not len(face):
+            raise ValueError("it has no triangles")
+    except ValueError as error:
         raise ValueError(f"{path} is damaged or is no mesh in OFF form: {error}") from error
-    return mesh
+    with np.errstate(over="ignore"):
+        pos = pos.astype(np.float32)
+    return Data(pos=torch.from_numpy(pos), face=torch.from_numpy(face.T.copy()))
 
 
 def _sample(path: Path, num_points: int, seed: int) -> tuple[Tensor, Tensor]:

@@ -44,10 +44,10 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
         if kind in READERS:
             found = READERS[kind](data)
         else:
+            data = _whole_stl(data)
             mesh: Any = trimesh.load_mesh(io.BytesIO(data), file_type=kind, process=False)
             found = {"pos": np.asarray(mesh.vertices), "polygons": np.asarray(mesh.faces)}
-        _check_corners(found.get("polygons", ()), len(found.get("pos", ())))
-    if not len(found.get("pos", ())):
+    if not len(found.get("pos", ())) and not len(found.get("polygons", ())):
         raise ValueError(f"{path} holds neither points nor faces, or is no .{kind} file")
     for key in ("color", "face_color"):
         if key in found:
@@ -66,8 +66,11 @@ def _sampled(
 
     with _whole(path):
         faces, owner = triangulate(found["pos"], found["polygons"])
-    if not np.isfinite(found["pos"][np.unique(faces)]).all():
+    corners = found["pos"][np.unique(faces)]
+    if not np.isfinite(corners).all():
         raise ValueError(f"{path}: a corner of a face is NaN or infinite")
+    if np.abs(corners).max(initial=0) > np.finfo(np.float32).max:
+        raise ValueError(f"{path}: its positions reach beyond float32")
     with _whole(path):
         mesh = trimesh.Trimesh(found["pos"], faces, process=False)
         area = mesh.area
@@ -93,6 +96,20 @@ def _sampled(
     return out
 
 
+def _whole_stl(data: bytes) -> bytes:
+    """A binary STL file without what may follow its triangles.
+
+    Raises:
+        ValueError: There are fewer than it announces.
+    """
+    if len(data) < 84 or b"facet" in data[:2048].lower():  # text: "solid" begins binary ones, too
+        return data
+    (triangles,) = struct.unpack_from("<I", data, 80)
+    if triangles > (len(data) - 84) // 50:
+        raise ValueError(f"{triangles:,} triangles announced, {(len(data) - 84) // 50:,} there")
+    return data[: 84 + 50 * triangles]
+
+
 @contextmanager
 def _whole(path: Path) -> Iterator[None]:
     """Make whatever a parser raises of a damaged file the ValueError that names the file."""
@@ -105,18 +122,6 @@ def _whole(path: Path) -> Iterator[None]:
             f"{path} is damaged, ends early or is no {path.suffix.lower()} file: "
             f"{error or repr(error)}"
         ) from error
-
-
-def _check_corners(polygons: Any, vertices: int) -> None:
-    """Compare the corners of faces with the vertices: a negative one would count from the end."""
-    tables = [polygons] if isinstance(polygons, np.ndarray) else polygons
-    sized = [table for table in tables if len(table) and np.size(table)]
-    if not sized:
-        return
-    corners = np.concatenate([np.ravel(table) for table in sized])
-    for corner in (int(corners.min()), int(corners.max())):
-        if not 0 <= corner < vertices:
-            raise ValueError(f"a face has vertex {corner} as a corner, of {vertices:,} from 0")
 
 
 def read_pcd(path: Path) -> dict[str, np.ndarray]:

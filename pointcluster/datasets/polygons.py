@@ -25,6 +25,7 @@ def triangulate(
 
     Raises:
         ImportError: A polygon is not convex, and mapbox_earcut is not installed.
+        ValueError: A corner is none of the positions.
     """
     groups: dict[int, tuple[np.ndarray, np.ndarray]] = {}
     if isinstance(polygons, np.ndarray) and polygons.ndim == 2:
@@ -37,6 +38,11 @@ def triangulate(
                 groups[int(lengths[rows[0]])] = rows, np.stack([polygons[row] for row in rows])
     triangles, owners = [np.zeros((0, 3), np.int64)], [np.zeros(0, np.int64)]
     for length, (rows, corners) in groups.items():
+        if corners.size:
+            low, high = int(corners.min()), int(corners.max())
+            if low < 0 or high >= len(pos):  # a negative one would count from the end
+                corner = low if low < 0 else high
+                raise ValueError(f"a face has vertex {corner} as a corner, of {len(pos):,} from 0")
         if length < 3:
             continue
         corners = corners.astype(np.int64)
@@ -52,12 +58,13 @@ def triangulate(
 
 def _sees_all(points: np.ndarray) -> np.ndarray:
     """Whether the triangles around the first corner all turn the same way. [N, M, 3] -> [N]"""
-    edges = points[:, 1:] - points[:, :1]
-    turns = np.cross(edges[:, :-1], edges[:, 1:])  # [N, M - 2, 3]
-    normal = turns.sum(axis=1, keepdims=True)
-    along = (turns * normal).sum(axis=2)
     # NaN, and polygons without an area, are whatever they are around the first corner.
-    return ~(along < -1e-9 * (normal**2).sum(axis=2)).any(axis=1)
+    with np.errstate(invalid="ignore", over="ignore"):
+        edges = points[:, 1:] - points[:, :1]
+        turns = np.cross(edges[:, :-1], edges[:, 1:])  # [N, M - 2, 3]
+        normal = turns.sum(axis=1, keepdims=True)
+        along = (turns * normal).sum(axis=2)
+        return ~(along < -1e-9 * (normal**2).sum(axis=2)).any(axis=1)
 
 
 def _ears(points: np.ndarray) -> np.ndarray:

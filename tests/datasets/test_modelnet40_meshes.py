@@ -125,16 +125,29 @@ def test_mesh_without_a_line_end_at_its_end(one):
     assert squares.face.size(1) == 12
 
 
+@pytest.mark.parametrize(("faces", "area"), [
+    ([[0, 1, 2, 3, 4]], 10.0),  # not convex
+    ([[0, 1, 2, 3, 4], [0, 1, 2], [4, 3]], 18.0),  # beside a triangle, and an edge
+    ([[0, 3, 4, 5]], 3.0),  # a quad whose last corner points inwards
+])  # fmt: skip
+def test_polygons_count_whole_and_alone(one, faces, area):
+    flat = [[0, 0, 3], [4, 0, 3], [4, 4, 3], [2, 1, 3], [0, 4, 3], [0.5, 1.5, 3]]
+    mesh = module.read_mesh(one(off(flat, faces)))
+    a, b, c = mesh.pos.double()[mesh.face]
+    assert mesh.pos.shape == (6, 3) and mesh.pos.dtype == torch.float32
+    assert float((b - a).cross(c - a, dim=1).norm(dim=1).sum() / 2) == pytest.approx(area)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
         ("", "does not begin with OFF"),
         ("ply\n", "does not begin with OFF"),
         ("OFF\n", ""),
-        (off()[:60], "it ends after"),
-        (off().rsplit("\n", 2)[0] + "\n", "it ends after 19 of 20 lines"),
-        (off(faces=[[0, 1, 8]]), "names a vertex that is not there"),
-        (off(faces=[[0, 1, -1]]), "names a vertex that is not there"),
+        (off()[:60], "announced, 7 there"),
+        (off().rsplit("\n", 2)[0] + "\n", "20 vertices and faces announced, 19 there"),
+        (off(faces=[[0, 1, 8]]), "a face has vertex 8 as a corner, of 8"),
+        (off(faces=[[0, 1, -1]]), "a face has vertex -1 as a corner"),
         (off(faces=[[0, 1]]), "no triangles"),
         (off(faces=[]), "no triangles"),
         (off().replace("5.5", "five"), ""),

@@ -134,6 +134,32 @@ def test_truncated_meshes(trimesh, tmp_path, suffix, share):
         read_points(path)
 
 
+@pytest.mark.parametrize("head", [b"", b"solid of triangles"])
+def test_stl_is_as_long_as_it_announces(trimesh, tmp_path, head):
+    path = tmp_path / "a.stl"
+    rows = np.zeros(2, [("normal", "<f4", 3), ("corners", "<f4", (3, 3)), ("more", "<u2")])
+    rows["corners"] = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]])
+    rows["corners"][1, :, 2] = 5
+    for count, z in ((1, {0.0}), (2, {0.0, 5.0})):  # what follows is no part of it
+        path.write_bytes(head.ljust(80) + struct.pack("<I", count) + rows.tobytes() + b"more")
+        assert set(read_points(path, mesh_points=50).pos[:, 2].tolist()) == z
+    path.write_bytes(head.ljust(80) + struct.pack("<I", 4_000_000_000) + rows.tobytes())
+    with pytest.raises(ValueError, match=r"a\.stl .* 4,000,000,000 triangles announced, 2 there"):
+        read_points(path)
+
+
+@pytest.mark.parametrize(("far", "message"), [
+    ("inf", "a corner of a face is NaN or infinite"),
+    ("nan", "a corner of a face is NaN or infinite"),
+    ("1e200", "its positions reach beyond float32"),
+])  # fmt: skip
+def test_a_face_that_reaches_too_far(trimesh, tmp_path, far, message):
+    path = tmp_path / "a.obj"
+    path.write_text(f"v 0 0 0\nv {far} 0 0\nv {far} {far} 0\nv 0 1 0\nf 1 2 3 4\n")
+    with pytest.raises(ValueError, match=rf"a\.obj: {message}"):
+        read_points(path)
+
+
 @pytest.mark.parametrize("encoding", ["ascii", "binary"])
 def test_truncated_ply_of_points(trimesh, tmp_path, encoding):
     path = tmp_path / "a.ply"
