@@ -5,6 +5,8 @@ VENV ?= .venv
 ARGS ?=
 BENCHMARKS ?= geometry layer networks
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN 2>/dev/null || echo 2)
+# Processes that share the tests, about 1.5 GiB of memory in all for one of them.
+WORKERS ?= $(shell test $(JOBS) -gt 8 && echo 8 || echo $(JOBS))
 WHEELS ?= $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/pointcluster/wheels
 
 # The exact versions that the suite last ran with. Not every one of them exists for every Python, so
@@ -32,7 +34,7 @@ app: $(VENV)/.app  ## look at clusters in a browser; ARGS=--help tells more
 	$(BIN)/python -m pointcluster.app $(ARGS)
 
 test: $(VENV)/.test  ## run the tests, slow ones last; ARGS='-m "not slow"' leaves these out
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest --numprocesses=$(WORKERS) --dist=worksteal $(ARGS)
 
 lint: $(VENV)/.test  ## check style, formatting and types
 	$(BIN)/ruff check .
