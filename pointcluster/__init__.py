@@ -1,7 +1,7 @@
 """Point-cloud-first geometric learning: pictures and 3D scans are both point sets."""
 
 from pointcluster import _quiet  # noqa: F401
-from pointcluster.geometry.backend import backends
+from pointcluster.ops.report import backends
 
 __version__ = "0.1.0"
 

@@ -4,8 +4,6 @@ from pointcluster.geometry.anchors import (
     AnchorGeometry,
     anchor_geometry,
 )
-from pointcluster.geometry.backend import backends
-from pointcluster.geometry.distance import squared_distance
 from pointcluster.geometry.fps import fps, voxel_anchors
 from pointcluster.geometry.hierarchy import (
     AnchorPlan,
@@ -28,6 +26,8 @@ from pointcluster.geometry.lattice import (
 )
 from pointcluster.geometry.pixels import image_hierarchy
 from pointcluster.geometry.region import ClusterGeometry, cluster_geometry
+from pointcluster.ops.report import backends
+from pointcluster.ops.search.clouds import squared_distance
 
 __all__ = [
     "AnchorGeometry",

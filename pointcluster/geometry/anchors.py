@@ -9,12 +9,12 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import scatter
 
-from pointcluster.geometry.check import check_positive, cloud_sizes
-from pointcluster.geometry.distance import cloud_index, geometry_dtype, starts_of, take
+from pointcluster import ops
+from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
-from pointcluster.geometry.knn import search
-from pointcluster.geometry.threads import threads_for_searches
 from pointcluster.ops.launch import outside_transforms
+from pointcluster.ops.search.clouds import cloud_index, starts_of, take
+from pointcluster.ops.search.threads import threads_for_searches
 
 FPS_LIMIT = 16_384
 """A cloud with more points than this gets its anchors one a voxel, unless told otherwise."""
@@ -105,7 +105,7 @@ def anchor_geometry(
         by_cloud = cloud.sort(stable=True).indices
         anchor, cloud = anchor[by_cloud], cloud[by_cloud]
     counts = torch.bincount(cloud, minlength=len(sizes)).tolist()
-    grouping = search(pos, pos[anchor], k, sizes, counts, backend=backend)
+    grouping = ops.knn(pos, pos[anchor], k, sizes, counts, backend=backend)
     return gathered_anchors(pos, pos[anchor], anchor, grouping, sizes, counts)
 
 

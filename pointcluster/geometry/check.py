@@ -121,3 +121,8 @@ def check_positive(name: str, value: SupportsIndex, least: int = 1) -> None:
         raise TypeError(f"{name} must be an integer, found {type(value).__name__}") from None
     if number < least:
         raise ValueError(f"{name} must be at least {least}, found {value}")
+
+
+def geometry_dtype(pos: Tensor) -> Tensor:
+    """Positions in the precision that geometry is worked out in: float32, or float64 as given."""
+    return pos if pos.dtype in (torch.float32, torch.float64) else pos.float()

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from pointcluster import ops
 from pointcluster.geometry.anchors import (
     AnchorGeometry,
     anchor_geometry,
@@ -15,10 +16,8 @@ from pointcluster.geometry.anchors import (
     chosen_by_voxel,
     gathered_anchors,
 )
-from pointcluster.geometry.check import check_positive, cloud_sizes
-from pointcluster.geometry.distance import cloud_index, geometry_dtype
+from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
-from pointcluster.geometry.knn import search
 from pointcluster.geometry.lattice import LatticePlan
 from pointcluster.geometry.region import (
     ClusterGeometry,
@@ -27,9 +26,10 @@ from pointcluster.geometry.region import (
     region_levels,
     stored_geometry,
 )
-from pointcluster.geometry.threads import threads_for_searches
 from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
+from pointcluster.ops.search.clouds import cloud_index
+from pointcluster.ops.search.threads import threads_for_searches
 
 
 class StageGeometry(NamedTuple):
@@ -175,7 +175,7 @@ def build_hierarchy(
         place = torch.empty_like(canonical)
         place[ids] = torch.arange(len(ids), device=ids.device)
         before, now = points[ids], points[kept]
-        grouping = search(before, now, plan.k, sizes, counts, backend=backend)
+        grouping = ops.knn(before, now, plan.k, sizes, counts, backend=backend)
         anchors = gathered_anchors(before, now, place[kept], grouping, sizes, counts)
         clusters = stored_geometry(
             now,

@@ -10,10 +10,10 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.geometry.anchors import AnchorGeometry
-from pointcluster.geometry.distance import starts_of
 from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.region import ClusterGeometry
 from pointcluster.ops.regions import Regions
+from pointcluster.ops.search.clouds import starts_of
 
 
 def join_hierarchies(hierarchies: Sequence[Hierarchy]) -> Hierarchy:

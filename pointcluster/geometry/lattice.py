@@ -11,9 +11,9 @@ import torch
 from torch import Tensor
 
 from pointcluster.geometry.check import check_positive
-from pointcluster.geometry.distance import cloud_index
 from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
+from pointcluster.ops.search.clouds import cloud_index
 
 
 class LatticePlan(NamedTuple):

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from pointcluster import ops
 from pointcluster.geometry.anchors import AnchorGeometry
-from pointcluster.geometry.check import cloud_sizes
-from pointcluster.geometry.distance import cloud_index, geometry_dtype
+from pointcluster.geometry.check import cloud_sizes, geometry_dtype
 from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
-from pointcluster.geometry.knn import search
 from pointcluster.geometry.lattice import LatticePlan, reduced
 from pointcluster.geometry.region import ClusterGeometry, canonical_order, stored_regions
 from pointcluster.ops.launch import outside_transforms
+from pointcluster.ops.search.clouds import cloud_index
 
 
 @outside_transforms
@@ -150,7 +150,7 @@ def _stage(
     if len(missing):
         slot, asked = missing.unbind(1)
         per_image = torch.bincount(image[slot], minlength=batch_size).tolist()
-        nearest = search(where, target[slot, asked].to(where.dtype), 1, sizes, per_image)
+        nearest = ops.knn(where, target[slot, asked].to(where.dtype), 1, sizes, per_image)
         grouping[slot, asked] = nearest[:, 0]
     m = len(goal)
     cells_per_image = counts.tolist()

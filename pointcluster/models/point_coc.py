@@ -13,8 +13,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
-from pointcluster.geometry.check import check_positive
-from pointcluster.geometry.distance import geometry_dtype
+from pointcluster.geometry.check import check_positive, geometry_dtype
 from pointcluster.geometry.join import known_hierarchy
 from pointcluster.models.clouds import (
     check_clouds,

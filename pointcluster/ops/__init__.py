@@ -5,13 +5,16 @@ from pointcluster.ops.context_cluster import Weights, context_cluster, gather_ar
 from pointcluster.ops.gather_max import gather_max
 from pointcluster.ops.mlp import mlp
 from pointcluster.ops.regions import Regions
+from pointcluster.ops.search import fps, knn
 
 __all__ = [
     "Regions",
     "Weights",
     "context_cluster",
+    "fps",
     "gather_around",
     "gather_max",
+    "knn",
     "mlp",
     "use_backend",
 ]

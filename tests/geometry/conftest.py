@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointcluster.geometry.backend import BACKENDS, available
+from pointcluster.ops.backend import SEARCHES, available
 
-HERE = [name for name in BACKENDS if available(name)]
+HERE = [name for name in SEARCHES if available(name)]
 
 
 @pytest.fixture(params=[*HERE, "auto"])

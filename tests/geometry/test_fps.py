@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcluster.geometry import fps, voxel_anchors
-from pointcluster.geometry.fps import _buckets, _is_farthest, _verified, one_a_voxel
+from pointcluster.geometry.fps import one_a_voxel
 from tests.geometry.conftest import HERE, KINDS, make_points
 from tests.geometry.truth import loop_fps
 
@@ -49,20 +49,11 @@ def test_every_backend_on_grids_with_ties(name, sizes, share, dim, seed):
     check(pos, [max(1, int(share * n)) for n in sizes], sizes, name)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_buckets_agree_with_the_loop(dtype, kind):
-    pos = make_points(kind, 400, 3, dtype, seed=3)
-    assert _buckets(pos.numpy(), 30, 5).tolist() == loop_fps(pos.numpy(), 30, 5)
-
-
 @pytest.mark.slow
 def test_large_cloud_agrees_with_the_plain_path():
     pos = make_points("random", 30_000, 3, torch.float32)
-    assert torch.equal(fps(pos, 500), fps(pos, 500, backend="torch"))
-    assert (
-        fps(pos.double(), 500).tolist()
-        == _buckets(pos.double().numpy(), 500, int(fps(pos.double(), 1))).tolist()
-    )
+    for each in (pos, pos.double()):
+        assert torch.equal(fps(each, 500), fps(each, 500, backend="torch"))
 
 
 def test_fewer_anchors_are_the_first_of_more():
@@ -114,37 +105,6 @@ def test_random_start_follows_the_seed():
     )
 
 
-@pytest.mark.parametrize("wrong", [False, True])
-def test_a_kernel_that_strays_is_corrected(monkeypatch, wrong):
-    import importlib
-
-    module = importlib.import_module("pointcluster.geometry.fps")
-    pos = make_points("lattice", 3 * 30, 3, torch.float32)
-    sizes, nums = [30, 30, 30], [10, 10, 10]
-
-    def kernel(points, nums, sizes, backend):
-        found = fps(points, nums, torch.arange(3).repeat_interleave(30), start="first")
-        if wrong:
-            found = found.clone()
-            found[14], found[15] = found[15].clone(), found[14].clone()
-        return found
-
-    monkeypatch.setattr(module, "_kernel", kernel)
-    rows = _verified(pos, [0, 1, 2], [0, 30, 60, 90], nums, sizes, [3, 0, 29], "any")
-    for row, first in enumerate([3, 0, 29]):
-        assert rows[row].tolist() == loop_fps(pos[30 * row : 30 * row + 30].numpy(), 10, first)
-
-
-def test_is_farthest_knows_right_from_wrong():
-    pos = make_points("random", 60, 3, torch.float32)
-    picks = fps(pos, 20)
-    assert _is_farthest(pos, picks)
-    for j in range(1, 20):
-        bad = picks.clone()
-        bad[j] = next(i for i in range(60) if i not in picks.tolist())
-        assert not _is_farthest(pos, bad)
-
-
 @pytest.mark.parametrize(
     ("change", "error", "message"),
     [
@@ -189,20 +149,6 @@ def test_voxel_anchors_of_ragged_and_degenerate_clouds():
 def test_voxel_anchors_keep_two_far_apart_points():
     pos = torch.tensor([[0.0, 0.0], [1e6, 0.0], [1e6, 1e-3]])
     assert voxel_anchors(pos, 2).tolist() == [0, 1]
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("here", [True, False])
-def test_one_cloud_with_and_without_fpsample(monkeypatch, kind, here):
-    import importlib
-
-    module = importlib.import_module("pointcluster.geometry.fps")
-    if here:
-        pytest.importorskip("fpsample")
-    else:
-        monkeypatch.setattr(module, "extension", lambda name: (False, "not installed"))
-    pos = make_points(kind, 90, 3, torch.float32)
-    assert module._one_cloud(pos.numpy(), 40, 7).tolist() == loop_fps(pos.numpy(), 40, 7)
 
 
 def test_one_point_a_voxel_of_a_given_size():

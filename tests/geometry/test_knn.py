@@ -2,14 +2,12 @@ from __future__ import annotations
 
 import re
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcluster.geometry import knn
-from pointcluster.geometry.knn import _all_pairs, _all_pairs_numpy, _settle, _smallest_numpy
 from tests.geometry.conftest import HERE, KINDS, make_points
 from tests.geometry.truth import loop_knn
 
@@ -75,46 +73,6 @@ def test_a_hundred_thousand_coincident_points_cost_no_quadratic_memory():
     assert torch.equal(found, torch.arange(50_000, 50_005).expand(10, 5))
 
 
-def test_settle_agrees_where_every_row_is_tied():
-    p = make_points("lattice", 300, 2, torch.float32).numpy()
-    truth = loop_knn(p, p[:40], 12, [0] * 300, [0] * 40)
-    assert np.array_equal(_settle(p, p[:40], 12), truth)
-
-
-@given(
-    rows=st.integers(1, 5),
-    width=st.integers(1, 300),
-    k=st.integers(1, 40),
-    values=st.sampled_from([1, 3, 50, 10**6]),
-    dtype=st.sampled_from(["float32", "float64"]),
-    seed=st.integers(0, 1000),
-)
-def test_the_smallest_by_value_and_place(rows, width, k, values, dtype, seed):
-    generator = np.random.default_rng(seed)
-    d = generator.integers(0, values, (rows, width)).astype(dtype)
-    k = min(k, width)
-    truth = np.argsort(d, axis=1, kind="stable")[:, :k]
-    assert np.array_equal(_smallest_numpy(d, k), truth)
-
-
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("chunk", [1, 500, 1 << 20])
-def test_all_pairs_alike_on_every_device_and_in_blocks_of_any_size(monkeypatch, dtype, kind, chunk):
-    import importlib
-
-    module = importlib.import_module("pointcluster.geometry.knn")
-    sizes, queries = [120, 1, 0, 120, 7, 120], [9, 3, 0, 9, 9, 20]
-    pos = make_points(kind, sum(sizes), 3, dtype)
-    query = make_points(kind, sum(queries), 3, dtype, seed=1)
-    monkeypatch.setattr(module, "CHUNK", 2 * chunk)
-    monkeypatch.setattr(module, "CHUNK_OF_THREAD", chunk)
-    found = _all_pairs_numpy(pos, query, 10, sizes, queries)
-    assert torch.equal(found, _all_pairs(pos, query, 10, sizes, queries))
-    clouds = torch.arange(6)
-    batch, query_batch = (clouds.repeat_interleave(torch.tensor(n)) for n in (sizes, queries))
-    check(pos, query, 10, batch, query_batch, "torch", batch_size=6)
-
-
 def test_half_precision_is_searched_in_float32():
     pos = make_points("random", 200, 3, torch.float32).half()
     assert torch.equal(knn(pos, pos, 3), knn(pos.float(), pos.float(), 3))
@@ -163,7 +121,7 @@ def test_bad_input(change, error, message):
 
 
 def test_missing_backend_says_how_to_get_it(monkeypatch):
-    from pointcluster.geometry import backend
+    from pointcluster.ops import backend
 
     monkeypatch.setattr(backend, "available", lambda name: False)
     with pytest.raises(ModuleNotFoundError, match="torch-cluster"):

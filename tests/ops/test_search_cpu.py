@@ -1,3 +1,5 @@
+"""The compiled loops of the searches, where Numba is installed."""
+
 from __future__ import annotations
 
 import importlib
@@ -12,11 +14,12 @@ from pointcluster.geometry import fps, knn
 from tests.geometry.conftest import KINDS, make_points
 from tests.geometry.truth import loop_fps, loop_knn
 
-loops = pytest.importorskip("pointcluster.geometry.loops", exc_type=ImportError)
+loops = pytest.importorskip("pointcluster.ops.search.cpu_kernels", exc_type=ImportError)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("n", [1, 2, 31, 32, 33, 300])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_farthest_agrees_with_the_loop(dtype, kind, n):
     pos = make_points(kind, n, 3, dtype).numpy()
     axes, num = np.ascontiguousarray(pos.T), min(n, 40)
@@ -46,7 +49,7 @@ def test_neighbours_where_one_point_is_far_from_the_others(values, outlier, n, k
 
 
 def test_parts_of_any_size_give_the_same(monkeypatch):
-    threads = importlib.import_module("pointcluster.geometry.threads")
+    threads = importlib.import_module("pointcluster.ops.search.threads")
     sizes = torch.tensor([300, 0, 1, 90, 200])
     batch = torch.arange(5).repeat_interleave(sizes)
     pos = make_points("lattice", int(sizes.sum()), 3, torch.float32)
@@ -88,22 +91,3 @@ def test_a_full_disk_is_no_reason_to_stop(monkeypatch):
     for search in (lambda: knn(pos, pos, 9, backend="numba"), lambda: fps(pos, 7, backend="numba")):
         with pytest.raises(OSError, match="No space"):
             search()
-
-
-@pytest.mark.parametrize("here", [True, False])
-def test_who_serves_the_cpu_with_and_without_numba(monkeypatch, here):
-    search, sampling = (
-        importlib.import_module(f"pointcluster.geometry.{name}") for name in ("knn", "fps")
-    )
-    for module in (search, sampling):
-        monkeypatch.setattr(module, "available", lambda name: here and name == "numba")
-    few, many = [500], [1_000_000]
-    assert search._automatic(torch.zeros(1, 3), 24, few) == ("numba" if here else "torch")
-    assert search._automatic(torch.zeros(1, 3), 24, many) == "kdtree"
-    assert search._automatic(torch.zeros(1, 64), 24, many) == ("numba" if here else "torch")
-    assert sampling._automatic(torch.zeros(1, 3), few) == ("numba" if here else "kdtree")
-    assert sampling._automatic(torch.zeros(1, 3), many) == "kdtree"
-    pos = make_points("random", 700, 3, torch.float32)
-    with_it = knn(pos, pos, 24), fps(pos, 200)
-    monkeypatch.undo()
-    assert torch.equal(with_it[0], knn(pos, pos, 24)) and torch.equal(with_it[1], fps(pos, 200))

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pointcluster.geometry import StagePlan, build_hierarchy, fps, knn
-from pointcluster.geometry.threads import in_threads, thread_count, threads_for_searches
+from pointcluster.ops.search.threads import in_threads, thread_count, threads_for_searches
 
 
 @pytest.fixture

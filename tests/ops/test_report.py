@@ -1,14 +1,15 @@
 from __future__ import annotations
 
 import pytest
+import torch
 
 import pointcluster
-from pointcluster.geometry import backend
+from pointcluster.ops import backend
 
 
 def test_report_names_every_backend_and_says_why():
     report = pointcluster.backends()
-    assert [b.name for b in report] == [*backend.BACKENDS, "kernels"]
+    assert [b.name for b in report] == [*backend.SEARCHES, "kernels"]
     served = [service for b in report for service in b.serves]
     for service in ("knn (CPU)", "fps (CPU)", "knn (GPU)", "fps (GPU)"):
         assert served.count(service) == 1
@@ -30,7 +31,7 @@ def test_an_extension_that_does_not_load_is_no_backend(monkeypatch):
             "1.6.3 is installed but does not load: undefined symbol: _ZN3c10",
         )
         with pytest.raises(ModuleNotFoundError, match="does not load"):
-            backend.choose("torch-cluster", "torch")
+            backend.search_backend("torch-cluster", torch.device("cpu"))
     finally:
         monkeypatch.undo()
         backend.extension.cache_clear()

@@ -1,0 +1,5 @@
+"""Farthest and nearest points of packed clouds."""
+
+from pointcluster.ops.search.op import fps, knn
+
+__all__ = ["fps", "knn"]

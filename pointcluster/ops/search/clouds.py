@@ -1,0 +1,126 @@
+"""Packed clouds of known sizes: their distances, and their points as the rows of one matrix."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+def squared_distance(a: Tensor, b: Tensor) -> Tensor:
+    r"""Squared Euclidean distance, rounded the same way wherever it is computed.
+
+    $$ d(a, b) = ((a_1 - b_1)^2 + (a_2 - b_2)^2) + \ldots $$
+
+    in the positions' own dtype, axis after axis, each operation rounded by itself. This fixes the
+    last bit, so that backends can agree on which of two almost equally distant points is nearer.
+
+    Shapes:
+        - **a**, **b:** $(*, D)$, broadcast against each other
+        - **output:** $(*)$
+    """
+    total = (a[..., 0] - b[..., 0]).square_()
+    for axis in range(1, a.size(-1)):
+        total += (a[..., axis] - b[..., axis]).square_()
+    return total
+
+
+def take(x: Tensor, index: Tensor) -> Tensor:
+    """`x[index]` for rows [N, C] and an index of any shape, several times as fast on the CPU."""
+    return x.index_select(0, index.reshape(-1)).view(*index.shape, x.size(1))
+
+
+def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
+    """Whole numbers that the host knows, as a tensor; a GPU is not waited for."""
+    tensor = torch.tensor(numbers, dtype=torch.int64)
+    if device.type == "cuda" and type(tensor) is Tensor:  # a fake one has no memory to pin
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
+
+
+def starts_of(sizes: Sequence[int]) -> list[int]:
+    """Where each cloud starts in the packed order, and where the last one ends."""
+    starts = [0]
+    for size in sizes:
+        starts.append(starts[-1] + size)
+    return starts
+
+
+def alike(sizes: Sequence[int]) -> bool:
+    """Whether there are clouds, and all have the same number of points."""
+    return len(sizes) > 0 and sizes.count(sizes[0]) == len(sizes)
+
+
+def pointers(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """:func:`starts_of` as a tensor. [B + 1]"""
+    if alike(sizes):  # nothing to copy
+        return torch.arange(len(sizes) + 1, device=device) * sizes[0]
+    return on_device(starts_of(sizes), device)
+
+
+def cloud_index(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """The cloud of each packed point [N]: the batch vector of clouds of these sizes."""
+    clouds, total = torch.arange(len(sizes), device=device), sum(sizes)
+    if alike(sizes):
+        return clouds.repeat_interleave(sizes[0], output_size=total)
+    return clouds.repeat_interleave(on_device(sizes, device), output_size=total)
+
+
+def of_like_size(*sizes: Sequence[int]) -> Iterator[list[int]]:
+    """Group the clouds that hold points so that padding a group at most doubles it.
+
+    Of several sequences, say sizes and numbers of queries, none may be zero.
+    """
+    groups: dict[tuple[int, ...], list[int]] = {}
+    for cloud, of_cloud in enumerate(zip(*sizes, strict=True)):
+        if all(of_cloud):
+            groups.setdefault(tuple((n - 1).bit_length() for n in of_cloud), []).append(cloud)
+    yield from groups.values()
+
+
+def padded_rows(
+    sizes: Sequence[int], clouds: Sequence[int], device: torch.device
+) -> tuple[Tensor, Tensor]:
+    r"""Lay clouds out as rows of one matrix.
+
+    Returns:
+        The packed index in each slot (a padded slot repeats the row's last point) and the number
+        of points a row.
+
+    Shapes:
+        - **output:** $(S, W)$ and $(S)$ for $S$ clouds of at most $W$ points
+    """
+    counts, starts = [sizes[c] for c in clouds], starts_of(sizes)
+    count = on_device(counts, device)
+    start = on_device([starts[c] for c in clouds], device)
+    slot = torch.arange(max(counts), device=device)
+    return start[:, None] + torch.minimum(slot, count[:, None] - 1), count
+
+
+def sort_keys(values: np.ndarray) -> np.ndarray:
+    """Float32 rows [S, W] as integers that hold the value above the column: all are different."""
+    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
+    bits = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32
+    return bits | np.arange(values.shape[1])
+
+
+def smallest(values: Tensor, k: int) -> Tensor:
+    """Columns of the `k` smallest values of each row [S, W], none negative; the lower of equals
+    first. [S, k]
+
+    `topk` leaves open which of equal values it takes, so what it sees are integers that hold the
+    column below the value's bits.
+    """
+    if values.dtype != torch.float32:
+        return values.sort(dim=1, stable=True).indices[:, :k]
+    if values.device.type == "cpu" and type(values) is Tensor:
+        keys = sort_keys(values.numpy())
+        if k < keys.shape[1]:
+            keys = np.partition(keys, k - 1)[:, :k]
+        keys.sort()
+        return torch.from_numpy(keys & 0xFFFFFFFF)
+    column = torch.arange(values.size(1), device=values.device)
+    mixed = (values.view(torch.int32).long() << 32) | column
+    return mixed.topk(k, dim=1, largest=False).values & 0xFFFFFFFF
