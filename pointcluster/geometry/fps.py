@@ -131,7 +131,10 @@ def first_anchors(
         d = squared_distance(points, mean[:, None]).masked_fill_(pad, -1)
         # Symmetric clouds have several such points: rounding of the mean must not choose.
         near = d.amax(dim=1, keepdim=True) * (1 - 64 * torch.finfo(d.dtype).eps)
-        first[on_device(clouds, pos.device)] = (d >= near).int().argmax(dim=1)
+        found = (d >= near).int().argmax(dim=1)
+        if len(clouds) == len(sizes):
+            return found
+        first[on_device(clouds, pos.device)] = found
     return first
 
 

@@ -44,10 +44,11 @@ def in_parts(work: Callable[[int, int], None], count: int, steps: int) -> None:
 
     For compiled loops of `steps` steps in all: of few, one thread is through before another begins.
     """
-    parts = min(count, PARTS_A_THREAD * thread_count(), steps // STEPS_A_PART)
-    if thread_count() == 1 or parts < 2:
+    parts = min(count, steps // STEPS_A_PART)
+    if parts < 2 or (threads := thread_count()) == 1:
         work(0, count)
         return
+    parts = min(parts, PARTS_A_THREAD * threads)
     ends = [count * i // parts for i in range(parts + 1)]
     in_threads(lambda part: work(*part), list(pairwise(ends)))
 
