@@ -13,7 +13,7 @@ from pointcluster import ops
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.ops.launch import outside_transforms
-from pointcluster.ops.search.clouds import cloud_index, starts_of, take
+from pointcluster.ops.search.clouds import alike, cloud_index, on_device, take
 from pointcluster.ops.search.threads import threads_for_searches
 
 FPS_LIMIT = 16_384
@@ -54,6 +54,7 @@ def anchor_geometry(
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
+    sizes: Sequence[int] | None = None,
     sampling: str = "auto",
     start: str = "far",
     generator: torch.Generator | None = None,
@@ -67,6 +68,8 @@ def anchor_geometry(
         k: Points an anchor gathers.
         batch: Sorted cloud index of each point.
         batch_size: Number of clouds, when the last ones may be empty.
+        sizes: Points of each cloud, where the host knows them: then nothing is checked, and no
+            device is waited for.
         sampling: `"fps"`, `"voxel"`, or `"auto"`: one a voxel for clouds of more than
             16,384 points.
         start: Where farthest point sampling begins, as in :func:`fps`.
@@ -79,34 +82,42 @@ def anchor_geometry(
     Raises:
         TypeError, ValueError: The point set is malformed or an argument makes no sense.
     """
+    sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
+    pos = geometry_dtype(pos.detach())
+    return sized_anchors(
+        pos, num, k, sizes, sampling=sampling, start=start, generator=generator, backend=backend
+    )[0]
+
+
+def sized_anchors(
+    pos: Tensor,
+    num: int | float | Sequence[int],
+    k: int,
+    sizes: Sequence[int],
+    *,
+    sampling: str = "auto",
+    start: str = "far",
+    generator: torch.Generator | None = None,
+    backend: str = "auto",
+) -> tuple[AnchorGeometry, list[int]]:
+    """As :func:`anchor_geometry` for clouds that are checked, and the anchors of each."""
     check_positive("k", k)
     check_sampling(sampling)
-    sizes = cloud_sizes(pos, batch, batch_size)
-    nums = anchor_numbers(num, sizes)
-    pos = geometry_dtype(pos.detach())
-    by_voxel = [chosen_by_voxel(n, sampling) for n in sizes]
-    out: list[Tensor] = []
-    start_of = starts_of(sizes)
-    for wanted in (True, False):
-        if not any(n and v == wanted for n, v in zip(sizes, by_voxel, strict=True)):
-            continue
-        chosen = [m if v == wanted else 0 for m, v in zip(nums, by_voxel, strict=True)]
-        if wanted:
-            out.append(voxels(pos, chosen, sizes)[0])
-        else:
-            out.append(
-                sample(pos, chosen, sizes, start=start, generator=generator, backend=backend)
-            )
-    anchor = torch.cat(out) if out else torch.empty(0, dtype=torch.int64, device=pos.device)
-    cloud = torch.bucketize(
-        anchor, torch.tensor(start_of[1:], dtype=torch.int64, device=pos.device), right=True
-    )
-    if len(out) > 1:
-        by_cloud = cloud.sort(stable=True).indices
-        anchor, cloud = anchor[by_cloud], cloud[by_cloud]
-    counts = torch.bincount(cloud, minlength=len(sizes)).tolist()
+    counts, device = anchor_numbers(num, sizes), pos.device
+    by_voxel = [n > 0 and chosen_by_voxel(n, sampling) for n in sizes]
+    some = [0 if voxel else m for m, voxel in zip(counts, by_voxel, strict=True)]
+    anchor = torch.empty(0, dtype=torch.int64, device=device)
+    if not all(n == 0 or voxel for n, voxel in zip(sizes, by_voxel, strict=True)):
+        anchor = sample(pos, some, sizes, start=start, generator=generator, backend=backend)
+    cloud = cloud_index(some, device)
+    if any(by_voxel):
+        others = [m if voxel else 0 for m, voxel in zip(counts, by_voxel, strict=True)]
+        chosen, found = voxels(pos, others, sizes)
+        cloud, by_cloud = torch.cat([cloud, cloud_index(found, device)]).sort(stable=True)
+        anchor = torch.cat([anchor, chosen])[by_cloud]
+        counts = [m + n for m, n in zip(some, found, strict=True)]
     grouping = ops.knn(pos, pos[anchor], k, sizes, counts, backend=backend)
-    return gathered_anchors(pos, pos[anchor], anchor, grouping, sizes, counts)
+    return gathered_anchors(pos, pos[anchor], anchor, grouping, sizes, counts), counts
 
 
 def gathered_anchors(
@@ -120,9 +131,7 @@ def gathered_anchors(
     """The geometry of anchors that are chosen, with groupings that are known."""
     batch = cloud_index(counts, pos.device)
     relative = take(pos, grouping).sub_(anchor_pos[:, None])
-    used = torch.tensor(list(sizes), dtype=torch.int64, device=pos.device).clamp(
-        1, grouping.size(1)
-    )[batch]
+    used = on_device(sizes, pos.device).clamp(1, grouping.size(1))[batch]
     farthest = relative[torch.arange(len(relative), device=pos.device), used - 1]
     reach = torch.linalg.vector_norm(farthest, dim=1)
     radius = scatter(reach, batch, dim_size=len(counts), reduce="mean")
@@ -135,7 +144,7 @@ def gathered_anchors(
         batch=batch,
         num_points=len(pos),
         batch_size=len(counts),
-        cloud_size=counts[0] if len(set(counts)) == 1 and counts[0] > 0 else None,
+        cloud_size=counts[0] or None if alike(counts) else None,
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Sequence
 from typing import SupportsIndex
 
 import torch
@@ -10,7 +11,12 @@ from torch import Tensor
 
 
 def cloud_sizes(
-    pos: Tensor, batch: Tensor | None, batch_size: int | None = None, *, name: str = "pos"
+    pos: Tensor,
+    batch: Tensor | None,
+    batch_size: int | None = None,
+    *,
+    sizes: Sequence[int] | None = None,
+    name: str = "pos",
 ) -> list[int]:
     r"""Check a packed point set and count the points of each of its clouds.
 
@@ -22,6 +28,7 @@ def cloud_sizes(
         batch: Sorted cloud index of each point; `None` means that all points are one cloud.
         batch_size: Number of clouds. Clouds that no point belongs to, also at the end, are empty.
             `None` takes the largest index plus one.
+        sizes: Points of each cloud, where the host knows them: values are not looked at then.
         name: What to call `pos` in an error.
 
     Shapes:
@@ -43,6 +50,13 @@ def cloud_sizes(
         raise ValueError(f"{name} is on the meta device and has no values to work with")
     if batch_size is not None:
         check_positive("batch_size", batch_size, least=0)
+    if sizes is not None:
+        if sum(sizes) != len(pos) or batch_size not in (None, len(sizes)):
+            raise ValueError(
+                f"{name} has {len(pos)} points{'' if batch_size is None else f' of {batch_size}'}, "
+                f"found sizes of {len(sizes)} clouds with {sum(sizes)}"
+            )
+        return list(sizes)
     finite = torch.isfinite(pos).all(dim=1)
     if not bool(finite.all()):
         bad = int((~finite).nonzero()[0])

@@ -29,6 +29,7 @@ def fps(
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
+    sizes: Sequence[int] | None = None,
     start: str = "far",
     generator: torch.Generator | None = None,
     backend: str = "auto",
@@ -50,6 +51,8 @@ def fps(
             points, rounded up.
         batch: Sorted cloud index of each point.
         batch_size: Number of clouds, when the last ones may be empty.
+        sizes: Points of each cloud, where the host knows them: then nothing is checked, and no
+            device is waited for.
         start: The first anchor: `"far"`, the point farthest from the cloud's mean (it moves with
             the points, however they are ordered; of points as far but for rounding, the first);
             `"first"`, the cloud's first point; `"random"`.
@@ -64,7 +67,7 @@ def fps(
         TypeError, ValueError: The point set is malformed, or `num` or `start` makes no sense.
         ModuleNotFoundError: The backend asked for is not installed.
     """
-    sizes = cloud_sizes(pos, batch, batch_size)
+    sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
     nums = anchor_numbers(num, sizes)
     pos = geometry_dtype(pos.detach())
     return sample(pos, nums, sizes, start=start, generator=generator, backend=backend)

@@ -11,10 +11,10 @@ from torch import Tensor
 from pointcluster import ops
 from pointcluster.geometry.anchors import (
     AnchorGeometry,
-    anchor_geometry,
     check_sampling,
     chosen_by_voxel,
     gathered_anchors,
+    sized_anchors,
 )
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
@@ -28,7 +28,7 @@ from pointcluster.geometry.region import (
 )
 from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
-from pointcluster.ops.search.clouds import cloud_index
+from pointcluster.ops.search.clouds import cloud_index, on_device
 from pointcluster.ops.search.threads import threads_for_searches
 
 
@@ -116,6 +116,7 @@ def build_hierarchy(
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
+    sizes: Sequence[int] | None = None,
     sampling: str = "auto",
     start: str = "far",
     generator: torch.Generator | None = None,
@@ -134,6 +135,8 @@ def build_hierarchy(
         plans: What to build, stage by stage.
         batch: Sorted cloud index of each point.
         batch_size: Number of clouds, when the last ones may be empty.
+        sizes: Points of each cloud, where the host knows them: then nothing is checked, and no
+            device is waited for.
         sampling: `"fps"`, `"voxel"`, or `"auto"`: one a voxel while a cloud has more than 16,384
             points.
         start: Where farthest point sampling begins, as in :func:`fps`; `"first"` is the first point
@@ -153,7 +156,7 @@ def build_hierarchy(
             check_positive(name, getattr(plan, name))
         if plan.region_size is not None:
             check_positive("region_size", plan.region_size)
-    sizes = cloud_sizes(pos, batch, batch_size)
+    sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
     given = pos.detach(), cloud_index(sizes, pos.device)
     pos = geometry_dtype(pos.detach())
     canonical = canonical_order(pos, sizes)
@@ -201,6 +204,7 @@ def anchor_hierarchy(
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
+    sizes: Sequence[int] | None = None,
     sampling: str = "auto",
     start: str = "far",
     generator: torch.Generator | None = None,
@@ -218,6 +222,8 @@ def anchor_hierarchy(
         k: Points an anchor gathers.
         batch: Sorted cloud index of each point.
         batch_size: Number of clouds, when the last ones may be empty.
+        sizes: Points of each cloud, where the host knows them: then nothing is checked, and no
+            device is waited for.
         sampling: As in :func:`anchor_geometry`.
         start: Where farthest point sampling begins in the first stage, as in :func:`fps`.
         generator: Source of randomness for `start="random"`.
@@ -235,6 +241,7 @@ def anchor_hierarchy(
         plans,
         batch,
         batch_size=batch_size,
+        sizes=sizes,
         sampling=sampling,
         generator=generator,
         backend=backend,
@@ -242,12 +249,14 @@ def anchor_hierarchy(
 
 
 @outside_transforms
+@threads_for_searches()
 def planned_anchors(
     pos: Tensor,
     plans: Sequence[AnchorPlan],
     batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
+    sizes: Sequence[int] | None = None,
     sampling: str = "auto",
     generator: torch.Generator | None = None,
     backend: str = "auto",
@@ -259,6 +268,8 @@ def planned_anchors(
         plans: What to build, stage by stage, such as the `plans` of a network.
         batch: Sorted cloud index of each point.
         batch_size: Number of clouds, when the last ones may be empty.
+        sizes: Points of each cloud, where the host knows them: then nothing is checked, and no
+            device is waited for.
         sampling: As in :func:`anchor_geometry`.
         generator: Source of randomness for `start="random"`.
         backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
@@ -269,23 +280,18 @@ def planned_anchors(
     Raises:
         TypeError, ValueError: The point set or a plan is malformed.
     """
-    sizes, given, stages = cloud_sizes(pos, batch, batch_size), pos, []
-    clouds = cloud_index(sizes, pos.device)
-    for plan in plans:
-        anchors = anchor_geometry(
-            pos,
-            plan.num,
-            plan.k,
-            batch,
-            batch_size=batch_size,
-            sampling=sampling,
-            start=plan.start,
-            generator=generator,
-            backend=backend,
-        )
-        pos, batch, batch_size = anchors.pos, anchors.batch, anchors.batch_size
+    check_sampling(sampling)
+    sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
+    given = pos.detach(), cloud_index(sizes, pos.device)
+    pos, stages = geometry_dtype(given[0]), []
+    for num, k, start in plans:
+        anchors, sizes = sized_anchors(
+            pos, num, k, sizes,
+            sampling=sampling, start=start, generator=generator, backend=backend,
+        )  # fmt: skip
+        pos = anchors.pos
         stages.append(StageGeometry(anchors, None))
-    return Hierarchy(tuple(stages), len(sizes), tuple(plans), given.detach(), clouds)
+    return Hierarchy(tuple(stages), len(sizes), tuple(plans), *given)
 
 
 def _rounded(size: int, plan: StagePlan) -> int:
@@ -320,17 +326,12 @@ def _reduce(
         rank[picks] = torch.cat([torch.arange(m, device=ids.device) for m in new])
     for cloud, m in enumerate(new):
         ranked[cloud] |= m > 0
-    limit = torch.repeat_interleave(
-        torch.tensor(
-            [0 if v else m for m, v in zip(nums, by_voxel, strict=True)], device=ids.device
-        ),
-        torch.tensor(list(sizes), dtype=torch.int64, device=ids.device),
-    )
-    keep = rank[ids] < limit
+    limit = on_device([0 if v else m for m, v in zip(nums, by_voxel, strict=True)], ids.device)
+    keep = rank[ids] < limit[cloud_index(sizes, ids.device)]
     counts = list(nums)
     if any(by_voxel):
         wanted = [m if v else 0 for m, v in zip(nums, by_voxel, strict=True)]
         chosen, found = voxels(points[ids], wanted, sizes)
         keep[chosen] = True
         counts = [f if v else m for m, f, v in zip(nums, found, by_voxel, strict=True)]
-    return ids[keep], counts
+    return ids[torch.nonzero_static(keep, size=sum(counts)).view(-1)], counts

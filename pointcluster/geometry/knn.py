@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from torch import Tensor
 
 from pointcluster import ops
@@ -25,6 +27,8 @@ def knn(
     query_batch: Tensor | None = None,
     *,
     batch_size: int | None = None,
+    sizes: Sequence[int] | None = None,
+    query_sizes: Sequence[int] | None = None,
     backend: str = "auto",
 ) -> Tensor:
     r"""Find the `k` nearest points of the same cloud for each query, nearest first.
@@ -41,6 +45,9 @@ def knn(
         batch: Sorted cloud index of each point.
         query_batch: Sorted cloud index of each query.
         batch_size: Number of clouds, when the last ones may be empty.
+        sizes: Points of each cloud, where the host knows them: together with `query_sizes`, nothing
+            is checked then, and no device is waited for.
+        query_sizes: Queries of each cloud, where the host knows them.
         backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
 
     Shapes:
@@ -52,15 +59,17 @@ def knn(
         ModuleNotFoundError: The backend asked for is not installed.
     """
     check_positive("k", k)
-    sizes = cloud_sizes(pos, batch, batch_size)
-    query_sizes = cloud_sizes(query, query_batch, batch_size, name="query")
+    known = sizes is not None and query_sizes is not None
+    sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
+    query_sizes = cloud_sizes(query, query_batch, batch_size, sizes=query_sizes, name="query")
     if query.size(1) != pos.size(1) or query.dtype != pos.dtype or query.device != pos.device:
         raise ValueError(
             "pos and query must agree in dimension, dtype and device: "
             f"pos is {list(pos.shape)} {pos.dtype} on {pos.device}, "
             f"query {list(query.shape)} {query.dtype} on {query.device}"
         )
-    check_extent("pos with query", pos, query)
+    if not known:
+        check_extent("pos with query", pos, query)
     clouds = max(len(sizes), len(query_sizes))
     sizes += [0] * (clouds - len(sizes))
     query_sizes += [0] * (clouds - len(query_sizes))

@@ -225,7 +225,7 @@ def _clusters(
     group, count = torch.stack(groups, dim=1), torch.stack(used, dim=1)  # [R, M, k], [R, M]
     holds = torch.arange(k, device=device) < count[..., None]
     group = group.where(holds, group[..., :1])  # whatever other pictures hold
-    ptr = [*first.tolist(), len(cell)]
+    ptr = torch.cat([first, first.new_tensor([len(cell)])])
     group = group - first[:, None, None]
     return ClusterGeometry(
         order=None,

@@ -14,9 +14,12 @@ from pointcluster.geometry.fps import sample
 from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import (
+    alike,
     cloud_index,
     of_like_size,
+    on_device,
     padded_rows,
+    pointers,
     sort_keys,
     starts_of,
     take,
@@ -64,6 +67,14 @@ def stable_order(key: Tensor) -> Tensor:
     keys = sort_keys(key.numpy())
     keys.sort()
     return torch.from_numpy(keys & 0xFFFFFFFF)
+
+
+def halved(size: int, levels: int) -> list[int]:
+    """Points of the parts of a cloud that is halved so often."""
+    parts = [size]
+    for _ in range(levels):
+        parts = [part for n in parts for part in ((n + 1) // 2, n // 2)]
+    return parts
 
 
 def split_evenly(pos: Tensor, sizes: Sequence[int], levels: int) -> tuple[Tensor, Tensor]:
@@ -114,7 +125,8 @@ def canonical_order(pos: Tensor, sizes: Sequence[int]) -> Tensor:
         key = pos[:, 0].take(slots).masked_fill(pad, torch.inf)
         by = stable_order(key)
         key = key.gather(1, by)
-        if bool(((key[:, 1:] == key[:, :-1]) & ~pad[:, 1:]).any()):
+        tied = (key[:, 1:] == key[:, :-1]) & ~pad[:, 1:]
+        if pos.device.type != "cpu" or bool(tied.any()):  # other devices are not waited for
             by = torch.arange(slots.size(1), device=pos.device).expand_as(slots)
             for axis in reversed(range(pos.size(1))):
                 key = pos[:, axis].take(slots.gather(1, by)).masked_fill(pad, torch.inf)
@@ -153,16 +165,22 @@ def partition(
                     [torch.arange(starts[c], starts[c + 1], device=pos.device) for c in clouds]
                 )
                 inside = pos[back]
-            slots, count = split_evenly(inside, [sizes[c] for c in clouds], level)
-            keep = torch.arange(slots.size(1), device=pos.device) < count[:, None]
-            order = slots[keep] if back is None else back[slots[keep]]
-            counts = count.view(len(clouds), -1).tolist()
+            slots, _ = split_evenly(inside, [sizes[c] for c in clouds], level)
+            for c in clouds:
+                region_sizes[c] = halved(sizes[c], level)
+            regions = [n for c in clouds for n in region_sizes[c]]
+            if alike(regions):
+                order = slots.view(-1)
+            else:
+                row = cloud_index(regions, pos.device)
+                column = torch.arange(len(row), device=pos.device)
+                order = slots[row, column - pointers(regions, pos.device)[row]]
             if whole:
-                return order, counts
-            for c, part, regions in zip(
-                clouds, order.split([sizes[c] for c in clouds]), counts, strict=True
-            ):
-                parts[c], region_sizes[c] = part, regions
+                return order, region_sizes
+            assert back is not None
+            order = back[order]
+            for c, part in zip(clouds, order.split([sizes[c] for c in clouds]), strict=True):
+                parts[c] = part
     kept = [part for part in parts if part is not None]
     order = torch.cat(kept) if kept else torch.empty(0, dtype=torch.int64, device=pos.device)
     return order, region_sizes
@@ -179,6 +197,7 @@ def cluster_geometry(
     region_size: int | None = None,
     centers: str | Tensor = "fps",
     batch_size: int | None = None,
+    sizes: Sequence[int] | None = None,
     generator: torch.Generator | None = None,
     backend: str = "auto",
 ) -> ClusterGeometry:
@@ -199,6 +218,8 @@ def cluster_geometry(
         centers: `"fps"`, `"random"`, or the points to sit on: `num_centers` indices a cloud, for
             `region_size=None`.
         batch_size: Number of clouds, when the last ones may be empty.
+        sizes: Points of each cloud, where the host knows them: then nothing is checked, and no
+            device is waited for.
         generator: Source of randomness for `centers="random"`.
         backend: `"auto"`, or a name that :func:`pointcluster.backends` lists.
 
@@ -210,7 +231,7 @@ def cluster_geometry(
         TypeError, ValueError: The point set is malformed, a number is not positive, or the given
             centres do not fit.
     """
-    sizes = cloud_sizes(pos, batch, batch_size)
+    sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
     for name, value in [("num_centers", num_centers), ("k", k)]:
         check_positive(name, value)
     if region_size is not None:
@@ -276,8 +297,8 @@ def stored_geometry(
     """
     device = pos.device
     regions = [n for of_cloud in region_sizes for n in of_cloud]
-    counts = torch.tensor(regions, dtype=torch.int64, device=device)
-    starts = torch.tensor(starts_of(regions), dtype=torch.int64, device=device)[:-1]
+    counts, bounds = on_device(regions, device), pointers(regions, device)
+    starts = bounds[:-1]
     region = cloud_index(regions, device)
     if isinstance(centers, Tensor):
         center = centers
@@ -285,8 +306,8 @@ def stored_geometry(
         nums = [min(num_centers, n) for n in regions]
         picks = sample(pos, nums, regions, backend=backend)
         if min(nums, default=num_centers) < num_centers:
-            num = torch.tensor(nums, device=device)[:, None]
-            first = torch.tensor(starts_of(nums), dtype=torch.int64, device=device)[:-1, None]
+            num = on_device(nums, device)[:, None]
+            first = pointers(nums, device)[:-1, None]
             picks = picks[first + torch.arange(num_centers, device=device) % num].view(-1)
         center = picks
     elif centers == "random":
@@ -301,10 +322,10 @@ def stored_geometry(
     grouping = ops.knn(pos, pos[center], k, regions, [num_centers] * len(regions), backend=backend)
     group = grouping.view(-1, num_centers, k) - starts[:, None, None]
     count = counts.clamp(max=k)[:, None].repeat(1, num_centers)
-    alike = regions[0] if regions and len(set(regions)) == 1 else None
+    size = regions[0] if alike(regions) else None
     return ClusterGeometry(
         order=order,
-        regions=stored_regions(group, count, region, starts_of(regions), alike, pos.dtype),
+        regions=stored_regions(group, count, region, bounds, size, pos.dtype),
         center=center,
         batch=cloud_index(sizes, device),
         batch_size=len(sizes),
@@ -316,22 +337,21 @@ def stored_regions(
     group: Tensor,
     count: Tensor,
     of: Tensor,
-    ptr: Sequence[int],
+    ptr: Tensor,
     size: int | None,
     dtype: torch.dtype,
 ) -> Regions:
     """Regions with all that can be known of them before features are there."""
-    bounds = torch.tensor(ptr, dtype=torch.int64, device=group.device)
-    regions = Regions(group, count, repeated_centers(group, count), size, bounds, of)
+    regions = Regions(group, count, repeated_centers(group, count), size, ptr, of)
     return regions if size is None else regions._replace(pool=regions.pooling(dtype))
 
 
 def repeated_centers(group: Tensor, count: Tensor) -> Tensor | None:
     """Centres whose points are those of an earlier one in any order: equal but for rounding, which
-    must not choose between them. `None`: there are none. [R, M]"""
+    must not choose between them. `None`: there are none, and a CPU was asked. [R, M]"""
     slot = torch.arange(group.size(2), device=group.device)
     points = group.masked_fill(slot >= count[..., None], -1).sort(dim=2).values
     repeated = torch.zeros_like(count, dtype=torch.bool)
     for m in range(1, group.size(1)):
         repeated[:, m] = (points[:, :m] == points[:, m : m + 1]).all(dim=2).any(dim=1)
-    return repeated if bool(repeated.any()) else None
+    return repeated if repeated.device.type != "cpu" or bool(repeated.any()) else None

@@ -4,12 +4,16 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pointcluster.geometry import (
+    AnchorPlan,
     StagePlan,
     build_hierarchy,
+    cluster_geometry,
     fps,
     knn,
+    planned_anchors,
 )
 from tests.geometry.conftest import KINDS, make_points
 from tests.geometry.same import assert_same
@@ -125,6 +129,43 @@ def test_a_million_points():
     (stage,) = build_hierarchy(pos, [StagePlan(0.02, 8, 64, 4, 6)]).stages
     assert 15_000 < len(stage.anchors.anchor) < 25_000
     assert stage.anchors.grouping.shape[1] == 8
+
+
+@pytest.mark.parametrize("sizes", [[64, 64], [50, 0, 3, 1, 41], [0, 0]], ids=str)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_nothing_is_asked_of_a_gpu_where_sizes_are_known(sizes, dtype):
+    """Fake tensors say that they are on a GPU and hold nothing: asked for a value, they raise."""
+    with FakeTensorMode():
+        pos = torch.empty(sum(sizes), 3, device="cuda", dtype=dtype)
+        found = [
+            build_hierarchy(pos, PLANS, sizes=sizes),
+            planned_anchors(pos, [AnchorPlan(0.5, 4), AnchorPlan(0.5, 4, "first")], sizes=sizes),
+        ]
+        clusters = cluster_geometry(pos, num_centers=4, k=6, region_size=16, sizes=sizes)
+        anchors = fps(pos, 0.5, sizes=sizes)
+        counts = [-(-n // 2) for n in sizes]
+        near = knn(pos, pos[anchors], 5, sizes=sizes, query_sizes=counts)
+    assert clusters.batch.shape == (sum(sizes),) and near.shape == (sum(counts), 5)
+    for hierarchy in found:
+        first = hierarchy.stages[0].anchors
+        assert first.grouping.device.type == "cuda" and first.batch_size == len(sizes)
+
+
+@pytest.mark.parametrize("sizes", [[64, 64], [50, 0, 3, 1, 41], [0, 0]], ids=str)
+def test_known_sizes_change_nothing(sizes):
+    pos, batch = packed(sizes)
+    count = len(sizes)
+    assert_same(
+        build_hierarchy(pos, PLANS, sizes=sizes),
+        build_hierarchy(pos, PLANS, batch, batch_size=count),
+    )
+    assert_same(
+        cluster_geometry(pos, num_centers=4, k=6, sizes=sizes),
+        cluster_geometry(pos, batch, num_centers=4, k=6, batch_size=count),
+    )
+    assert fps(pos, 0.5, sizes=sizes).equal(fps(pos, 0.5, batch, batch_size=count))
+    with pytest.raises(ValueError, match="found sizes of 2 clouds with 5"):
+        fps(torch.rand(4, 3), 2, sizes=[2, 3])
 
 
 def test_no_clouds_and_no_points():
