@@ -12,21 +12,29 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from pointcluster.datasets.point_tables import by_name, to_unit
+from pointcluster.datasets.point_tables import by_name, label_of, no_labels, to_unit
 from pointcluster.datasets.polygons import triangulate
 from pointcluster.datasets.read_glb import read_glb
 from pointcluster.datasets.read_obj import read_obj
 from pointcluster.datasets.read_off import read_off
 from pointcluster.datasets.read_ply import read_ply
 
-READERS: dict[str, Any] = {"ply": read_ply, "off": read_off, "obj": read_obj, "glb": read_glb}
+READERS: dict[str, Any] = {"off": read_off, "obj": read_obj, "glb": read_glb}
 FIELDS = ("pos", "normal", "color", "label")
 
 
-def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, np.ndarray]:
+def read_mesh(
+    path: Path, points: int, seed: int | Sequence[int], label: str | None = None
+) -> dict[str, np.ndarray]:
     """Read a mesh, sampled evenly by area, or the vertices of a file without faces.
 
     The meshes of a scene become one. The colours and labels are those of vertices or faces.
+
+    Args:
+        path: The file.
+        points: To draw from the surface.
+        seed: What they are drawn by.
+        label: The property of a `.ply` file that holds labels; by default one that is called so.
 
     Raises:
         ImportError: trimesh is not installed.
@@ -41,7 +49,9 @@ def read_mesh(path: Path, points: int, seed: int | Sequence[int]) -> dict[str, n
         ) from error
     data, kind = path.read_bytes(), path.suffix.lower()[1:]
     with _whole(path):
-        if kind in READERS:
+        if kind == "ply":
+            found = read_ply(data, label)
+        elif kind in READERS:
             found = READERS[kind](data)
         else:
             data = _whole_stl(data)
@@ -124,13 +134,17 @@ def _whole(path: Path) -> Iterator[None]:
         ) from error
 
 
-def read_pcd(path: Path) -> dict[str, np.ndarray]:
+def read_pcd(path: Path, label: str | None = None) -> dict[str, np.ndarray]:
     """Read a file of the Point Cloud Library: text, binary or compressed.
+
+    Args:
+        path: The file.
+        label: The field of labels; by default one that is called so.
 
     Raises:
         ImportError: pypcd4 is not installed.
         OSError: The file cannot be read.
-        ValueError: It is damaged, or has no x, y and z.
+        ValueError: It is damaged, has no x, y and z, or no such field.
     """
     try:
         from pypcd4 import PointCloud
@@ -158,7 +172,7 @@ def read_pcd(path: Path) -> dict[str, np.ndarray]:
     if any(len(column) != announced for column in columns.values()):
         found = len(next(iter(columns.values())))
         raise ValueError(f"{path} announces {announced:,} points and holds {found:,}")
-    return by_name(path, columns)
+    return by_name(path, columns, label)
 
 
 def _usual_pcd(data: bytes) -> bytes:
@@ -230,14 +244,20 @@ def columns_type(cloud: Any, name: str) -> np.dtype:
     return kind
 
 
-def read_las(path: Path) -> dict[str, np.ndarray]:
-    """Read an airborne or terrestrial scan; colours and classes of zeros alone count as
-    none.
+def read_las(path: Path, label: str | None = None) -> dict[str, np.ndarray]:
+    """Read an airborne or terrestrial scan.
+
+    Colours of zeros alone count as none, as do classes where no dimension is named as theirs.
+
+    Args:
+        path: The file.
+        label: The dimension of labels: ``"classification"``, which is the default, or another one,
+            such as one of the extra bytes.
 
     Raises:
         ImportError: laspy is not installed, or lazrs for a `.laz` file.
         OSError: The file cannot be read.
-        ValueError: It is damaged.
+        ValueError: It is damaged, or has no such dimension of whole numbers.
     """
     try:
         import laspy
@@ -265,18 +285,24 @@ def read_las(path: Path) -> dict[str, np.ndarray]:
                     backend = laspy.LazBackend.Lazrs
             with laspy.open(file, closefd=False, laz_backend=backend) as reader:
                 announced = reader.header.point_count
-                names = set(reader.header.point_format.dimension_names)
+                names = {name.lower(): name for name in reader.header.point_format.dimension_names}
+                if label is not None and label.lower() not in names:
+                    raise ValueError(no_labels("", label, names.values()))
+                dimension = names[(label or "classification").lower()]
                 # In pieces, so that a number of points which is wrong takes no memory.
                 pos, colors = [np.zeros((0, 3))], [np.zeros((0, 3), np.uint16)]
                 labels = [np.zeros(0, np.int64)]
                 for piece in reader.chunk_iterator(1_000_000):
                     pos.append(np.column_stack([piece.x, piece.y, piece.z]))
-                    labels.append(np.asarray(piece.classification, np.int64))
-                    if {"red", "green", "blue"} <= names:
+                    column = {dimension: np.asarray(piece[dimension])}
+                    if (some := label_of("", column, label=dimension)) is not None:
+                        labels.append(some)
+                    if {"red", "green", "blue"} <= names.keys():
                         colors.append(np.column_stack([piece.red, piece.green, piece.blue]))
         out: dict[str, Any] = {"pos": np.concatenate(pos)}
-        if (label := np.concatenate(labels)).any():
-            out["label"] = label
+        classes = np.concatenate(labels)
+        if label is not None or classes.any():
+            out["label"] = classes
         color = np.concatenate(colors)
         if color.any():
             out["color"] = to_unit(path, color.astype(np.float64), color.dtype)

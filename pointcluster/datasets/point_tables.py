@@ -55,7 +55,9 @@ FEW, MOST = 100, 1000
 """Whole numbers are labels where there are no more different ones, and none larger."""
 
 
-def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
+def read_text(
+    path: Path, columns: str | None = None, label: str | None = None
+) -> dict[str, np.ndarray]:
     """Read a row a point, with spaces, commas or semicolons between the numbers.
 
     A first line may name the columns, in quotes or without, or, in a `.pts` file, announce the
@@ -65,6 +67,7 @@ def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
     Args:
         path: The file.
         columns: What its columns are, instead of what it says itself.
+        label: The column of labels, as in :func:`by_name`.
 
     Returns:
         `pos` and, where there are any, `normal` and `color`, float64, and `label`, int64.
@@ -124,7 +127,7 @@ def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
     if announced is not None and announced != len(table):
         raise ValueError(f"{path} announces {announced:,} points and holds {len(table):,}")
     if columns is not None or names:
-        return named_columns(path, table, columns if columns is not None else names)
+        return named_columns(path, table, columns if columns is not None else names, label)
     expected = {".xyzn": "x y z nx ny nz", ".xyzrgb": "x y z r g b"}.get(path.suffix.lower())
     if expected is not None:
         if table.shape[1] != 6:
@@ -132,8 +135,8 @@ def read_text(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
                 f"{path} has {table.shape[1]} columns, expected 6 in a {path.suffix} file: "
                 f"{expected}"
             )
-        return named_columns(path, table, expected)
-    return by_column(path, table, intensity=announced is not None)
+        return named_columns(path, table, expected, label)
+    return by_column(path, table, label, intensity=announced is not None)
 
 
 def may_be_table(path: Path) -> bool:
@@ -150,7 +153,9 @@ def may_be_table(path: Path) -> bool:
     return False
 
 
-def read_npy(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
+def read_npy(
+    path: Path, columns: str | None = None, label: str | None = None
+) -> dict[str, np.ndarray]:
     """Read an array `[P, 3]` or wider, or a structured one with fields `x`, `y` and `z`.
 
     Columns and fields mean what they mean in text. Objects are refused: to read them is to run
@@ -189,13 +194,15 @@ def read_npy(path: Path, columns: str | None = None) -> dict[str, np.ndarray]:
                     f"{path}: its field {name} holds {list(array.dtype[name].shape)} numbers a "
                     "point, expected one: give each a field, such as x, y and z"
                 )
-        return by_name(path, {name: array[name].ravel() for name in array.dtype.names})
+        return by_name(path, {name: array[name].ravel() for name in array.dtype.names}, label)
     if array.dtype.kind not in "fiu" or array.ndim != 2:
         raise ValueError(
             f"{path} is {array.dtype} {list(array.shape)}, expected numbers [points, 3] or wider"
         )
     table = array.astype(np.float64)
-    return by_column(path, table) if columns is None else named_columns(path, table, columns)
+    if columns is None:
+        return by_column(path, table, label)
+    return named_columns(path, table, columns, label)
 
 
 def _check_npy(file: BinaryIO, size: int) -> None:
@@ -217,15 +224,23 @@ def _check_npy(file: BinaryIO, size: int) -> None:
         raise ValueError(f"it announces {points:,} points and holds {room // max(width, 1):,}")
 
 
-def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> dict:
+def by_name(
+    path: str | os.PathLike[str], columns: Mapping[str, np.ndarray], label: str | None = None
+) -> dict:
     """Positions, normals, colours and labels from columns that have names.
 
     What stands beside a position that is NaN or infinite counts as 0.
 
+    Args:
+        path: The file, as messages name it.
+        columns: Its columns by their names.
+        label: The column of labels, in upper or lower case; by default one that is called so.
+
     Raises:
-        ValueError: There is no x, y and z, or a column is there twice or holds no numbers.
+        ValueError: There is no x, y and z, or no such column, or one is there twice or holds no
+            numbers.
     """
-    _check_once(path, columns)
+    _check_once(path, columns, label)
     found = {field: find_columns(columns, field) for field in _NAMES}
     for three in found.values():
         if any(column.dtype.kind not in "fiu" for column in three.values()):
@@ -240,8 +255,11 @@ def by_name(path: str | os.PathLike[str], columns: Mapping[str, np.ndarray]) -> 
     if "color" in out:
         kinds = (column.dtype for column in found["color"].values())
         out["color"] = to_unit(path, out["color"], *kinds)
-    if (label := label_of(path, columns, there)) is not None:
-        out["label"] = label
+    labels = label_of(path, columns, there, label)
+    if labels is not None:
+        out["label"] = labels
+    elif label is not None:
+        raise ValueError(no_labels(path, label, columns))
     return out
 
 
@@ -249,14 +267,22 @@ def label_of(
     path: str | os.PathLike[str],
     columns: Mapping[str, np.ndarray],
     there: np.ndarray | bool = True,
+    label: str | None = None,
 ) -> np.ndarray | None:
     """The class of each point that is there, 0 of others, where a column is called so. [P] int64
+
+    Args:
+        path: The file, as messages name it.
+        columns: Its columns by their names.
+        there: Which points are there.
+        label: What the column is called, instead of any of the usual names.
 
     Raises:
         ValueError: Not all are whole numbers.
     """
     lower = {name.lower(): column for name, column in columns.items()}
-    name = next((name for name in _LABELS if name in lower), None)
+    names = _LABELS if label is None else (label.lower(),)
+    name = next((name for name in names if name in lower), None)
     if name is None:
         return None
     column = lower[name]
@@ -268,15 +294,28 @@ def label_of(
     return column.astype(np.int64)
 
 
+def no_labels(path: str | os.PathLike[str], label: str, columns: Iterable[str]) -> str:
+    """What is wrong where the column of labels that was asked for is not there."""
+    there = ", ".join(columns) or "no columns with names"
+    where = f"{path} has" if path else "it has"
+    return f"{where} no column {label} of labels: expected one of {there}"
+
+
 def _whole_numbers(column: np.ndarray) -> bool:
     wide = column.astype(np.float64)
     return bool(np.isfinite(wide).all() and (np.abs(wide) < 2**53).all() and not (wide % 1).any())
 
 
-def twice(names: Iterable[str]) -> str | None:
-    """The first of the names that are read which is there twice, in upper or lower case."""
+def twice(names: Iterable[str], label: str | None = None) -> str | None:
+    """The first of the names that are read which is there twice, in upper or lower case.
+
+    Args:
+        names: Of all columns.
+        label: What the column of labels is called, where that is not one of the usual names.
+    """
     seen = Counter(name.lower() for name in names)
     known = [name for sets in _NAMES.values() for each in sets for name in each] + [*_LABELS]
+    known += [] if label is None else [label.lower()]
     return next((name for name in known if seen[name] > 1), None)
 
 
@@ -312,7 +351,10 @@ def column_names(columns: str) -> list[str]:
 
 
 def named_columns(
-    path: str | os.PathLike[str], table: np.ndarray, names: str | Sequence[str]
+    path: str | os.PathLike[str],
+    table: np.ndarray,
+    names: str | Sequence[str],
+    label: str | None = None,
 ) -> dict[str, np.ndarray]:
     """What a table holds whose columns have names; `-` is one that is passed over.
 
@@ -320,6 +362,7 @@ def named_columns(
         path: The file, as messages name it.
         table: Its numbers.
         names: Of the columns, as the file has them or, in one text, as :func:`column_names` wants.
+        label: The column of labels, as in :func:`by_name`.
 
     Raises:
         ValueError: It has more or fewer columns, one is there twice, or x, y and z are not there.
@@ -330,12 +373,14 @@ def named_columns(
         listed = f"names {len(names)} columns ({', '.join(names)}) and"
         about = f"{path}: columns= {listed} the file" if said else f"{path} {listed}"
         raise ValueError(f"{about} has {table.shape[1]}")
-    _check_once(path, names)
+    _check_once(path, names, label)
     kept = [(name, column) for name, column in zip(names, table.T, strict=True) if name != "-"]
-    return by_name(path, dict(kept))
+    return by_name(path, dict(kept), label)
 
 
-def by_column(path: Path, table: np.ndarray, intensity: bool = False) -> dict[str, np.ndarray]:
+def by_column(
+    path: Path, table: np.ndarray, label: str | None = None, *, intensity: bool = False
+) -> dict[str, np.ndarray]:
     """What the columns of a table without names are, by their number and by what they hold.
 
     Normals have length 1 (or, some of them, 0), colours are from 0 to 255 or to 1, labels are few
@@ -344,6 +389,7 @@ def by_column(path: Path, table: np.ndarray, intensity: bool = False) -> dict[st
     Args:
         path: The file, as messages name it.
         table: Its numbers.
+        label: The column of labels, as in :func:`by_name`.
         intensity: Whether a reading with an intensity comes before all others that fit.
 
     Raises:
@@ -358,7 +404,7 @@ def by_column(path: Path, table: np.ndarray, intensity: bool = False) -> dict[st
     first = "x y z intensity" if intensity else "x y z label"  # rather than whole intensities
     fitting = [reading for reading in fitting if reading.startswith(first)] or fitting
     if len(fitting) == 1 or (fitting and not len(there)):
-        return named_columns(path, table, fitting[0])
+        return named_columns(path, table, fitting[0], label)
     if fitting:
         about = f"may be {' or '.join(map(repr, fitting))}"
     elif readings:
@@ -444,8 +490,10 @@ def _decoded(data: bytes) -> str | None:
     return data.decode("ascii", errors="replace")
 
 
-def _check_once(path: str | os.PathLike[str], names: Iterable[str]) -> None:
-    if name := twice(names):
+def _check_once(
+    path: str | os.PathLike[str], names: Iterable[str], label: str | None = None
+) -> None:
+    if name := twice(names, label):
         raise ValueError(f"{path} names two columns {name}, expected one: rename the other")
 
 

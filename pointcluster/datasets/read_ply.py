@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from pointcluster.datasets.point_tables import find_columns, label_of, twice
+from pointcluster.datasets.point_tables import find_columns, label_of, no_labels, twice
 
 KINDS = {
     **dict.fromkeys(("char", "int8"), "i1"), **dict.fromkeys(("uchar", "uint8"), "u1"),
@@ -31,8 +31,13 @@ class Property(NamedTuple):
     """What a list's length is written as."""
 
 
-def read_ply(data: bytes) -> dict:
+def read_ply(data: bytes, label: str | None = None) -> dict:
     """Read vertices and faces, triangle strips among them.
+
+    Args:
+        data: The file's bytes.
+        label: The property of vertices or faces that holds labels; by default one that is called
+            so.
 
     Shapes:
         ``pos [V, 3]`` and, where they are there, ``normal``, ``color [V, 3]`` as the file counts
@@ -40,15 +45,15 @@ def read_ply(data: bytes) -> dict:
         ``face_label`` of each.
 
     Raises:
-        ValueError: The header or a row is damaged, or the file ends early.
+        ValueError: The header or a row is damaged, the file ends early, or it has no such property.
     """
-    order, elements, body = _header(data)
+    order, elements, body = _header(data, label)
     read = _Text(body) if order == "" else _Binary(body, order)
     out: dict = {}
     for name, (count, properties) in elements.items():
         columns = read.element(name, count, properties)
         if name == "vertex" and count:
-            out |= _vertices(columns)
+            out |= _vertices(columns, label)
         elif name == "face" and count:
             key = next((key for key in columns if key.lower() in FACES), None)
             if key is None:
@@ -56,15 +61,18 @@ def read_ply(data: bytes) -> dict:
             out["polygons"] = columns[key]
             if color := find_columns(columns, "color"):
                 out["face_color"] = np.column_stack(list(color.values()))
-            if (label := label_of("", columns)) is not None:
-                out["face_label"] = label
+            if (labels := label_of("", columns, label=label)) is not None:
+                out["face_label"] = labels
         elif name == STRIPS and count and "polygons" not in out:
             key = next((key for key in columns if key.lower() in FACES), None)
             out["polygons"] = _strips([] if key is None else list(columns[key]))
+    if label is not None and not {"label", "face_label"} & out.keys():
+        there = [p.name for name in ("vertex", "face") for p in elements.get(name, (0, []))[1]]
+        raise ValueError(no_labels("", label, there))
     return out
 
 
-def _vertices(columns: dict) -> dict:
+def _vertices(columns: dict, label: str | None) -> dict:
     columns = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
     pos = find_columns(columns, "pos")
     if not pos:
@@ -73,8 +81,8 @@ def _vertices(columns: dict) -> dict:
     for field in ("normal", "color"):
         if found := find_columns(columns, field):
             out[field] = np.column_stack(list(found.values()))
-    if (label := label_of("", columns)) is not None:
-        out["label"] = label
+    if (labels := label_of("", columns, label=label)) is not None:
+        out["label"] = labels
     return out
 
 
@@ -93,7 +101,9 @@ def _strips(strips: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(triangles)
 
 
-def _header(data: bytes) -> tuple[str, dict[str, tuple[int, list[Property]]], bytes]:
+def _header(
+    data: bytes, label: str | None
+) -> tuple[str, dict[str, tuple[int, list[Property]]], bytes]:
     """Byte order, elements with their counts and properties, and what follows."""
     file = io.BytesIO(data)
     if file.readline(9).strip() != b"ply":
@@ -128,7 +138,9 @@ def _header(data: bytes) -> tuple[str, dict[str, tuple[int, list[Property]]], by
     body = data[file.tell() :]
     for name, (count, properties) in elements.items():
         names = [each.name for each in properties]
-        if double := twice(names) or next((n for n, c in Counter(names).items() if c > 1), None):
+        if double := twice(names, label) or next(
+            (n for n, c in Counter(names).items() if c > 1), None
+        ):
             raise ValueError(f"an element has two properties {double}, expected one")
         # The least that a row takes, before memory is taken for it: in text a digit and a space.
         least = sum((each.prefix or each.kind).itemsize if order else 2 for each in properties)

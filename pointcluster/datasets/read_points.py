@@ -27,6 +27,7 @@ def read_points(
     seed: int | Sequence[int] = 0,
     drop_invalid: bool = False,
     columns: str | None = None,
+    label: str | None = None,
 ) -> Data:
     r"""Read a scan as it is, or a mesh sampled evenly by area.
 
@@ -41,7 +42,8 @@ def read_points(
       or ``columns`` may name them.
 
     Labels are the numbers of a column ``label``, ``class``, ``classification`` or
-    ``scalar_Classification``; of ``.las`` and ``.laz`` the classification.
+    ``scalar_Classification``; of ``.las`` and ``.laz`` the classification, unless it is 0
+    everywhere. ``label`` names another column, and makes it an error where there is none.
 
     Positions are read in float64. A scan far from the origin, as one in coordinates of the earth,
     would lose its detail in float32: the median is subtracted first where rounding would exceed a
@@ -56,6 +58,8 @@ def read_points(
             instead of refusing the file.
         columns: What the columns of a table are, such as ``"x y z nx ny nz label"``; ``-`` is
             one to leave out.
+        label: The column, field, property (of vertices or faces) or dimension that holds a label a
+            point, in upper or lower case, such as ``"sem_class"``.
 
     Shapes and units:
         ``Data(pos [P, 3] float32, origin)`` and, where the file has them, ``normal [P, 3] float32``
@@ -68,7 +72,8 @@ def read_points(
         ImportError: The package that reads this format is not installed.
         OSError: The file cannot be opened or read, as the system says.
         ValueError: The suffix is unknown, the file is empty, damaged or ends early, holds no
-            points, a mesh without an area, or NaN or infinite values. The message names the file.
+            points, a mesh without an area, or NaN or infinite values, or has no labels of the name
+            that was asked for. The message names the file.
     """
     path = Path(path)
     suffix = path.suffix.lower()
@@ -82,18 +87,20 @@ def read_points(
         column_names(columns)
         if suffix not in TABLES:
             raise ValueError(f"{path} says itself what it holds: columns= is for tables")
+    if label is not None and suffix in MESHES and suffix != ".ply":
+        raise ValueError(f"{path} has no column {label} of labels: {suffix} files have no labels")
     if path.stat().st_size == 0 and path.is_file():
         raise ValueError(f"{path} is empty")
     if suffix in MESHES:
-        arrays = read_mesh(path, mesh_points, seed)
+        arrays = read_mesh(path, mesh_points, seed, label)
     elif suffix == ".pcd":
-        arrays = read_pcd(path)
+        arrays = read_pcd(path, label)
     elif suffix == ".npy":
-        arrays = read_npy(path, columns)
+        arrays = read_npy(path, columns, label)
     elif suffix in TEXTS:
-        arrays = read_text(path, columns)
+        arrays = read_text(path, columns, label)
     else:
-        arrays = read_las(path)
+        arrays = read_las(path, label)
     finite = np.isfinite(arrays["pos"]).all(axis=1)
     if not finite.all():
         if not drop_invalid:

@@ -240,3 +240,88 @@ def test_missing_packages(tmp_path, monkeypatch, suffix):
     text = str(caught.value)
     assert f"reading {suffix} files needs" in text and package in text
     assert f"pip install {COMMANDS[package]}" in text
+
+
+# --- the column of labels that is named ----------------------------------------------------------
+
+
+def write_labelled(path, name, labels):
+    """Three points, whose labels are in a column of that name; of .las, one of its dimensions."""
+    suffix, rows = path.suffix, [(*pos, c) for pos, c in zip(THREE.tolist(), labels, strict=True)]
+    text = "\n".join(" ".join(f"{value:g}" for value in row) for row in rows) + "\n"
+    if package_of(suffix):
+        pytest.importorskip(package_of(suffix))
+    if suffix in (".las", ".laz"):
+        import laspy
+
+        file = laspy.create(point_format=6, file_version="1.4")
+        file.x, file.y, file.z = THREE.T
+        if name not in file.point_format.dimension_names:
+            file.add_extra_dim(laspy.ExtraBytesParams(name, np.uint16))
+        file[name] = np.array(labels, np.uint16)
+        file.write(path)
+    elif suffix == ".npy":
+        np.save(path, np.array(rows, [("x", "f8"), ("y", "f8"), ("z", "f8"), (name, "f4")]))
+    elif suffix == ".pcd":
+        head = f"FIELDS x y z {name}\nSIZE 4 4 4 4\nTYPE F F F F\nPOINTS 3\nDATA ascii\n"
+        path.write_text(head + text)
+    elif suffix == ".ply":
+        names = "".join(f"property float {each}\n" for each in ("x", "y", "z", name))
+        path.write_text(f"ply\nformat ascii 1.0\nelement vertex 3\n{names}end_header\n{text}")
+    else:
+        path.write_text(f"x y z {name}\n{text}")
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".pcd", ".npy", ".xyz", ".txt", ".las", ".laz"])
+def test_labels_in_a_column_of_another_name(tmp_path, suffix):
+    path = write_labelled(tmp_path / f"a{suffix}", "sem_class", [7, 0, 300])
+    assert "label" not in read_points(path)
+    for name in ("sem_class", "Sem_Class"):
+        label = read_points(path, label=name).label
+        assert label.dtype == torch.int64 and label.tolist() == [7, 0, 300]
+    with pytest.raises(ValueError, match=rf"a\{suffix}.* has no column nothing of labels: .*sem_"):
+        read_points(path, label="nothing")
+
+
+@pytest.mark.parametrize("suffix", [".las", ".laz"])
+def test_a_classification_of_zeros_counts_where_it_is_named(tmp_path, suffix):
+    path = write_labelled(tmp_path / f"a{suffix}", "classification", [0, 0, 0])
+    assert "label" not in read_points(path)
+    assert read_points(path, label="classification").label.tolist() == [0, 0, 0]
+    write_labelled(path, "user_data", [2, 0, 9])
+    assert read_points(path, label="user_data").label.tolist() == [2, 0, 9]
+
+
+@pytest.mark.parametrize("suffix", [".ply", ".pcd", ".npy", ".txt"])
+def test_a_named_column_of_labels_must_be_whole_numbers(tmp_path, suffix):
+    path = write_labelled(tmp_path / f"a{suffix}", "kind", [1, 0.5, 2])
+    assert "label" not in read_points(path)
+    with pytest.raises(ValueError, match=rf"a\{suffix}.*its column kind must be whole numbers"):
+        read_points(path, label="kind")
+
+
+def test_a_named_property_of_faces_labels_a_surface(tmp_path):
+    path = write_mesh(tmp_path / "a.ply", THREE)
+    text = path.read_text().replace("_indices\nend_", "_indices\nproperty uchar kind\nend_")
+    path.write_text(text.replace("3 0 1 2", "3 0 1 2 5"))
+    assert "label" not in read_points(path)
+    assert set(read_points(path, label="kind").label.tolist()) == {5}
+    with pytest.raises(ValueError, match="has no column class of labels: expected one of x, y, z"):
+        read_points(path, label="class")
+
+
+def test_named_labels_where_none_can_be(tmp_path):
+    for suffix in (".obj", ".off", ".stl"):
+        path = write_mesh(tmp_path / f"a{suffix}", THREE)
+        with pytest.raises(
+            ValueError, match=rf"a\{suffix} has no column label of labels: \{suffix}"
+        ):
+            read_points(path, label="label")
+    np.save(tmp_path / "a.npy", THREE)
+    with pytest.raises(ValueError, match=r"a\.npy has no column label of labels: .* x, y, z"):
+        read_points(tmp_path / "a.npy", label="label")
+    np.save(tmp_path / "b.npy", np.hstack([THREE, [[0], [2], [1]]]))
+    assert read_points(tmp_path / "b.npy", label="label").label.tolist() == [0, 2, 1]
+    found = read_points(tmp_path / "b.npy", columns="x y z class", label="class")
+    assert found.label.tolist() == [0, 2, 1]
