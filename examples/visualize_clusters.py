@@ -22,8 +22,8 @@ try:
     from pointcluster import viz
     from pointcluster.datasets import HomeObjects, read_points
     from pointcluster.datasets.prepare_points import reduce_points, to_unit_sphere
-    from pointcluster.datasets.read_image import read_image
-    from pointcluster.datasets.read_points import SUFFIXES
+    from pointcluster.datasets.readers.image import read_image
+    from pointcluster.datasets.readers.points import SUFFIXES
     from pointcluster.models import create_model, list_models, list_pretrained, load_model
     from pointcluster.models.convert import read_published
     from pointcluster.models.pretrained import FOLDER

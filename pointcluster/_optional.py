@@ -23,3 +23,21 @@ def installed_by(extra: str) -> Iterator[None]:
         raise ImportError(
             f"{package} is not installed: pip install 'pointcluster[{extra}]'", name=package
         ) from error
+
+
+@contextmanager
+def needed_for(use: str, packages: str, install: str | None = None) -> Iterator[None]:
+    """Says what an import inside the block is needed for, and how to install it.
+
+    Args:
+        use: What needs it, such as ``"reading .pcd files"``.
+        packages: What is needed, such as ``"pypcd4"``.
+        install: What pip is given, where that is something else.
+
+    Raises:
+        ImportError: A package is not there, or cannot be loaded.
+    """
+    try:
+        yield
+    except ImportError as error:
+        raise ImportError(f"{use} needs {packages}: pip install {install or packages}") from error

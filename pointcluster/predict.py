@@ -16,9 +16,9 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.datasets.point_tables import column_names
 from pointcluster.datasets.prepare_points import FEATURES, reduce_points, to_unit_sphere
-from pointcluster.datasets.read_points import SUFFIXES, TABLES, read_points
+from pointcluster.datasets.readers.columns import column_names
+from pointcluster.datasets.readers.points import SUFFIXES, TABLES, read_points
 from pointcluster.models import CoC, load_model
 from pointcluster.transforms import FirstPoints, TurnUp, UnitCube
 from pointcluster.transforms.turn_up import AXES

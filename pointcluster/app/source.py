@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pointcluster.datasets.read_points import MESHES, TEXTS
+from pointcluster.datasets.readers.points import MESHES, TEXTS
 
 PICTURES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff", ".ppm", ".pgm")
 # Not .pcd and .laz: they are compressed, so the size of a file does not bound the memory it takes.

@@ -6,8 +6,8 @@ from pointcluster.datasets.image_folder import ImageFolder
 from pointcluster.datasets.imagenet import ImageNet
 from pointcluster.datasets.modelnet40 import ModelNet40
 from pointcluster.datasets.point_folder import PointFolder
-from pointcluster.datasets.read_image import read_image
-from pointcluster.datasets.read_points import read_points
+from pointcluster.datasets.readers.image import read_image
+from pointcluster.datasets.readers.points import read_points
 from pointcluster.datasets.scanobjectnn import ScanObjectNN
 
 __all__ = [

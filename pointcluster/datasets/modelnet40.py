@@ -20,7 +20,7 @@ from pointcluster.datasets.modelnet40_archive import (
     find_modelnet40,
 )
 from pointcluster.datasets.modelnet40_resampled import read_lines
-from pointcluster.datasets.read_h5 import read_h5
+from pointcluster.datasets.readers.h5 import read_h5
 
 
 class ModelNet40(CloudDataset):

@@ -12,8 +12,8 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import SamplePoints
 
 from pointcluster.datasets.cloud_cache import cached, fingerprint
-from pointcluster.datasets.polygons import triangulate
-from pointcluster.datasets.read_off import read_off
+from pointcluster.datasets.readers.off import read_off
+from pointcluster.datasets.readers.polygons import triangulate
 
 FOLDER = "ModelNet40"
 

@@ -11,7 +11,7 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.datasets.cloud_dataset import CloudDataset, check_size
-from pointcluster.datasets.read_h5 import read_h5
+from pointcluster.datasets.readers.h5 import read_h5
 
 # In the order of the authors' training_data/shape_names_ext.txt, which is that of the labels.
 CLASSES = (

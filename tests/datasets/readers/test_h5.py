@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pointcluster.datasets.read_h5 import read_h5
+from pointcluster.datasets.readers.h5 import read_h5
 
 CHUNKS = {"chunks": (1, 2048, 3)}
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.read_ply import read_ply
+from pointcluster.datasets.readers.ply import read_ply
 
 HEAD = "ply\nformat {} 1.0\n"
 AXES = "property float x\nproperty float y\nproperty float z\n"
@@ -116,8 +116,8 @@ def test_faces_all_of_different_length_take_little_memory():
     angle = np.arange(700) * 2 * np.pi / 700
     pos = "\n".join(f"{x:.6f} {y:.6f} 0" for x, y in zip(np.cos(angle), np.sin(angle), strict=True))
     text = f"OFF\n700 {len(polygons)} 0\n{pos}\n" + "\n".join(polygons)
-    from pointcluster.datasets.polygons import triangulate
-    from pointcluster.datasets.read_off import read_off
+    from pointcluster.datasets.readers.off import read_off
+    from pointcluster.datasets.readers.polygons import triangulate
 
     tracemalloc.start()
     found = read_off(text.encode())
@@ -126,3 +126,28 @@ def test_faces_all_of_different_length_take_little_memory():
     tracemalloc.stop()
     assert len(faces) == sum(n - 2 for n in lengths)
     assert peak < 80 * len(text)
+
+
+@pytest.mark.parametrize("order", ["ascii", "binary_little_endian"])
+@pytest.mark.parametrize("end", ["\r", "\r\n", "\n"])
+def test_any_end_of_a_line(tmp_path, order, end):
+    head = HEAD.format(order) + f"comment a {order}\nelement vertex 5\n{AXES}end_header\n"
+    body = np.array(POS, "<f4").tobytes()
+    if order == "ascii":
+        body = "\n".join(" ".join(map(str, row)) for row in POS).replace("\n", end).encode()
+    (tmp_path / "a.ply").write_bytes(head.replace("\n", end).encode() + body)
+    assert read_points(tmp_path / "a.ply").pos.tolist() == POS
+
+
+def test_rows_of_text_over_several_lines():
+    head = HEAD.format("ascii") + f"element vertex 5\n{AXES}property uchar label\n"
+    head += f"element face 2\n{LIST}property uchar red\nproperty uchar green\nproperty uchar blue\n"
+    text = "0 0\n0 1\n\n1 0 0 2\n1\n1\n0\n3\n0 1 0 4\n2 0 0 5\n4 0 1\n2 3 7\n8 9\n3\n1 4 2\n4 5 6\n"
+    found = read_ply((head + "end_header\n" + text).encode())
+    assert found["pos"].tolist() == POS and found["label"].tolist() == [1, 2, 3, 4, 5]
+    assert rows(found["polygons"]) == [[0, 1, 2, 3], [1, 4, 2]]
+    assert found["face_color"].tolist() == [[7, 8, 9], [4, 5, 6]]
+    # A row ends where a line does: one number too few moves no other into its place.
+    damaged = head + "end_header\n" + text.replace("1\n1\n0\n3\n", "1\n1\n0\n")
+    with pytest.raises(ValueError, match="a vertex has 7 numbers, expected 4"):
+        read_ply(damaged.encode())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.read_off import read_off
+from pointcluster.datasets.readers.off import read_off
 
 pytest.importorskip("trimesh")
 

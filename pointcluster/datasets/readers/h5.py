@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from pointcluster._optional import needed_for
+
 # What a byte unpacks to at most, with the filter of HDF5's own that packs tightest.
 DEFLATE = 1032
 
@@ -40,10 +42,8 @@ def read_h5(
         ValueError: It is damaged, or holds something else; names the file, what was found and what
             was expected.
     """
-    try:
+    with needed_for("reading HDF5 files", "h5py"):
         import h5py
-    except ImportError as error:
-        raise ImportError("reading HDF5 files needs h5py: pip install h5py") from error
 
     if not path.is_file():
         raise FileNotFoundError(f"{path} is missing: a list in its folder names it")

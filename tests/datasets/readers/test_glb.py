@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.read_glb import read_glb
+from pointcluster.datasets.readers.glb import read_glb
 
 TRIANGLE = np.array([[0, 0, 0], [1, 0, 0], [0, 1, 0]], "<f4")
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.read_points import SUFFIXES
+from pointcluster.datasets.readers.points import SUFFIXES
 
 
 def save(path, points):

@@ -10,14 +10,18 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.datasets.point_formats import read_las, read_mesh, read_pcd
-from pointcluster.datasets.point_tables import column_names, read_npy, read_text
+from pointcluster.datasets.readers.columns import column_names
+from pointcluster.datasets.readers.las import read_las
+from pointcluster.datasets.readers.mesh import READERS, read_mesh
+from pointcluster.datasets.readers.npy import read_npy
+from pointcluster.datasets.readers.pcd import read_pcd
+from pointcluster.datasets.readers.text import read_text
 
-MESHES = (".ply", ".obj", ".off", ".stl", ".glb")
+MESHES = tuple(READERS)
 TEXTS = (".xyz", ".xyzn", ".xyzrgb", ".pts", ".txt", ".csv")
 TABLES = (".npy", *TEXTS)
 """Tables, whose columns may have to be named."""
-SUFFIXES = (*MESHES, ".pcd", ".las", ".laz", ".npy", *TEXTS)
+SUFFIXES = (*MESHES, ".pcd", ".las", ".laz", *TABLES)
 
 
 def read_points(
@@ -87,8 +91,6 @@ def read_points(
         column_names(columns)
         if suffix not in TABLES:
             raise ValueError(f"{path} says itself what it holds: columns= is for tables")
-    if label is not None and suffix in MESHES and suffix != ".ply":
-        raise ValueError(f"{path} has no column {label} of labels: {suffix} files have no labels")
     if path.stat().st_size == 0 and path.is_file():
         raise ValueError(f"{path} is empty")
     if suffix in MESHES:
@@ -120,18 +122,23 @@ def read_points(
     for key, array in arrays.items():
         if key == "label":
             data.label = torch.from_numpy(array.astype(np.int64))
-            continue
-        if not np.isfinite(array).all():
-            raise ValueError(f"{path}: a {key} is NaN or infinite")
-        if key == "normal":
-            length = np.linalg.norm(array, axis=1, keepdims=True)
-            array = array / np.where(length > 0, length, 1)
-        elif array.min() < 0 or array.max() > 1:
-            raise ValueError(
-                f"{path}: colours go from {array.min():g} to {array.max():g}, expected 0 to 1"
-            )
-        data[key] = torch.from_numpy(array.astype(np.float32))
+        else:
+            data[key] = torch.from_numpy(_checked(path, key, array).astype(np.float32))
     return data
+
+
+def _checked(path: Path, key: str, array: np.ndarray) -> np.ndarray:
+    """Normals of length 1, where they are not 0, or colours from 0 to 1."""
+    if not np.isfinite(array).all():
+        raise ValueError(f"{path}: a {key} is NaN or infinite")
+    if key == "normal":
+        length = np.linalg.norm(array, axis=1, keepdims=True)
+        return array / np.where(length > 0, length, 1)
+    if array.min() < 0 or array.max() > 1:
+        raise ValueError(
+            f"{path}: colours go from {array.min():g} to {array.max():g}, expected 0 to 1"
+        )
+    return array
 
 
 def _near_origin(pos: np.ndarray, always: bool) -> tuple[np.ndarray, tuple[float, float, float]]:

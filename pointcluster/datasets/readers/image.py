@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from pointcluster._optional import needed_for
+
 if TYPE_CHECKING:
     from PIL import Image
 
@@ -41,10 +43,8 @@ def read_image(path: str | os.PathLike[str]) -> Image.Image:
             ``Image.MAX_IMAGE_PIXELS`` pixels (89 million), or values without an agreed range. The
             message names the file.
     """
-    try:
+    with needed_for("reading images", "Pillow", "pillow"):
         from PIL import Image, ImageOps, UnidentifiedImageError
-    except ImportError as error:
-        raise ImportError("reading images needs Pillow: pip install pillow") from error
 
     # Read first: what fails after this is the file's content, not the disk.
     data = Path(path).read_bytes()

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.point_tables import may_be_table, read_npy
+from pointcluster.datasets.readers.npy import read_npy
+from pointcluster.datasets.readers.text import may_be_table
 
 ROWS = np.array([[0.0, 1, 2], [3, 4, 5.5], [-1e-3, 7, 8], [1, 0, 0]])
 NORMALS = np.array([[0.0, 0, 1], [0, 1, 0], [0.6, 0.8, 0], [-1, 0, 0]])

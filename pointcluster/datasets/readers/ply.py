@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-import io
+import re
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from pointcluster.datasets.point_tables import find_columns, label_of, no_labels, twice
+from pointcluster.datasets.readers.columns import (
+    find_labels,
+    find_three,
+    named_twice,
+    no_labels,
+)
 
 KINDS = {
     **dict.fromkeys(("char", "int8"), "i1"), **dict.fromkeys(("uchar", "uint8"), "u1"),
@@ -29,6 +33,14 @@ class Property(NamedTuple):
     kind: np.dtype
     prefix: np.dtype | None
     """What a list's length is written as."""
+
+
+class Element(NamedTuple):
+    """A table of the file, as its header has it."""
+
+    name: str
+    rows: int
+    properties: list[Property]
 
 
 def read_ply(data: bytes, label: str | None = None) -> dict:
@@ -50,43 +62,51 @@ def read_ply(data: bytes, label: str | None = None) -> dict:
     order, elements, body = _header(data, label)
     read = _Text(body) if order == "" else _Binary(body, order)
     out: dict = {}
-    for name, (count, properties) in elements.items():
+    for name, count, properties in elements.values():
         columns = read.element(name, count, properties)
-        if name == "vertex" and count:
+        if not count:
+            continue
+        if name == "vertex":
             out |= _vertices(columns, label)
-        elif name == "face" and count:
-            key = next((key for key in columns if key.lower() in FACES), None)
-            if key is None:
-                raise ValueError("its faces have no list of corners, vertex_indices")
-            out["polygons"] = columns[key]
-            if color := find_columns(columns, "color"):
-                out["face_color"] = np.column_stack(list(color.values()))
-            if (labels := label_of("", columns, label=label)) is not None:
-                out["face_label"] = labels
-        elif name == STRIPS and count and "polygons" not in out:
-            key = next((key for key in columns if key.lower() in FACES), None)
-            out["polygons"] = _strips([] if key is None else list(columns[key]))
+        elif name == "face":
+            out |= _faces(columns, label)
+        elif name == STRIPS and "polygons" not in out:
+            out["polygons"] = _strips(_corners(columns))
     if label is not None and not {"label", "face_label"} & out.keys():
-        there = [p.name for name in ("vertex", "face") for p in elements.get(name, (0, []))[1]]
-        raise ValueError(no_labels("", label, there))
+        used = [element for element in elements.values() if element.name in ("vertex", "face")]
+        raise ValueError(no_labels("", label, [p.name for e in used for p in e.properties]))
     return out
 
 
 def _vertices(columns: dict, label: str | None) -> dict:
     columns = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
-    pos = find_columns(columns, "pos")
-    if not pos:
+    threes = {field: find_three(columns, field) for field in ("pos", "normal", "color")}
+    if not threes["pos"]:
         raise ValueError(f"its vertices have {', '.join(columns)}, expected x, y and z")
-    out = {"pos": np.column_stack(list(pos.values())).astype(np.float64)}
-    for field in ("normal", "color"):
-        if found := find_columns(columns, field):
-            out[field] = np.column_stack(list(found.values()))
-    if (labels := label_of("", columns, label=label)) is not None:
+    out = {field: np.column_stack([*three.values()]) for field, three in threes.items() if three}
+    out["pos"] = out["pos"].astype(np.float64)
+    if (labels := find_labels("", columns, label)) is not None:
         out["label"] = labels
     return out
 
 
-def _strips(strips: list[np.ndarray]) -> np.ndarray:
+def _faces(columns: dict, label: str | None) -> dict:
+    out = {"polygons": _corners(columns)}
+    if color := find_three(columns, "color"):
+        out["face_color"] = np.column_stack([*color.values()])
+    if (labels := find_labels("", columns, label)) is not None:
+        out["face_label"] = labels
+    return out
+
+
+def _corners(columns: dict) -> np.ndarray | list[np.ndarray]:
+    for name, column in columns.items():
+        if name.lower() in FACES:
+            return column
+    raise ValueError(f"its faces have no list of corners, {FACES[0]}")
+
+
+def _strips(strips: np.ndarray | list[np.ndarray]) -> np.ndarray:
     """Triangles of strips; a corner of -1 begins another one, and every second turns round."""
     triangles = [np.zeros((0, 3), np.int64)]
     for strip in strips:
@@ -101,17 +121,20 @@ def _strips(strips: list[np.ndarray]) -> np.ndarray:
     return np.concatenate(triangles)
 
 
-def _header(
-    data: bytes, label: str | None
-) -> tuple[str, dict[str, tuple[int, list[Property]]], bytes]:
+def _header(data: bytes, label: str | None) -> tuple[str, dict[str, Element], bytes]:
     """Byte order, elements with their counts and properties, and what follows."""
-    file = io.BytesIO(data)
-    if file.readline(9).strip() != b"ply":
+    begin = re.match(rb"ply[ \t]*(\r?\n|\r)", data)
+    if begin is None:
         raise ValueError("it does not begin with ply")
+    end = b"\r" if begin[1] == b"\r" else b"\n"  # alone, of old Macintosh programs
     order: str | None = None
-    elements: dict[str, tuple[int, list[Property]]] = {}
-    for raw in file:
-        line = raw.decode("utf-8", errors="replace").strip()
+    elements: dict[str, Element] = {}
+    at = begin.end()
+    while at < len(data):
+        stop = data.find(end, at)
+        stop = len(data) if stop < 0 else stop
+        line = data[at:stop].decode("utf-8", errors="replace").strip()
+        at = stop + 1
         words = line.split()
         if not words or words[0] in ("comment", "obj_info"):
             continue
@@ -122,25 +145,24 @@ def _header(
         elif words[0] == "element" and len(words) == 3 and words[2].isdigit():
             if words[1] in elements:
                 raise ValueError(f"it has two elements {words[1]}, expected one")
-            elements[words[1]] = int(words[2]), []
+            elements[words[1]] = Element(words[1], int(words[2]), [])
         elif words[0] == "property" and elements and set(words[1:-1]) <= {*KINDS, "list"}:
             kinds = [np.dtype(KINDS[word]) for word in words[1:-1] if word != "list"]
             if len(kinds) != 1 + (words[1] == "list"):
                 raise ValueError(f"its header has a line {line[:60]!r}")
-            _, properties = list(elements.values())[-1]
-            properties.append(Property(words[-1], kinds[-1], kinds[0] if len(kinds) > 1 else None))
+            prefix = kinds[0] if len(kinds) > 1 else None
+            elements[[*elements][-1]].properties.append(Property(words[-1], kinds[-1], prefix))
         else:
             raise ValueError(f"its header has a line {line[:60]!r}")
     else:
         raise ValueError("its header does not end with end_header")
     if order is None:
         raise ValueError(f"its header names none of the formats {', '.join(ORDERS)}")
-    body = data[file.tell() :]
-    for name, (count, properties) in elements.items():
+    body = data[at:]
+    for name, count, properties in elements.values():
         names = [each.name for each in properties]
-        if double := twice(names, label) or next(
-            (n for n, c in Counter(names).items() if c > 1), None
-        ):
+        double = named_twice(names, label) or next((n for n in names if names.count(n) > 1), None)
+        if double is not None:
             raise ValueError(f"an element has two properties {double}, expected one")
         # The least that a row takes, before memory is taken for it: in text a digit and a space.
         least = sum((each.prefix or each.kind).itemsize if order else 2 for each in properties)
@@ -150,49 +172,58 @@ def _header(
 
 
 class _Text:
-    """Rows of words, one a line; lines without any are passed over."""
+    """Rows of words, which begin and end with lines; lines without any are passed over."""
 
     def __init__(self, body: bytes) -> None:
-        self.lines = iter(body.splitlines())
+        self.lines = filter(None, (line.split() for line in body.splitlines()))
 
     def element(self, name: str, count: int, properties: list[Property]) -> dict:
-        rows: list[list[bytes]] = []
-        while len(rows) < count:
-            line = next(self.lines, None)
-            if line is None:
-                raise ValueError(f"{count:,} of {name} announced, {len(rows):,} there")
-            if words := line.split():
-                rows.append(words)
-        if not any(each.prefix for each in properties):
-            if {len(row) for row in rows} - {len(properties)}:
-                wrong = next(len(row) for row in rows if len(row) != len(properties))
-                raise ValueError(f"a {name} has {wrong} numbers, expected {len(properties)}")
-            columns = zip(*rows, strict=True) if rows else [()] * len(properties)
-            return {
-                each.name: _numbers(column, each.kind)
-                for each, column in zip(properties, columns, strict=True)
-            }
-        found: dict[str, list] = {each.name: [] for each in properties}
-        for row in rows:
-            at = 0
-            for each in properties:
-                if each.prefix is None:
-                    found[each.name] += row[at : at + 1]
-                    at += 1
-                    continue
-                length = int(float(row[at])) if at < len(row) else -1
-                if not 0 <= length <= len(row) - at - 1:
-                    raise ValueError(f"a {name} announces a list of {length} and is too short")
-                found[each.name].append(row[at + 1 : at + 1 + length])
-                at += 1 + length
-            if at != len(row):
-                raise ValueError(f"a {name} has {len(row)} numbers, expected {at}")
+        """The columns of an element."""
+        rows: list[Sequence[Any]] = []
+        lists = any(each.prefix for each in properties)
+        for row in range(count):
+            words = next(self.lines, None)
+            if words is None:
+                raise ValueError(f"{count:,} of {name} announced, {row:,} there")
+            if lists:
+                values, end = self._values(name, words, properties)
+            else:
+                values, end = words, len(properties)
+                self._more(words, end)
+            if len(words) != end:
+                raise ValueError(f"a {name} has {len(words)} numbers, expected {end}")
+            rows.append(values)
+        columns = zip(*rows, strict=True) if rows else [()] * len(properties)
         return {
-            each.name: _numbers(found[each.name], each.kind)
-            if each.prefix is None
-            else _lists(found[each.name], each.kind)
-            for each in properties
+            each.name: (_lists if each.prefix else _numbers)(column, each.kind)
+            for each, column in zip(properties, columns, strict=True)
         }
+
+    def _values(
+        self, name: str, words: list[bytes], properties: list[Property]
+    ) -> tuple[list[Any], int]:
+        """A word or a list of words for each property, and where they end."""
+        values: list[Any] = []
+        at = 0
+        for each in properties:
+            self._more(words, at + 1)
+            length = 1
+            if each.prefix is not None:
+                length = int(float(words[at])) if at < len(words) else -1
+                at += 1
+                self._more(words, at + length)
+                if not 0 <= length <= len(words) - at:
+                    raise ValueError(f"a {name} announces a list of {length} and is too short")
+                values.append(words[at : at + length])
+            else:
+                values.append(words[at] if at < len(words) else b"")
+            at += length
+        return values, at
+
+    def _more(self, words: list[bytes], count: int) -> None:
+        """Go on with the next lines where a row has fewer words than it must have."""
+        while len(words) < count and (line := next(self.lines, None)):
+            words += line
 
 
 class _Binary:
@@ -310,7 +341,7 @@ def _numbers(words: Sequence[bytes], kind: np.dtype) -> np.ndarray:
     return column.astype(kind if inside else np.int64)
 
 
-def _lists(rows: list[list[bytes]], kind: np.dtype) -> np.ndarray | list[np.ndarray]:
+def _lists(rows: Sequence[list[bytes]], kind: np.dtype) -> np.ndarray | list[np.ndarray]:
     """Numbers of lists, as a table where all are of one length."""
     numbers = _numbers([word for row in rows for word in row], kind)
     lengths = [len(row) for row in rows]

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.polygons import triangulate
+from pointcluster.datasets.readers.polygons import triangulate
 
 ARROW = np.array([[0.0, 0], [4, 0], [4, 4], [2, 1], [0, 4]])  # area 10, not convex
 

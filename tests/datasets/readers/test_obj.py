@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pointcluster.datasets import read_points
-from pointcluster.datasets.read_obj import read_obj
+from pointcluster.datasets.readers.obj import read_obj
 
 TWO = "v 0 0 0\nv 1 0 0\nv 0 1 0\nf -3 -2 -1\nv 0 0 5\nv 1 0 5\nv 0 1 5\nf -3 -2 -1\n"
 

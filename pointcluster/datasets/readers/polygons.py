@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from pointcluster._optional import needed_for
+
 
 def triangulate(
     pos: np.ndarray, polygons: np.ndarray | Sequence[np.ndarray]
@@ -69,12 +71,8 @@ def _sees_all(points: np.ndarray) -> np.ndarray:
 
 def _ears(points: np.ndarray) -> np.ndarray:
     """Triangles of one polygon, as places among its corners. [M, 3] -> [T, 3]"""
-    try:
+    with needed_for("a polygon that is not convex", "mapbox_earcut"):
         from mapbox_earcut import triangulate_float64
-    except ImportError as error:
-        raise ImportError(
-            "a polygon that is not convex needs mapbox_earcut: pip install mapbox_earcut"
-        ) from error
     near = points - points.mean(axis=0)
     normal = np.cross(near, np.roll(near, -1, axis=0)).sum(axis=0)
     # The plane's axes: seen along its normal's longest component, which keeps corners apart.
