@@ -24,7 +24,7 @@ try:
     from pointcluster.datasets.scanobjectnn import PARTS, VARIANTS, find_scanobjectnn
     from pointcluster.models import create_model, list_models, save_model
     from pointcluster.training import log, say
-    from pointcluster.transforms.turn_up import AXES
+    from pointcluster.transforms.clouds import AXES
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'")
 

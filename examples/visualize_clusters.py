@@ -21,7 +21,6 @@ try:
 
     from pointcluster import viz
     from pointcluster.datasets import HomeObjects, read_points
-    from pointcluster.datasets.prepare_points import reduce_points, to_unit_sphere
     from pointcluster.datasets.readers.image import read_image
     from pointcluster.datasets.readers.points import SUFFIXES
     from pointcluster.models import create_model, list_models, list_pretrained, load_model
@@ -30,7 +29,7 @@ try:
     from pointcluster.models.published import unwrapped
     from pointcluster.models.run_checkpoint import is_run, network_of_run
     from pointcluster.transforms import TurnUp
-    from pointcluster.transforms.turn_up import AXES
+    from pointcluster.transforms.clouds import AXES, reduce_points, to_unit_sphere
     from pointcluster.viz.save import KINDS
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: pip install 'pointcluster[viz,image,scans]'")

@@ -16,12 +16,11 @@ from typing import Any, NamedTuple, NoReturn
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.datasets.prepare_points import FEATURES, reduce_points, to_unit_sphere
 from pointcluster.datasets.readers.columns import column_names
 from pointcluster.datasets.readers.points import SUFFIXES, TABLES, read_points
 from pointcluster.models import CoC, load_model
 from pointcluster.transforms import FirstPoints, TurnUp, UnitCube
-from pointcluster.transforms.turn_up import AXES
+from pointcluster.transforms.clouds import AXES, FEATURES, reduce_points, to_unit_sphere
 
 NUM_POINTS = 2048  # where neither the network's metadata nor the user says
 

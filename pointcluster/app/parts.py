@@ -9,7 +9,7 @@ from pointcluster.app.actions import FORMATS
 from pointcluster.app.desk import ASIDES, Answer
 from pointcluster.app.examples import thumbnail
 from pointcluster.app.source import PICTURES, SCANS, Source
-from pointcluster.transforms.turn_up import AXES
+from pointcluster.transforms.clouds import AXES
 
 _HEADING = """# pointcluster
 A picture and a 3D scan are both a set of points, and one operator gathers both into clusters. Open

@@ -16,16 +16,11 @@ import torch
 from torch_geometric.data import Data, Dataset
 
 from pointcluster.datasets.image_folder import walk_links
-from pointcluster.datasets.prepare_points import (
-    FEATURES,
-    FIELDS,
-    reduce_points,
-    to_unit_sphere,
-)
 from pointcluster.datasets.readers.columns import column_names
 from pointcluster.datasets.readers.points import SUFFIXES, TABLES, read_points
 from pointcluster.datasets.readers.text import may_be_table
 from pointcluster.files import replacing
+from pointcluster.transforms.clouds import FEATURES, FIELDS, reduce_points, to_unit_sphere
 
 CACHE = ".pointcluster"
 _SPLITS = ("train", "test")

@@ -1,18 +1,25 @@
 """What images and 3D training need beside ``torch_geometric.transforms``."""
 
-from pointcluster.transforms.first_points import FirstPoints
-from pointcluster.transforms.image_to_points import ImageToPoints, images_to_points
-from pointcluster.transforms.masked_block import MaskedBlock
-from pointcluster.transforms.normals_as_features import NormalsAsFeatures
-from pointcluster.transforms.precompute_hierarchy import PrecomputeHierarchy
-from pointcluster.transforms.random_anisotropic_scale import RandomAnisotropicScale
-from pointcluster.transforms.random_mirror import RandomMirror
-from pointcluster.transforms.random_pixels import RandomPixels
-from pointcluster.transforms.random_rotate_up import RandomRotateUp
-from pointcluster.transforms.random_translate import RandomTranslate
-from pointcluster.transforms.superpixels import Superpixels
-from pointcluster.transforms.turn_up import TurnUp
-from pointcluster.transforms.unit_cube import UnitCube
+from pointcluster.transforms.clouds import (
+    FirstPoints,
+    NormalsAsFeatures,
+    RandomAnisotropicScale,
+    RandomMirror,
+    RandomRotateUp,
+    RandomTranslate,
+    TurnUp,
+    UnitCube,
+    reduce_points,
+    to_unit_sphere,
+)
+from pointcluster.transforms.images import (
+    ImageToPoints,
+    MaskedBlock,
+    RandomPixels,
+    Superpixels,
+    images_to_points,
+)
+from pointcluster.transforms.precompute import PrecomputeHierarchy
 
 __all__ = [
     "FirstPoints",
@@ -29,4 +36,6 @@ __all__ = [
     "TurnUp",
     "UnitCube",
     "images_to_points",
+    "reduce_points",
+    "to_unit_sphere",
 ]
