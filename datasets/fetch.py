@@ -36,7 +36,7 @@ from typing import NamedTuple, NoReturn
 
 # Of PyTorch Geometric, which does so when it is imported.
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
-from pointcluster.datasets import ModelNet40, modelnet40_archive, scanobjectnn  # noqa: E402
+from pointcluster.datasets import ModelNet40, modelnet40, scanobjectnn  # noqa: E402
 from pointcluster.datasets.fetch import (  # noqa: E402
     DamagedArchive,
     check_digest,
@@ -72,20 +72,20 @@ FORMS = {
 SETS = {
     "modelnet40": DataSet(
         "12,308 clouds of CAD models in 40 classes, HDF5 form, 435 MB",
-        lambda root: modelnet40_archive.find_modelnet40(root) is not None,
-        modelnet40_archive.MANUAL_STEPS,
+        lambda root: modelnet40.find_modelnet40(root) is not None,
+        modelnet40.MANUAL_STEPS["hdf5"],
         "modelnet40",
     ),
     "modelnet40_resampled": DataSet(
         "12,311 of them as text files of 10,000 points with normals, 1.6 GB",
-        lambda root: modelnet40_archive.find_modelnet40(root, "resampled") is not None,
-        modelnet40_archive.MANUAL_STEPS_RESAMPLED,
+        lambda root: modelnet40.find_modelnet40(root, "resampled") is not None,
+        modelnet40.MANUAL_STEPS["resampled"],
         "modelnet40",
     ),
     "modelnet40_meshes": DataSet(
         "12,311 of them as meshes, 2 GB",
-        lambda root: modelnet40_archive.find_modelnet40(root, "meshes") is not None,
-        modelnet40_archive.MANUAL_STEPS_MESHES,
+        lambda root: modelnet40.find_modelnet40(root, "meshes") is not None,
+        modelnet40.MANUAL_STEPS["meshes"],
         "modelnet40",
     ),
     "scanobjectnn": DataSet(
@@ -184,22 +184,22 @@ def _is_damaged(archive: Path) -> bool:
 def get_modelnet40(form: str, root: Path, url: str | None, pyg: bool) -> Path | None:
     """The folder of a form, unpacked, and fetched where that may be; ``None`` where it may not."""
     if form == "hdf5":
-        urls = (url,) if url else modelnet40_archive.MIRRORS
-        return modelnet40_archive.fetch_modelnet40(root, urls)
+        urls = (url,) if url else modelnet40.MIRRORS
+        return modelnet40.fetch_modelnet40(root, urls)
     try:
-        folder = modelnet40_archive.unpack_modelnet40(root, form)
+        folder = modelnet40.unpack_modelnet40(root, form)
     except DamagedArchive:
         if not (url or pyg) or root.is_file():
             raise
         folder = None
     if folder is None and (url or pyg):
-        archive = root / f"{modelnet40_archive.FORMS[form][1]}.zip"
+        archive = root / f"{modelnet40.FORMS[form][1]}.zip"
         if url:
             digest = download([url], archive, check=check_zip)
         else:
             digest = download_with_pyg(archive)
         print(f"{archive}: SHA-256 {digest}")
-        folder = modelnet40_archive.unpack_modelnet40(root, form)
+        folder = modelnet40.unpack_modelnet40(root, form)
     return folder
 
 

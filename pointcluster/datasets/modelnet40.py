@@ -2,25 +2,64 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.transforms import SamplePoints
 
-from pointcluster.datasets import modelnet40_meshes as meshes
-from pointcluster.datasets import modelnet40_resampled as resampled
-from pointcluster.datasets.cloud_dataset import CloudDataset, check_size
-from pointcluster.datasets.modelnet40_archive import (
-    FORMS,
-    fetch_modelnet40,
-    find_archive,
-    find_modelnet40,
-)
-from pointcluster.datasets.modelnet40_resampled import read_lines
+from pointcluster.datasets import fetch
+from pointcluster.datasets.cloud_dataset import CloudDataset, cached, check_size, fingerprint
 from pointcluster.datasets.readers.h5 import read_h5
+from pointcluster.datasets.readers.off import read_off
+from pointcluster.datasets.readers.polygons import triangulate
+
+POINTS = 10_000
+"""Points of each text file."""
+NAMES = "modelnet40_shape_names.txt"
+# form: how results name it, folder, what shows that it is there, training and test clouds
+FORMS = {
+    "hdf5": ("HDF5", "modelnet40_ply_hdf5_2048", "train_files.txt", (9840, 2468)),
+    "resampled": ("resampled", "modelnet40_normal_resampled", NAMES, (9843, 2468)),
+    "meshes": ("meshes", "ModelNet40", "*/train/*.off", (9843, 2468)),
+}
+
+# In the order in which they are tried. None could be reached from where this was written.
+MIRRORS = (
+    "https://shapenet.cs.stanford.edu/media/modelnet40_ply_hdf5_2048.zip",
+    "https://github.com/ma-xu/pointMLP-pytorch/releases/download/Modenet40_dataset/"
+    "modelnet40_ply_hdf5_2048.zip",
+    "https://huggingface.co/datasets/Msun/modelnet40/resolve/main/modelnet40_ply_hdf5_2048.zip",
+)
+
+MANUAL_STEPS = {
+    "hdf5": f"""To get ModelNet40 by hand:
+  1. fetch modelnet40_ply_hdf5_2048.zip (about 435 MB) with a browser, for example from
+     {MIRRORS[1]}
+  2. unpack it: the folder modelnet40_ply_hdf5_2048 holds train_files.txt and seven .h5 files
+  3. give that folder, or the one above it, as root (--root)""",
+    "resampled": """To get ModelNet40's text files of 10,000 points with normals:
+  1. fetch modelnet40_normal_resampled.zip (1.6 GB) with a browser from
+     https://shapenet.cs.stanford.edu/media/modelnet40_normal_resampled.zip
+     or, where that does not answer, a copy that datasets/modelnet40/README.md names
+  2. python datasets/fetch.py modelnet40_resampled --root THE_ARCHIVE unpacks it beside itself and
+     reads all of it once; a folder that was unpacked by hand can be given, too
+  3. python examples/modelnet40.py --form resampled --root THE_FOLDER_ABOVE""",
+    "meshes": """To get ModelNet40's meshes:
+  1. fetch ModelNet40.zip (2 GB) with a browser from https://modelnet.cs.princeton.edu
+  2. python datasets/fetch.py modelnet40_meshes --root THE_ARCHIVE unpacks it beside itself and
+     draws points from all meshes once; a folder that was unpacked by hand, or the one that PyTorch
+     Geometric's ModelNet made, can be given, too
+  3. python examples/modelnet40.py --form meshes --root THE_FOLDER_ABOVE
+or let PyTorch Geometric fetch the archive, which it does over plain http, so that nothing proves
+what comes: python datasets/fetch.py modelnet40_meshes --pyg""",
+}
 
 
 class ModelNet40(CloudDataset):
@@ -92,7 +131,7 @@ class ModelNet40(CloudDataset):
             raise ValueError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
         if sizes is not None and not isinstance(sizes, tuple) and sizes != "published":
             raise ValueError(f"sizes is {sizes!r}, expected 'published', two numbers or None")
-        most = {"hdf5": 2048, "resampled": resampled.POINTS}.get(form)
+        most = {"hdf5": 2048, "resampled": POINTS}.get(form)
         if num_points is not None and not 1 <= num_points <= (most or num_points):
             limit = f"1 to {most:,}" if most else "at least 1"
             raise ValueError(f"num_points is {num_points}, expected {limit} for form {form!r}")
@@ -113,19 +152,14 @@ class ModelNet40(CloudDataset):
             raise FileNotFoundError(_not_there(Path(root), form))
         self.split, self.form, self.seed = split, form, (seed or 0) if form == "meshes" else None
         if form == "hdf5":
-            self.classes, y, points = _read_hdf5(folder, split, num_points, normals)
+            self.classes, points = read_hdf5(folder, split, num_points, normals)
+        elif form == "resampled":
+            self.classes, points = read_resampled(folder, split, num_points)
         else:
-            if form == "resampled":
-                self.classes = resampled.list_resampled(folder, split)[0]
-                _check_classes(self.classes, folder / resampled.NAMES)
-                tensors = resampled.read_resampled(folder, split, num_points)
-            else:
-                self.classes = meshes.list_meshes(folder, split)[0]
-                _check_classes(self.classes, folder)
-                tensors = meshes.sample_meshes(folder, split, num_points or 2048, seed or 0)
-            y, points = tensors.pop("y"), tensors
-            if normals is False:
-                del points["normal"]
+            self.classes, points = sample_meshes(folder, split, num_points or 2048, seed or 0)
+        if normals is False:
+            points.pop("normal", None)
+        y = points.pop("y")
         expected = FORMS[form][3] if sizes == "published" else sizes
         if isinstance(expected, tuple):
             number = expected[split == "test"]
@@ -157,14 +191,161 @@ def _not_there(root: Path, form: str) -> str:
     )
 
 
-def _check_classes(classes: list[str], where: Path) -> None:
-    if len(set(classes)) != 40:
-        raise ValueError(f"{where} names {len(set(classes))} classes, expected 40")
+# --- where it is, and how it comes there ---------------------------------------------------------
 
 
-def _read_hdf5(
+def find_modelnet40(root: str | os.PathLike[str], form: str = "hdf5") -> Path | None:
+    """The folder with a form of the benchmark: ``root``, the one inside it, or ``None``."""
+    _, name, sign, _ = FORMS[form]
+    folders = [Path(root).expanduser(), Path(root).expanduser() / name]
+    if form == "meshes":
+        folders.append(folders[0] / "raw")  # where PyTorch Geometric's ModelNet puts them
+    for folder in folders:
+        if any(path.is_file() for path in folder.glob(sign)):
+            return folder
+    return None
+
+
+def find_archive(root: str | os.PathLike[str], form: str = "hdf5") -> Path | None:
+    """The archive of a form: ``root`` itself, one in it, one beside the form's folder, or ``None``.
+
+    Args:
+        root: A zip archive of any name, or the folder in which the one with the form's name lies;
+            where ``root`` is the folder that it unpacks to, also the folder above.
+        form: One of ``FORMS``.
+    """
+    root = Path(root).expanduser()
+    archives = [root, root / f"{FORMS[form][1]}.zip"]
+    if find_modelnet40(root, form) == root:
+        archives.append(root.resolve().parent / f"{FORMS[form][1]}.zip")
+    return next((path for path in archives if path.is_file()), None)
+
+
+def unpack_modelnet40(root: str | os.PathLike[str], form: str = "hdf5") -> Path | None:
+    """The folder of a form, unpacked from its archive where it is not there yet or is not whole.
+
+    Args:
+        root: As for :func:`find_archive`.
+        form: One of ``FORMS``.
+
+    Returns:
+        The folder; ``None`` where there is neither.
+
+    Raises:
+        DamagedArchive: The archive is not whole, and there is no folder either.
+        ValueError: The archive holds something else.
+    """
+    root = Path(root).expanduser()
+    archive = find_archive(root, form)
+    if archive == root:
+        root = root.parent
+    folder, (_, name, sign, _) = find_modelnet40(root, form), FORMS[form]
+    if archive is None:
+        return folder
+    try:
+        if folder is None or fetch.lacks(folder, archive, sign):
+            folder = folder or root / name
+            fetch.unpack_folder(archive, folder, sign)
+    except fetch.DamagedArchive:
+        if find_modelnet40(root, form) is None:
+            raise
+    return folder
+
+
+def fetch_modelnet40(root: str | os.PathLike[str], urls: Sequence[str] = MIRRORS) -> Path:
+    """The folder of the HDF5 form, unpacked or downloaded where it is not there or not whole.
+
+    An archive that is there is unpacked; it is fetched where there is none, and again, with a
+    warning, where it is damaged.
+
+    Args:
+        root: Gets the archive, its SHA-256 and the folder; or an archive, which is unpacked beside
+            itself.
+        urls: Where the archive may be had, in the order in which they are tried.
+
+    Returns:
+        The folder with the benchmark's lists and all files that they name.
+
+    Raises:
+        OSError: No address gave it; the message says what to do by hand.
+        ValueError: What came is not the archive, or ``root`` is one and is damaged.
+    """
+    root = Path(root).expanduser()
+    try:
+        folder = unpack_modelnet40(root)
+    except fetch.DamagedArchive as error:
+        if root.is_file():
+            raise
+        warnings.warn(f"{error}: it is fetched again", stacklevel=2)
+        folder = None
+    if folder is not None and missing_file(folder) is None:
+        return folder
+    if root.is_file():
+        raise ValueError(f"{root} lacks {missing_file(folder or root)}: delete it, fetch it again")
+    archive = root / f"{FORMS['hdf5'][1]}.zip"
+    try:
+        fetch.download(urls, archive, check=fetch.check_zip)
+    except OSError as error:
+        old = f" ({archive} is there, but is damaged or not whole: delete it)"
+        there = old if archive.exists() else ""
+        raise OSError(
+            f"ModelNet40 could not be fetched{there}: {error}\n{MANUAL_STEPS['hdf5']}"
+        ) from error
+    folder = unpack_modelnet40(root)
+    missing = missing_file(folder or root / FORMS["hdf5"][1])
+    if folder is None or missing:
+        raise ValueError(f"{archive} lacks {missing}: it is not ModelNet40's HDF5 form; delete it")
+    return folder
+
+
+def missing_file(folder: Path) -> str | None:
+    """The first of the HDF5 form's lists, or of the files that they name, that is not there."""
+    for split in ("train", "test"):
+        listing = folder / f"{split}_files.txt"
+        if not listing.is_file():
+            return listing.name
+        for line in read_lines(listing):
+            if not (folder / Path(line).name).is_file():
+                return Path(line).name
+    return None if (folder / "shape_names.txt").is_file() else "shape_names.txt"
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a list that belongs to the data set, without empty ones.
+
+    Raises:
+        FileNotFoundError: It is missing.
+        ValueError: It is empty.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(f"{path} is missing: it is part of ModelNet40's files")
+    lines = [line.strip() for line in path.read_text().splitlines() if line.strip()]
+    if not lines:
+        raise ValueError(f"{path} is empty")
+    return lines
+
+
+# --- its three forms -----------------------------------------------------------------------------
+
+
+def read_hdf5(
     folder: Path, split: str, num_points: int | None, normals: bool | None
-) -> tuple[list[str], torch.Tensor, dict[str, torch.Tensor]]:
+) -> tuple[list[str], dict[str, Tensor]]:
+    """Names of the classes, and the clouds of a split.
+
+    Args:
+        folder: The folder with the lists.
+        split: ``"train"`` or ``"test"``.
+        num_points: Points to give of each, the first ones; all 2,048 by default.
+        normals: Whether there must be normals; ``None`` takes them where all files have them.
+
+    Shapes and units:
+        ``pos`` and ``normal [n, num_points, 3]`` float32, ``y [n]`` int64.
+
+    Raises:
+        FileNotFoundError: A list, or a file that it names, is missing.
+        ValueError: A file is damaged, is something else, or lacks normals.
+    """
     classes = read_lines(folder / "shape_names.txt")
     _check_classes(classes, folder / "shape_names.txt")
     # The lists hold paths of the machine they were written on: only the names count.
@@ -177,7 +358,197 @@ def _read_hdf5(
             f"{len(files)} files for {split} have and all genuine ones: fetch them again, or do "
             "without normals"
         )
-    keys = ("pos",) if without or normals is False else ("pos", "normal")
-    points = {key: np.concatenate([part[key][:, :num_points] for part in parts]) for key in keys}
-    y = np.concatenate([part["y"] for part in parts])
-    return classes, torch.from_numpy(y), {k: torch.from_numpy(a) for k, a in points.items()}
+    keys = ("y", "pos") if without or normals is False else ("y", "pos", "normal")
+    arrays = {
+        key: np.concatenate(
+            [part[key] if key == "y" else part[key][:, :num_points] for part in parts]
+        )
+        for key in keys
+    }
+    return classes, {key: torch.from_numpy(array) for key, array in arrays.items()}
+
+
+def list_resampled(folder: Path, split: str) -> tuple[list[str], list[Path], np.ndarray]:
+    """Names of the classes; the files of a split; the class of each.
+
+    Raises:
+        FileNotFoundError: A list, or a file that it names, is missing.
+        ValueError: A list is empty, or names a shape of no class or one shape twice.
+    """
+    classes = read_lines(folder / NAMES)
+    listing = folder / f"modelnet40_{split}.txt"
+    shapes = read_lines(listing)
+    if len(set(shapes)) != len(shapes):
+        raise ValueError(f"{listing} names a shape twice")
+    number = {name: i for i, name in enumerate(classes)}
+    files, y = [], []
+    for shape in shapes:
+        name = shape.rpartition("_")[0]  # night_stand_0001 is a night_stand
+        if name not in number:
+            raise ValueError(f"{listing} names {shape!r}, which is of no class in {NAMES}")
+        files.append(folder / name / f"{shape}.txt")
+        y.append(number[name])
+    missing = next((file for file in files if not file.is_file()), None)
+    if missing is not None:
+        raise FileNotFoundError(f"{missing} is missing: {listing.name} names it")
+    return classes, files, np.array(y)
+
+
+def read_resampled(
+    folder: Path, split: str, num_points: int | None
+) -> tuple[list[str], dict[str, Tensor]]:
+    """Names of the classes, and the clouds of a split, kept as one file in the folder.
+
+    They are centred and scaled to the unit sphere.
+
+    Args:
+        folder: The folder with the lists.
+        split: ``"train"`` or ``"test"``.
+        num_points: Points to give of each, the first ones; all 10,000 by default.
+
+    Shapes and units:
+        ``pos [n, num_points, 3]``, ``normal [n, num_points, 3]`` float32 and ``y [n]`` int64.
+
+    Raises:
+        ValueError: A file is damaged or has another form.
+    """
+    classes, files, y = list_resampled(folder, split)
+    _check_classes(classes, folder / NAMES)
+
+    def make() -> dict[str, Tensor]:
+        from tqdm import tqdm
+
+        values = np.empty((len(files), POINTS, 6), dtype=np.float32)
+        title = f"reading ModelNet40's text files ({split}, once)"
+        for i, file in enumerate(tqdm(files, desc=title, disable=None)):
+            values[i] = _read_text(file)
+        for cloud in values[..., :3]:  # in place: all clouds take gigabytes
+            cloud -= cloud.mean(axis=0, dtype=np.float64)
+            cloud /= max(float(np.linalg.norm(cloud, axis=1).max()), 1e-12)
+        pos, normal = (torch.from_numpy(values[..., part].copy()) for part in np.s_[:3, 3:])
+        return {"pos": pos, "normal": normal, "y": torch.from_numpy(y)}
+
+    key = fingerprint([folder / NAMES, *files], "resampled", 1, y.tolist())
+    return classes, cached(folder / f"{split}.safetensors", key, make, first=num_points)
+
+
+def _read_text(path: Path) -> np.ndarray:
+    try:
+        if not path.read_bytes().strip():
+            raise ValueError("it is empty")
+        values = np.loadtxt(path, dtype=np.float32, delimiter=",", ndmin=2)
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or is no list of numbers: {error}") from error
+    if values.shape != (POINTS, 6):
+        raise ValueError(
+            f"{path} holds {len(values):,} lines of {values.shape[1]} numbers, expected "
+            f"{POINTS:,} of 6 (x, y, z and a normal)"
+        )
+    if not np.isfinite(values).all():
+        raise ValueError(f"{path} has NaN or infinite numbers")
+    return values
+
+
+def list_meshes(folder: Path, split: str) -> tuple[list[str], list[Path], np.ndarray]:
+    """Names of the classes, which are the folders; the meshes of a split; the class of each.
+
+    Raises:
+        FileNotFoundError: There is none.
+    """
+    classes = sorted(path.name for path in folder.iterdir() if (path / "train").is_dir())
+    files, y = [], []
+    for number, name in enumerate(classes):
+        meshes = sorted((folder / name / split).glob("*.off"))
+        files += meshes
+        y += [number] * len(meshes)
+    if not files:
+        raise FileNotFoundError(f"no mesh in {folder}: expected CLASS/{split}/*.off there")
+    return classes, files, np.array(y)
+
+
+def sample_meshes(
+    folder: Path, split: str, num_points: int, seed: int
+) -> tuple[list[str], dict[str, Tensor]]:
+    """Names of the classes, and clouds drawn evenly from the meshes of a split.
+
+    The clouds are kept as one file in the folder.
+
+    They are centred, scaled to the unit sphere, and turned so that the second axis points up, as in
+    the benchmark's other forms: in the meshes it is the third. What is drawn from a mesh depends on
+    the seed and its name alone.
+
+    Args:
+        folder: The folder of the classes.
+        split: ``"train"`` or ``"test"``.
+        num_points: Points of each.
+        seed: Of the drawing.
+
+    Shapes and units:
+        ``pos [n, num_points, 3]``, ``normal [n, num_points, 3]`` float32 and ``y [n]`` int64.
+
+    Raises:
+        ValueError: A mesh is damaged or has no surface.
+    """
+    classes, files, y = list_meshes(folder, split)
+    _check_classes(classes, folder)
+
+    def make() -> dict[str, Tensor]:
+        from tqdm import tqdm
+
+        pos, normal = (torch.empty(len(files), num_points, 3) for _ in range(2))
+        title = f"sampling ModelNet40's meshes ({split}, once)"
+        for i, file in enumerate(tqdm(files, desc=title, disable=None)):
+            pos[i], normal[i] = _sample_mesh(file, num_points, seed)
+        return {"pos": pos, "normal": normal, "y": torch.from_numpy(y)}
+
+    key = fingerprint(files, "meshes", 2, num_points, seed, y.tolist())
+    return classes, cached(folder / f"{split}_{num_points}_{seed}.safetensors", key, make)
+
+
+def read_mesh(path: Path) -> Data:
+    """Vertices and triangles of an OFF file: ``Data(pos [v, 3], face [3, f])``.
+
+    Polygons of more corners are cut into triangles.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: The file is damaged, ends early, has no triangles or is no OFF file.
+    """
+    data = path.read_bytes()
+    try:
+        mesh = read_off(data)
+        pos, polygons = mesh["pos"], mesh.get("polygons", [])
+        face, _ = triangulate(pos, polygons)
+        if not len(face):
+            raise ValueError("it has no triangles")
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged or is no mesh in OFF form: {error}") from error
+    with np.errstate(over="ignore"):
+        pos = pos.astype(np.float32)
+    return Data(pos=torch.from_numpy(pos), face=torch.from_numpy(face.T.copy()))
+
+
+def _sample_mesh(path: Path, num_points: int, seed: int) -> tuple[Tensor, Tensor]:
+    mesh = read_mesh(path)
+    corners = mesh.pos.double()[mesh.face]
+    area = (corners[1] - corners[0]).cross(corners[2] - corners[0], dim=1).norm(dim=1).sum()
+    if not (torch.isfinite(mesh.pos).all() and area > 0):
+        raise ValueError(f"{path}: its surface is empty, or a vertex is NaN or infinite")
+    words = f"{seed}:{path.parent.parent.name}/{path.parent.name}/{path.name}"
+    key = int.from_bytes(hashlib.sha256(words.encode()).digest()[:7], "big")
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(key)
+        cloud = SamplePoints(num_points, include_normals=True)(mesh)
+    pos = cloud.pos - cloud.pos.mean(dim=0)
+    pos = pos / pos.norm(dim=1).max().clamp(min=1e-12)
+    return _turn(pos), _turn(cloud.normal)
+
+
+def _turn(values: Tensor) -> Tensor:
+    """A quarter about the first axis: (x, y, z) to (x, z, -y)."""
+    return torch.stack([values[:, 0], values[:, 2], -values[:, 1]], dim=1)
+
+
+def _check_classes(classes: list[str], where: Path) -> None:
+    if len(set(classes)) != 40:
+        raise ValueError(f"{where} names {len(set(classes))} classes, expected 40")

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 from torch_geometric.data import Data
 
+from pointcluster.datasets import fetch
 from pointcluster.datasets.cloud_dataset import CloudDataset, check_size
 from pointcluster.datasets.readers.h5 import read_h5
 
@@ -231,9 +232,7 @@ def check_archive(archive: Path) -> None:
     Raises:
         ValueError: It is no zip archive, or another one.
     """
-    from pointcluster.datasets.fetch import check_zip
-
-    check_zip(archive)
+    fetch.check_zip(archive)
     with zipfile.ZipFile(archive) as file:
         found = {"/".join(name.split("/")[-2:]) for name in file.namelist()}
     names = [f"{split}_{name}" for split in ("training", "test") for name in VARIANTS.values()]
@@ -242,8 +241,6 @@ def check_archive(archive: Path) -> None:
 
 
 def _from_archive(archive: Path, folder: str, name: str) -> Path:
-    from pointcluster.datasets.fetch import unpack
-
     try:
         with zipfile.ZipFile(archive) as file:
             members = [
@@ -266,7 +263,7 @@ def _from_archive(archive: Path, folder: str, name: str) -> Path:
     path = target / members[0].filename
     whole = path.is_file() and path.stat().st_size == members[0].file_size
     if not whole or path.stat().st_mtime < archive.stat().st_mtime:
-        unpack(archive, target, [members[0].filename])
+        fetch.unpack(archive, target, [members[0].filename])
     return path
 
 

@@ -15,8 +15,7 @@ from pointcluster.datasets import (
     ModelNet40,
     ScanObjectNN,
     fetch,
-    modelnet40_archive,
-    modelnet40_resampled,
+    modelnet40,
     scanobjectnn,
 )
 
@@ -91,10 +90,10 @@ def test_lists_what_there_is(program, capsys):
 
 def test_fetches_modelnet40(program, archive, monkeypatch, capsys):
     asked, _ = serve(monkeypatch, archive)
-    published = modelnet40_archive.FORMS["hdf5"]
-    monkeypatch.setitem(modelnet40_archive.FORMS, "hdf5", (*published[:3], (3, 2)))
+    published = modelnet40.FORMS["hdf5"]
+    monkeypatch.setitem(modelnet40.FORMS, "hdf5", (*published[:3], (3, 2)))
     assert program.main(["modelnet40"]) == 0
-    assert tuple(asked) == modelnet40_archive.MIRRORS
+    assert tuple(asked) == modelnet40.MIRRORS
     printed = capsys.readouterr().out.splitlines()
     assert "ModelNet40 HDF5, 2,048 points: 3 clouds for train" in printed[0]
     assert "2 clouds for test" in printed[1]
@@ -103,11 +102,11 @@ def test_fetches_modelnet40(program, archive, monkeypatch, capsys):
     assert digest in (folder / "modelnet40_ply_hdf5_2048.zip.sha256").read_text()
     assert len(ModelNet40(folder)) == 3
     # what is there is checked, not fetched again
-    assert program.main(["modelnet40"]) == 0 and tuple(asked) == modelnet40_archive.MIRRORS
+    assert program.main(["modelnet40"]) == 0 and tuple(asked) == modelnet40.MIRRORS
     # what is not whole is unpacked again from the archive, where that is there
     damaged = folder / "modelnet40_ply_hdf5_2048" / "train.h5"
     damaged.write_bytes(b"")
-    assert program.main(["modelnet40"]) == 0 and tuple(asked) == modelnet40_archive.MIRRORS
+    assert program.main(["modelnet40"]) == 0 and tuple(asked) == modelnet40.MIRRORS
     damaged.write_bytes(b"")
     (folder / "modelnet40_ply_hdf5_2048.zip").unlink()
     assert program.main(["modelnet40"]) == 2
@@ -122,7 +121,7 @@ def test_another_address(program, archive, tmp_path, monkeypatch, capsys):
     error = capsys.readouterr().err
     assert "has 3 clouds, not 9,840" in error and error.count("\n") == 1
     assert asked == ["https://example.org/a.zip"]
-    assert modelnet40_archive.find_modelnet40(root)
+    assert modelnet40.find_modelnet40(root)
 
 
 def test_where_nothing_can_be_reached(program, monkeypatch, capsys):
@@ -135,7 +134,7 @@ def test_where_nothing_can_be_reached(program, monkeypatch, capsys):
     printed, error = capsys.readouterr()
     assert error.startswith("fetch.py: ModelNet40 could not be fetched") and error.count("\n") == 1
     assert "To get ModelNet40 by hand" in printed
-    assert all(url in printed for url in modelnet40_archive.MIRRORS)
+    assert all(url in printed for url in modelnet40.MIRRORS)
 
 
 @pytest.mark.parametrize(
@@ -247,8 +246,8 @@ def test_a_page_that_is_here_already_is_fetched_again(program, tmp_path, monkeyp
 def test_a_mirror_of_modelnet40_that_sends_a_page_is_passed_over(
     program, archive, tmp_path, monkeypatch
 ):
-    published = modelnet40_archive.FORMS["hdf5"]
-    monkeypatch.setitem(modelnet40_archive.FORMS, "hdf5", (*published[:3], (3, 2)))
+    published = modelnet40.FORMS["hdf5"]
+    monkeypatch.setitem(modelnet40.FORMS, "hdf5", (*published[:3], (3, 2)))
     answers = [b"<!DOCTYPE html>", archive.read_bytes()]
 
     def answer(session, url, part, timeout):
@@ -282,8 +281,8 @@ def other(tmp_path, monkeypatch):
     """Makes a miniature of one of ModelNet40's other forms, in a folder of its name."""
 
     def make(form):
-        label, name, sign, _ = modelnet40_archive.FORMS[form]
-        monkeypatch.setitem(modelnet40_archive.FORMS, form, (label, name, sign, (40, 40)))
+        label, name, sign, _ = modelnet40.FORMS[form]
+        monkeypatch.setitem(modelnet40.FORMS, form, (label, name, sign, (40, 40)))
         folder, classes = tmp_path / "made" / name, [f"class{i}" for i in range(40)]
         mesh = "OFF\n4 2 0\n0 0 0\n1 0 0\n0 1 0\n0 0 1\n3 0 1 2\n3 0 1 3\n"
         for split in ("train", "test"):
@@ -297,7 +296,7 @@ def other(tmp_path, monkeypatch):
                 (folder / f"modelnet40_{split}.txt").write_text(shapes)
         if form == "resampled":
             (folder / "modelnet40_shape_names.txt").write_text("\n".join(classes))
-            monkeypatch.setattr(modelnet40_resampled, "POINTS", 2)
+            monkeypatch.setattr(modelnet40, "POINTS", 2)
         return folder
 
     return make

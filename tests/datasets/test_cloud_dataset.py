@@ -5,7 +5,7 @@ import os
 import pytest
 import torch
 
-from pointcluster.datasets.cloud_cache import cached, fingerprint
+from pointcluster.datasets.cloud_dataset import cached, fingerprint
 
 
 @pytest.fixture
