@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.lib.stride_tricks import sliding_window_view
 
 from pointcluster.datasets.readers.columns import (
     find_labels,
@@ -24,6 +25,8 @@ KINDS = {
 }  # fmt: skip
 ORDERS: dict[str, Any] = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
 FACES, STRIPS = ("vertex_indices", "vertex_index"), "tristrips"
+Lengths = tuple[int, ...]  # of the lists of a row
+Tables = list[tuple[np.ndarray, np.ndarray]]  # numbers of rows, and what they hold
 
 
 class Property(NamedTuple):
@@ -227,106 +230,115 @@ class _Text:
 
 
 class _Binary:
-    """Rows of bytes, one after another."""
+    """Rows of bytes, one after another; those whose lists have the same lengths are one table."""
 
     def __init__(self, body: bytes, order: Any) -> None:
         self.body, self.order, self.at = body, order, 0
 
     def element(self, name: str, count: int, properties: list[Property]) -> dict:
-        fixed = [each for each in properties if each.prefix is None]
-        if len(fixed) == len(properties):
-            kind = np.dtype([(each.name, each.kind.newbyteorder(self.order)) for each in fixed])
-            if count * kind.itemsize > len(self.body) - self.at:
-                room = (len(self.body) - self.at) // max(1, kind.itemsize)
-                raise ValueError(f"{count:,} of {name} announced, {room:,} there")
-            table = np.frombuffer(self.body, kind, count, self.at)
-            self.at += count * kind.itemsize
-            native = kind.newbyteorder("=")
-            return {key: table[key].astype(native[key]) for key in kind.names or ()}
-        if (alike := self._alike(count, properties)) is not None:
-            return alike
-        starts = {each.name: array("q") for each in properties}
-        lengths = {each.name: array("q") for each in properties if each.prefix}
-        at, end, body = self.at, len(self.body), self.body
-        order: Any = "big" if self.order == ">" else "little"
-        # (name, bytes of a number, bytes of a length, whether it may be negative)
-        plan = [
-            (each.name, each.kind.itemsize, each.prefix.itemsize if each.prefix else 0,
-             each.prefix is not None and each.prefix.kind == "i")
-            for each in properties
-        ]  # fmt: skip
-        for row in range(count):
-            for key, size, prefix, signed in plan:
-                length = 1
-                if prefix:
-                    if at + prefix > end:
-                        raise ValueError(f"{count:,} of {name} announced, {row:,} there")
-                    length = int.from_bytes(body[at : at + prefix], order, signed=signed)
-                    at += prefix
-                    lengths[key].append(length)
-                starts[key].append(at)
-                at += length * size
-                if length < 0 or at > end:
-                    raise ValueError(f"{count:,} of {name} announced, {row:,} there")
-        self.at = at
-        out: dict = {}
-        for each in properties:
-            kind, begin = each.kind.newbyteorder(self.order), np.array(starts[each.name], np.int64)
-            if each.prefix is None:
-                out[each.name] = self._at(begin, kind)
-                continue
-            sizes = np.array(lengths[each.name], np.int64)
-            rows: list[np.ndarray] = [np.zeros(0, each.kind)] * count
-            order_ = sizes.argsort(kind="stable")
-            for same in np.split(order_, np.flatnonzero(np.diff(sizes[order_])) + 1):
-                if not len(same) or not sizes[same[0]]:
-                    continue
-                step = np.arange(sizes[same[0]]) * kind.itemsize
-                block = self._at(begin[same, None] + step, kind)
-                for number, numbers in zip(same, block, strict=True):
-                    rows[number] = numbers
-                if len(same) == count:
-                    out[each.name] = block
-            out.setdefault(each.name, rows)
-        return out
-
-    def _alike(self, count: int, properties: list[Property]) -> dict | None:
-        """All rows at once where their lists are as long as those of the first."""
-        at, fields = self.at, list[tuple[str, np.dtype, tuple[int, ...]]]()
-        for number, each in enumerate(properties if count else ()):
-            length = 1
-            if each.prefix is not None:
-                prefix = each.prefix.newbyteorder(self.order)
-                if at + prefix.itemsize > len(self.body):
-                    return None
-                length = int(np.frombuffer(self.body, prefix, 1, at)[0])
-                fields.append((f"length {number}", prefix, ()))
-                at += prefix.itemsize
-                if length < 0:
-                    return None
-            shape = () if each.prefix is None else (length,)
-            fields.append((f"{number}", each.kind.newbyteorder(self.order), shape))
-            at += each.kind.itemsize * length
-            if at > len(self.body):
-                return None
-        kind = np.dtype(fields)
-        if not count or count * kind.itemsize > len(self.body) - self.at:
-            return None
-        table = np.frombuffer(self.body, kind, count, self.at)
-        for name, _, _ in fields:
-            if name.startswith("length") and (table[name] != table[name][0]).any():
-                return None
-        self.at += count * kind.itemsize
+        """The columns of an element."""
+        if not count or not properties:
+            return {each.name: np.zeros(0, each.kind) for each in properties}
+        layout = _Layout(properties)
+        first = layout.row(self.body, self.at, self.order)
+        tables = [] if first is None else self._alike(count, properties, first[0])
+        tables = tables or self._unlike(name, count, properties, layout)
         return {
-            each.name: table[f"{number}"].astype(each.kind)
+            each.name: _column(each, str(number), count, tables)
             for number, each in enumerate(properties)
         }
 
-    def _at(self, begin: np.ndarray, kind: np.dtype) -> np.ndarray:
-        """Numbers that begin at these bytes."""
-        data = np.frombuffer(self.body, np.uint8)
-        chosen = data[begin[..., None] + np.arange(kind.itemsize)]
-        return np.ascontiguousarray(chosen).view(kind)[..., 0].astype(kind.newbyteorder("="))
+    def _alike(self, count: int, properties: list[Property], lengths: Lengths) -> Tables:
+        """All rows at once, where their lists are as long as those of the first."""
+        kind = self._type(properties, lengths)
+        if count * kind.itemsize > len(self.body) - self.at:
+            return []
+        table = np.frombuffer(self.body, kind, count, self.at)
+        for number, length in enumerate(lengths):
+            if (table[f"length {number}"] != length).any():
+                return []
+        self.at += table.nbytes
+        return [(np.arange(count), table)]
+
+    def _unlike(self, name: str, count: int, properties: list[Property], layout: _Layout) -> Tables:
+        """Rows of each form, found one by one."""
+        forms: dict[Lengths, tuple[array, array]] = {}
+        for number in range(count):
+            row = layout.row(self.body, self.at, self.order)
+            if row is None:
+                raise ValueError(f"{count:,} of {name} announced, {number:,} there")
+            numbers, starts = forms.setdefault(row[0], (array("q"), array("q")))
+            numbers.append(number)
+            starts.append(self.at)
+            self.at = row[1]
+        data, tables = np.frombuffer(self.body, np.uint8), []
+        for lengths, (numbers, starts) in forms.items():
+            kind = self._type(properties, lengths)
+            rows = sliding_window_view(data, kind.itemsize)[np.array(starts)]
+            tables.append((np.array(numbers), rows.view(kind)[:, 0]))
+        return tables
+
+    def _type(self, properties: list[Property], lengths: Lengths) -> np.dtype:
+        """The type of a row whose lists have these lengths."""
+        left, fields = list(lengths), list[tuple[str, np.dtype, tuple[int, ...]]]()
+        for number, each in enumerate(properties):
+            shape = tuple[int, ...]()
+            if each.prefix is not None:
+                place = len(lengths) - len(left)
+                fields.append((f"length {place}", each.prefix.newbyteorder(self.order), ()))
+                shape = (left.pop(0),)
+            fields.append((str(number), each.kind.newbyteorder(self.order), shape))
+        return np.dtype(fields)
+
+
+class _Layout:
+    """Where in a row its lists begin, by what is before them."""
+
+    def __init__(self, properties: list[Property]) -> None:
+        self.lists: list[tuple[int, int, bool, int]] = []  # gap, bytes of length, signed, of number
+        self.tail = 0  # behind the last one
+        for each in properties:
+            if each.prefix is None:
+                self.tail += each.kind.itemsize
+                continue
+            signed = each.prefix.kind == "i"
+            self.lists.append((self.tail, each.prefix.itemsize, signed, each.kind.itemsize))
+            self.tail = 0
+
+    def row(self, body: bytes, at: int, order: str) -> tuple[Lengths, int] | None:
+        """Lengths of a row's lists, and where it ends; none where the file ends before."""
+        lengths = []
+        for gap, prefix, signed, size in self.lists:
+            start = at + gap + prefix
+            number = body[at + gap : start]
+            length = int.from_bytes(number, "big" if order == ">" else "little", signed=signed)
+            at = start + length * size
+            if length < 0 or at > len(body):
+                return None
+            lengths.append(length)
+        at += self.tail
+        return (tuple(lengths), at) if at <= len(body) else None
+
+
+def _column(each: Property, key: str, count: int, tables: Tables) -> np.ndarray | list[np.ndarray]:
+    """A property of all rows."""
+    if len(tables) == 1:
+        return tables[0][1][key].astype(each.kind)
+    if each.prefix is None:
+        column = np.empty(count, each.kind)
+        for rows, table in tables:
+            column[rows] = table[key]
+        return column
+    lists = [np.zeros(0, each.kind)] * count
+    for rows, table in tables:
+        for row, numbers in zip(rows, table[key].astype(each.kind), strict=True):
+            lists[row] = numbers
+    return _table(lists)
+
+
+def _table(lists: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
+    """Lists as a table, where all are of one length."""
+    return np.stack(lists) if len({len(numbers) for numbers in lists}) == 1 else lists
 
 
 def _numbers(words: Sequence[bytes], kind: np.dtype) -> np.ndarray:
@@ -342,9 +354,7 @@ def _numbers(words: Sequence[bytes], kind: np.dtype) -> np.ndarray:
 
 
 def _lists(rows: Sequence[list[bytes]], kind: np.dtype) -> np.ndarray | list[np.ndarray]:
-    """Numbers of lists, as a table where all are of one length."""
+    """Numbers of lists of words."""
     numbers = _numbers([word for row in rows for word in row], kind)
-    lengths = [len(row) for row in rows]
-    if len(set(lengths)) == 1:
-        return numbers.reshape(len(rows), lengths[0])
-    return np.split(numbers, np.cumsum(lengths)[:-1]) if rows else []
+    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
+    return _table(np.split(numbers, ends[:-1])) if rows else []
