@@ -1,8 +1,11 @@
-"""Files that are whole or not there."""
+"""Files that are written whole or not at all, and those that come with the package."""
 
 from __future__ import annotations
 
+import hashlib
 import os
+import site
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -56,3 +59,42 @@ def _umask() -> int:
             return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
     except (OSError, StopIteration, ValueError):
         return 0o022
+
+
+def bundled_folder(name: str, file: str) -> Path:
+    """Find a data set that came with the package: in its checkout, or where a wheel put it.
+
+    Args:
+        name: The folder's name in ``datasets/``.
+        file: A file that it must have.
+
+    Raises:
+        FileNotFoundError: It is in none of these places.
+    """
+    above = Path(__file__).resolve().parents[1]
+    share = Path("share", "pointcluster", name)
+    folders = [above / "datasets" / name]  # a checkout
+    folders += [Path(base) / share for base in (sys.prefix, site.getuserbase(), above)]
+    for folder in folders:
+        if (folder / file).is_file():
+            return folder
+    raise FileNotFoundError(
+        f"{file} did not come with this installation; looked in "
+        + ", ".join(str(folder) for folder in folders)
+        + f". Give the folder datasets/{name} of a checkout as root"
+    )
+
+
+def check_bundled(path: Path, data: bytes, sha256: str) -> None:
+    """Compare what was read of a file that came with the package with what it must be.
+
+    Raises:
+        ValueError: It is something else.
+    """
+    digest = hashlib.sha256(data).hexdigest()
+    if digest != sha256:
+        raise ValueError(
+            f"{path} is not the file that belongs to this version: SHA-256 is {digest}, expected "
+            f"{sha256}. Restore it (git checkout, or install again), or give another folder of "
+            "such files as root"
+        )

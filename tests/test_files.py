@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from pointcluster.files import replacing, write_whole
+from pointcluster import files
+from pointcluster.files import bundled_folder, check_bundled, replacing, write_whole
 
 
 def test_what_was_written_takes_the_old_files_place(tmp_path):
@@ -61,3 +62,32 @@ except OSError as error:
                           text=True, timeout=200)  # fmt: skip
     assert done.stdout == "File too large\n", done.stderr
     assert path.read_text() == "one" and os.listdir(tmp_path) == ["a"]
+
+
+# --- what comes with the package -----------------------------------------------------------------
+
+
+def test_checkout():
+    folder = bundled_folder("fashion_mnist", "LICENSE")
+    assert folder.parts[-2:] == ("datasets", "fashion_mnist")
+
+
+def test_where_a_wheel_puts_it(monkeypatch, tmp_path):
+    module = tmp_path / "lib" / "pointcluster" / "files.py"
+    monkeypatch.setattr(files, "__file__", str(module))
+    monkeypatch.setattr(files.sys, "prefix", str(tmp_path / "prefix"))
+    monkeypatch.setattr(files.site, "getuserbase", lambda: str(tmp_path / "user"))
+    with pytest.raises(FileNotFoundError, match="data did not come with this installation; looked"):
+        bundled_folder("shapes", "data")
+    for base in ("lib", "user", "prefix"):  # the later ones go before
+        folder = tmp_path / base / "share" / "pointcluster" / "shapes"
+        folder.mkdir(parents=True)
+        (folder / "data").touch()
+        assert bundled_folder("shapes", "data") == folder
+
+
+def test_a_bundled_file_of_another_content(tmp_path):
+    digest = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    check_bundled(tmp_path / "a", b"abc", digest)
+    with pytest.raises(ValueError, match="/a is not the file .* SHA-256 is .*, expected ba7816bf"):
+        check_bundled(tmp_path / "a", b"abd", digest)

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from pointcluster._optional import installed_by
+from pointcluster._optional import installed_by, needed_for
 
 
 def test_names_the_package_and_the_command():
@@ -27,3 +27,14 @@ def test_what_is_there_is_imported():
     with installed_by("image"):
         import timm
     assert timm.__version__
+
+
+@pytest.mark.parametrize(
+    ("install", "command"), [(None, "laspy"), ("'laspy[lazrs]'", "'laspy.laz")]
+)
+def test_names_what_it_is_needed_for(monkeypatch, install, command):
+    monkeypatch.setitem(sys.modules, "laspy", None)
+    message = f"^reading .las files needs laspy: pip install {command}"
+    with pytest.raises(ImportError, match=message):
+        with needed_for("reading .las files", "laspy", install):
+            import laspy  # noqa: F401

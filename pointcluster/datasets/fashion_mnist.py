@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gzip
-import hashlib
 import os
 import zlib
 from collections.abc import Callable
@@ -14,7 +13,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
-from pointcluster.datasets.bundled import bundled_folder
+from pointcluster._optional import needed_for
+from pointcluster.files import bundled_folder, check_bundled
 
 CLASSES = (
     "T-shirt/top", "Trouser", "Pullover", "Dress", "Coat", "Sandal", "Shirt", "Sneaker", "Bag",
@@ -99,10 +99,8 @@ class FashionMNIST(Dataset):
         return len(self.targets)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
-        try:
+        with needed_for("a picture", "Pillow", "pillow"):
             from PIL import Image
-        except ImportError as error:
-            raise ImportError("pictures need Pillow: pip install pillow") from error
 
         image: Any = Image.fromarray(self.images[index].numpy())
         if self.transform is not None:
@@ -129,12 +127,8 @@ def read_idx(path: Path, digests: dict[str, str] | None = None) -> np.ndarray:
         ValueError: It is damaged or no such file, or has another SHA-256.
     """
     data = path.read_bytes()
-    if digests is not None and (found := hashlib.sha256(data).hexdigest()) != digests[path.stem]:
-        raise ValueError(
-            f"{path} is not the file that belongs to this version: SHA-256 is {found}, expected "
-            f"{digests[path.stem]}. Restore it (git checkout, or install again), or give the "
-            "folder of files of your own as root"
-        )
+    if digests is not None:
+        check_bundled(path, data, digests[path.stem])
     if path.suffix == ".gz":
         try:
             data = gzip.decompress(data)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable
 from io import BytesIO
@@ -13,7 +12,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data, InMemoryDataset
 
-from pointcluster.datasets.bundled import bundled_folder
+from pointcluster.files import bundled_folder, check_bundled
 
 FILE = "home_objects.npz"
 SHA256 = "daabff0dd93d293091cdfeac504b6b2e364b1fe1d7e5864a7241d38eedda4297"
@@ -111,12 +110,8 @@ def _read(path: Path, digest: str | None) -> dict[str, np.ndarray]:
             f"{path} is missing: root must be a folder with {FILE}, or None for the bundled one"
         )
     data = path.read_bytes()
-    if digest is not None and (found := hashlib.sha256(data).hexdigest()) != digest:
-        raise ValueError(
-            f"{path} is not the file that belongs to this version: SHA-256 is {found}, expected "
-            f"{digest}. Restore it (git checkout, or install again), or give the folder of a file "
-            "of your own as root"
-        )
+    if digest is not None:
+        check_bundled(path, data, digest)
     try:
         with np.load(BytesIO(data), allow_pickle=False) as file:
             arrays = {key: file[key] for key in file.files}

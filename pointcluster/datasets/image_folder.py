@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,14 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset
 
+from pointcluster.datasets.folders import (
+    files_below,
+    files_of,
+    first_readable,
+    folders_of,
+    listed,
+    subfolders,
+)
 from pointcluster.datasets.readers.image import read_image
 
 SUFFIXES = (
@@ -73,27 +81,27 @@ class ImageFolder(Dataset):
             raise ValueError("classes names a class twice")
         if unknown := [name for name in found if name not in self.class_to_idx]:
             raise ValueError(
-                f"{self.root} has {_names(unknown)}, which {'is' if len(unknown) == 1 else 'are'} "
+                f"{self.root} has {listed(unknown)}, which {'is' if len(unknown) == 1 else 'are'} "
                 f"not among the {len(self.classes)} classes expected"
             )
-        names = {name: image_names(self.root / name) for name in self.classes if name in found}
+        names = {n: files_of(self.root / n, SUFFIXES) for n in self.classes if n in found}
         lacking = [name for name in names if not names[name]]
         if len(lacking) == len(names):
             raise ValueError(
-                f"no images in the class folders of {self.root} ({_names(lacking)}): expected "
+                f"no images in the class folders of {self.root} ({listed(lacking)}): expected "
                 f"files of the form {self.root / lacking[0]}/*.jpeg, or *{', *'.join(SUFFIXES)}"
                 + _hint(self.root, lacking)
             )
         if lacking and classes is None:
             raise ValueError(
-                f"no images in {_names(lacking)} of {self.root}: remove what is no class, or give "
+                f"no images in {listed(lacking)} of {self.root}: remove what is no class, or give "
                 "classes"
             )
-        if others := other_images(self.root, names):
-            folders = sorted({os.path.dirname(name) or "the root itself" for name in others})
+        used = {f"{name}/{file}" for name, files in names.items() for file in files}
+        if others := sorted(n for n in files_below(self.root, SUFFIXES) if n not in used):
             warnings.warn(
                 f"{self.root}: {len(others):,} of its images will not be read, those in "
-                f"{_names(folders)}, such as {others[0]}: expected files in the class folders "
+                f"{folders_of(others)}, such as {others[0]}: expected files in the class folders "
                 "themselves",
                 stacklevel=2,
             )
@@ -110,20 +118,17 @@ class ImageFolder(Dataset):
 
     def __getitem__(self, index: int) -> tuple[Any, int] | None:
         index = range(len(self))[index]
-        for step in range(1 if self.on_error == "drop" else len(self)):
-            place = (index + step) % len(self)
-            if place in self._unreadable:
-                continue
-            try:
-                image = read_image(self.path(place))
-            except ValueError as error:
-                if self.on_error == "raise":
-                    raise
-                self._unreadable.add(place)
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-                continue
-            label = int(self.targets[place])
-            return (image if self.transform is None else self.transform(image)), label
+        steps = 1 if self.on_error == "drop" else len(self)
+        read = first_readable(
+            ((index + step) % len(self) for step in range(steps)),
+            lambda place: read_image(self.path(place)),
+            self._unreadable,
+            skip=self.on_error != "raise",
+        )
+        if read is not None:
+            place, image = read
+            image = image if self.transform is None else self.transform(image)
+            return image, int(self.targets[place])
         if self.on_error == "drop":
             return None
         raise ValueError(f"none of the {len(self)} images of {self.root} can be read")
@@ -155,64 +160,12 @@ def class_folders(root: Path) -> list[str]:
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder")
-    with os.scandir(root) as entries:
-        found = sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+    found = subfolders(root)
     if not found:
-        files = (
-            f", only files such as {name}" if (name := next(iter(image_names(root)), "")) else ""
-        )
-        raise ValueError(f"{root} has no class folders{files}: expected {root / 'CLASS'}/*.jpeg")
+        files = files_of(root, SUFFIXES)[:1]
+        only = f", only files such as {files[0]}" if files else ""
+        raise ValueError(f"{root} has no class folders{only}: expected {root / 'CLASS'}/*.jpeg")
     return found
-
-
-def other_images(root: Path, used: Mapping[str, Sequence[str]]) -> list[str]:
-    """Paths of the images in a folder and below it that are in no class folder itself, sorted.
-
-    Args:
-        root: The folder.
-        used: Names of the images that are read, by their class folder.
-    """
-    found = []
-    for folder, names in walk_links(root):
-        here = os.path.relpath(folder, root)
-        kept = set(used.get(here, ()))
-        found += [
-            os.path.normpath(os.path.join(here, name))
-            for name in names
-            if name.lower().endswith(SUFFIXES) and name not in kept
-        ]
-    return sorted(found)
-
-
-def walk_links(root: Path) -> Iterator[tuple[str, list[str]]]:
-    """Folders below and including one, and the names of their files, each folder once.
-
-    Links are followed, but for those back to where they lie. Names that begin with a dot are passed
-    over.
-    """
-    seen: set[str] = set()
-    for folder, folders, names in os.walk(root, followlinks=True):
-        place = os.path.realpath(folder)
-        folders[:] = [] if place in seen else [n for n in folders if not n.startswith(".")]
-        if place not in seen:
-            yield folder, [name for name in names if not name.startswith(".")]
-        seen.add(place)
-
-
-def image_names(folder: Path) -> list[str]:
-    """Sorted names of the image files in a folder."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
-
-
-def _names(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _hint(root: Path, folders: Sequence[str]) -> str:

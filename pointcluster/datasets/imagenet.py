@@ -7,7 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pointcluster.datasets.image_folder import ImageFolder, class_folders, image_names
+from pointcluster.datasets.folders import files_of, subfolders
+from pointcluster.datasets.image_folder import SUFFIXES, ImageFolder, class_folders
 
 SIZES = {"train": 1_281_167, "val": 50_000}
 NUM_CLASSES = 1000
@@ -73,9 +74,8 @@ def count_images(root: str | os.PathLike[str]) -> dict[str, dict[str, int]]:
     counts = {}
     for split in SIZES:
         folder = Path(root) / split
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-        classes = [entry for entry in entries if entry.is_dir() and entry.name[0] != "."]
-        counts[split] = {entry.name: len(image_names(entry)) for entry in classes}
+        names = subfolders(folder)
+        counts[split] = {name: len(files_of(folder / name, SUFFIXES)) for name in names}
     return counts
 
 

@@ -15,7 +15,14 @@ import numpy as np
 import torch
 from torch_geometric.data import Data, Dataset
 
-from pointcluster.datasets.image_folder import walk_links
+from pointcluster.datasets.folders import (
+    files_below,
+    files_of,
+    first_readable,
+    folders_of,
+    listed,
+    subfolders,
+)
 from pointcluster.datasets.readers.columns import column_names
 from pointcluster.datasets.readers.points import SUFFIXES, TABLES, read_points
 from pointcluster.datasets.readers.text import may_be_table
@@ -135,10 +142,9 @@ class PointFolder(Dataset):
         self.classes, files = find_files(self.root, test_fraction, split_seed)
         used = {name for each in files.values() for name, _ in each}
         if others := other_scans(self.root, used):
-            folders = sorted({os.path.dirname(name) or "the root itself" for name in others})
             warnings.warn(
                 f"{self.root}: {len(others):,} of its scans will not be read, those in "
-                f"{_listed(folders)}: "
+                f"{folders_of(others)}: "
                 f"expected in folders such as {os.path.dirname(min(used))}",
                 stacklevel=2,
             )
@@ -174,26 +180,22 @@ class PointFolder(Dataset):
         return len(self._names)
 
     def get(self, idx: int) -> Data:
-        for step in range(len(self._names)):
-            place = (idx + step) % len(self._names)
-            if place in self._unreadable:
-                continue
-            try:
-                data = self._read(self._names[place])
-                self._keep_fields(data, self._names[place])
-            except ValueError as error:
-                if self.on_error == "raise":
-                    raise
-                self._unreadable.add(place)
-                warnings.warn(f"skipped: {error}", stacklevel=2)
-                continue
-            if self.normalize:
-                data = to_unit_sphere(data)
-            else:
-                data.scale = 1.0
-            data.y, data.name = self._targets[[place]], self._names[place]
-            return data
-        raise ValueError(f"none of the {len(self._names)} files of {self.root} can be read")
+        size = len(self._names)
+        read = first_readable(
+            ((idx + step) % size for step in range(size)),
+            lambda place: self._keep_fields(self._read(self._names[place]), self._names[place]),
+            self._unreadable,
+            skip=self.on_error == "skip",
+        )
+        if read is None:
+            raise ValueError(f"none of the {size} files of {self.root} can be read")
+        place, data = read
+        if self.normalize:
+            data = to_unit_sphere(data)
+        else:
+            data.scale = 1.0
+        data.y, data.name = self._targets[[place]], self._names[place]
+        return data
 
     def path(self, index: int) -> Path:
         """Where an item's file lies."""
@@ -217,7 +219,7 @@ class PointFolder(Dataset):
             return tuple(field for field in FEATURES if data.get(field) is not None)
         raise ValueError(f"none of the {len(names)} files of {self.root} can be read")
 
-    def _keep_fields(self, data: Data, name: str) -> None:
+    def _keep_fields(self, data: Data, name: str) -> Data:
         for field in FIELDS:
             if field in self.fields:
                 if data.get(field) is None:
@@ -227,6 +229,7 @@ class PointFolder(Dataset):
                     )
             elif data.get(field) is not None:
                 del data[field]
+        return data
 
     def _read(self, name: str) -> Data:
         """What is kept of a file, before it is normalised: from the cache, or read."""
@@ -280,23 +283,23 @@ def find_files(
     """
     if not root.is_dir():
         raise FileNotFoundError(f"{root} is no folder")
-    tops = _folders(root)
+    tops = subfolders(root)
     if not tops:
-        loose = point_files(root)[:1]
+        loose = _scans(root)[:1]
         raise ValueError(
             f"{root} has no class folders"
             + (f", only files such as {loose[0]}" if loose else "")
             + f": expected {root / 'CLASS'}/*.ply, or another of {' '.join(SUFFIXES)}"
         )
     # A class may be called "train": such a folder holds files and not folders.
-    splits = [s for s in _SPLITS if _folders(root / s) and not point_files(root / s)]
+    splits = [s for s in _SPLITS if subfolders(root / s) and not _scans(root / s)]
     if len(splits) == 2:
-        inside = {split: _folders(root / split) for split in _SPLITS}
+        inside = {split: subfolders(root / split) for split in _SPLITS}
         if inside["train"] != inside["test"]:
             only = {s: sorted(set(inside[s]) - set(inside[o])) for s, o in (_SPLITS, _SPLITS[::-1])}
             raise ValueError(
                 f"{root}: the classes of train and test differ: "
-                + " and ".join(f"only {s} has {_listed(only[s])}" for s in _SPLITS if only[s])
+                + " and ".join(f"only {s} has {listed(only[s])}" for s in _SPLITS if only[s])
                 + ". A class without test files needs an empty folder there"
             )
         classes = inside["train"]
@@ -307,9 +310,7 @@ def find_files(
     elif splits and {*tops} - {*splits} <= _VALIDATION:
         other = "test" if splits == ["train"] else "train"
         raise ValueError(f"{root} has a folder {splits[0]} of classes, but no folder {other}")
-    elif all(
-        set(_folders(root / top)) & {*_SPLITS} and not point_files(root / top) for top in tops
-    ):
+    elif all(set(subfolders(root / top)) & {*_SPLITS} and not _scans(root / top) for top in tops):
         classes = tops
         found = {
             split: {
@@ -330,43 +331,23 @@ def find_files(
     lacking = [name for name in classes if not found["train"][name] and not found["test"][name]]
     if lacking:
         raise ValueError(
-            f"no scans in {_listed(lacking)} of {root}: expected files of the form "
+            f"no scans in {listed(lacking)} of {root}: expected files of the form "
             f"{root / lacking[0]}/*.ply, or another of {' '.join(SUFFIXES)}; remove what is no "
             "class"
         )
     untrained = [name for name in classes if not found["train"][name]]
     if untrained and test_fraction < 1:
-        raise ValueError(f"{root}: {_listed(untrained)} has test files and no training files")
+        raise ValueError(f"{root}: {listed(untrained)} has test files and no training files")
     return classes, {
         split: [(file, y) for y, name in enumerate(classes) for file in found[split][name]]
         for split in _SPLITS
     }
 
 
-def point_files(folder: Path) -> list[str]:
-    """Sorted names of the files of points in a folder."""
-    with os.scandir(folder) as entries:
-        return sorted(
-            entry.name
-            for entry in entries
-            if entry.name.lower().endswith(SUFFIXES)
-            and not entry.name.startswith(".")
-            and entry.is_file()
-        )
-
-
 def other_scans(root: Path, used: Set[str]) -> list[str]:
-    """Paths of the scans in a folder and below it that are not among those used, sorted.
-
-    Links are followed; one that leads nowhere counts as the scan that it is called.
-    """
-    places = [
-        (folder, [name for name in names if name.lower().endswith(SUFFIXES)])
-        for folder, names in walk_links(root)
-    ]
-    paths = {Path(folder, name).relative_to(root).as_posix() for folder, names in places
-             for name in names}  # fmt: skip
-    return sorted(name for name in paths - used if _is_scan(root / name))
+    """Paths of the scans in a folder and below it that are not among those used, sorted."""
+    others = (name for name in files_below(root, SUFFIXES) if name not in used)
+    return sorted(name for name in others if _is_scan(root / name))
 
 
 def _is_scan(path: Path) -> bool:
@@ -391,15 +372,12 @@ def _check_splits(root: Path, used: Set[str]) -> None:
             )
 
 
-def _folders(folder: Path) -> list[str]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
+def _scans(folder: Path) -> list[str]:
+    return files_of(folder, SUFFIXES)
 
 
 def _below(root: Path, folder: Path) -> list[str]:
-    return [(folder / name).relative_to(root).as_posix() for name in point_files(folder)]
+    return [(folder / name).relative_to(root).as_posix() for name in _scans(folder)]
 
 
 def _held(files: Sequence[str], fraction: float, seed: int) -> set[str]:
@@ -414,10 +392,6 @@ def _held(files: Sequence[str], fraction: float, seed: int) -> set[str]:
         return hashlib.sha256(f"{seed}/{name}".encode()).hexdigest()
 
     return set(sorted(files, key=digest)[:count])
-
-
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _save(path: Path, data: Data, stamp: np.ndarray) -> None:

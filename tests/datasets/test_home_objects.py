@@ -16,7 +16,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.loader import DataLoader
 
-from pointcluster.datasets import HomeObjects, bundled, home_objects
+from pointcluster import files
+from pointcluster.datasets import HomeObjects, home_objects
 
 FOLDER = Path(__file__).resolve().parents[2] / "datasets" / "home_objects"
 
@@ -228,10 +229,10 @@ def test_not_the_bundled_file(monkeypatch, tmp_path):
 
 
 def test_where_a_wheel_puts_it(monkeypatch, tmp_path):
-    module = tmp_path / "lib" / "pointcluster" / "datasets" / "bundled.py"
-    monkeypatch.setattr(bundled, "__file__", str(module))
-    monkeypatch.setattr(bundled.sys, "prefix", str(tmp_path / "prefix"))
-    monkeypatch.setattr(bundled.site, "getuserbase", lambda: str(tmp_path / "user"))
+    module = tmp_path / "lib" / "pointcluster" / "files.py"
+    monkeypatch.setattr(files, "__file__", str(module))
+    monkeypatch.setattr(files.sys, "prefix", str(tmp_path / "prefix"))
+    monkeypatch.setattr(files.site, "getuserbase", lambda: str(tmp_path / "user"))
     with pytest.raises(FileNotFoundError, match="did not come with this installation; looked in"):
         home_objects.bundled_file()
     for base in ("lib", "user", "prefix"):  # the later ones go before
