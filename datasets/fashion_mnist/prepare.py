@@ -5,7 +5,7 @@
 
 Of each class the first training and test images are taken and kept in their order. The result is
 four files of the same form and names as the whole has, beside this file or in ``--out``. Needs
-numpy.
+pointcluster.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import argparse
 import gzip
 import hashlib
 import io
-import os
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
+
+from pointcluster.files import write_whole
 
 SOURCE = Path("/usr/share/datasets/fashion-mnist")  # where Debian's package puts it
 
@@ -68,19 +68,6 @@ def pack(array: np.ndarray) -> bytes:
     return buffer.getvalue()
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -99,9 +86,8 @@ def main(arguments: list[str] | None = None) -> int:
             rows = first_of_each(labels, count)
             print(f"{split}: {len(rows):,} of {len(labels):,} images, the last is {rows[-1]:,}")
             packed |= zip(names, (pack(images[rows]), pack(labels[rows])), strict=True)
-        args.out.mkdir(parents=True, exist_ok=True)
         for name, data in packed.items():
-            write(args.out / name, data)
+            write_whole(args.out / name, data)
             print(f"{name}: {len(data):,} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}")
     except (OSError, ValueError) as error:
         print(f"prepare.py: {error}", file=sys.stderr)

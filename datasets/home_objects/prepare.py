@@ -8,7 +8,7 @@
 draws every model class by class, every group of near-identical models, and the closest pairs that
 were not grouped, so that labels and groups can be checked by eye.
 
-Needs numpy, scipy and trimesh; ``--sheets`` needs matplotlib too.
+Needs pointcluster, scipy and trimesh; ``--sheets`` needs matplotlib too.
 """
 
 from __future__ import annotations
@@ -31,6 +31,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from pointcluster.files import write_whole
 
 # The archives of sweethome3d-furniture 1.8-1: name, SHA-256, licence, whom to credit.
 ARCHIVES = (
@@ -407,19 +409,6 @@ def split(y: np.ndarray, groups: np.ndarray, seed: int) -> np.ndarray:
 # --- writing -------------------------------------------------------------------------------------
 
 
-def write(path: Path, data: bytes) -> None:
-    """Write a file whole or not at all."""
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=path.name, suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        os.unlink(name)
-        raise
-
-
 def draw(path: Path, items: Sequence[tuple[str, dict[str, Any]]], columns: int = 8) -> None:
     """Draw clouds on one sheet, seen from the front, a little from the side and from above."""
     import matplotlib
@@ -579,9 +568,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if args.sheets:
         draw_sheets(args.sheets, entries, samples, groups, pairs)
     npz, table = build(entries, samples, groups, args.seed)
-    args.out.mkdir(parents=True, exist_ok=True)
     for name, data in (("home_objects.npz", npz), ("attribution.csv", table)):
-        write(args.out / name, data)
+        write_whole(args.out / name, data)
         print(f"{args.out / name}: {len(data):,} bytes, SHA-256 {hashlib.sha256(data).hexdigest()}")
     return 0
 

@@ -28,6 +28,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pointcluster.datasets.imagenet import SIZES, count_images, missing_images
+from pointcluster.files import write_whole
 
 Counts = dict[str, dict[str, int]]
 
@@ -154,11 +155,7 @@ def read_devkit(path: Path, root: Path) -> tuple[Counts, list[str]]:
     if wrong or set(train) != set(names) or not set(val_wnids) <= set(names):
         raise ValueError(f"{path} does not hold ImageNet's classes: {(wrong or [*names])[:3]} ...")
     counts = {"train": train, "val": dict(sorted(Counter(val_wnids).items()))}
-    handle, name = tempfile.mkstemp(dir=root, prefix=".counts.")
-    with os.fdopen(handle, "w", encoding="utf-8") as file:
-        json.dump(counts, file, indent=1)
-    os.chmod(name, 0o644)
-    os.replace(name, root / "counts.json")
+    write_whole(root / "counts.json", json.dumps(counts, indent=1))
     return counts, val_wnids
 
 

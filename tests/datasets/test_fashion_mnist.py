@@ -245,12 +245,12 @@ def test_missing_source(prepare, tmp_path, capsys):
 
 def test_write_is_whole_or_nothing(prepare, tmp_path, monkeypatch):
     path = tmp_path / "file"
-    prepare.write(path, b"old")
+    prepare.write_whole(path, b"old")
 
     def fail(*_):
         raise OSError("disk full")
 
     monkeypatch.setattr(os, "replace", fail)
     with pytest.raises(OSError, match="disk full"):
-        prepare.write(path, b"new")
+        prepare.write_whole(path, b"new")
     assert path.read_bytes() == b"old" and [p.name for p in tmp_path.iterdir()] == ["file"]
