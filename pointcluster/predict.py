@@ -10,34 +10,16 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any, NamedTuple, NoReturn
+from typing import Any, NoReturn
 
 import torch
 from torch_geometric.data import Data
 
 from pointcluster.datasets.readers.columns import column_names
-from pointcluster.datasets.readers.points import SUFFIXES, TABLES, read_points
+from pointcluster.datasets.readers.points import SUFFIXES, TABLES, find_scans, read_points
 from pointcluster.models import CoC, load_model
-from pointcluster.transforms import FirstPoints, TurnUp, UnitCube
-from pointcluster.transforms.clouds import AXES, FEATURES, reduce_points, to_unit_sphere
-
-NUM_POINTS = 2048  # where neither the network's metadata nor the user says
-
-
-class Preprocessing(NamedTuple):
-    """What clouds a network was trained on."""
-
-    num_points: int = NUM_POINTS
-    """Points a cloud."""
-    normalize: bool | str = True
-    """Whether they lie in the unit sphere around their mean; or "cube": in that from -1 to 1."""
-    up: str = "y"
-    """The axis that points up."""
-    features: tuple[str, ...] = ()
-    """What `x` holds, of `"normal"` and `"color"`."""
-    sampled: int | None = None
-    """Points that a scan is thinned to before that, of which the cloud is a part; `None`: none."""
+from pointcluster.transforms.clouds import AXES, FEATURES
+from pointcluster.transforms.preprocessing import Preprocessing
 
 
 class Predictor:
@@ -56,7 +38,8 @@ class Predictor:
     Raises:
         FileNotFoundError: The network is not there.
         ValueError: It is damaged, is none of point clouds, its metadata make no sense, or it takes
-            features and nothing says which; the seed is negative, or columns are not known.
+            features and nothing says which; the seed is negative; or columns or the axis are not
+            known.
     """
 
     def __init__(
@@ -75,12 +58,14 @@ class Predictor:
             raise ValueError(f"seed is {seed}, expected at least 0")
         if columns is not None:
             column_names(columns)
+        if up is not None and up not in AXES:
+            raise ValueError(f"up is {up!r}, expected one of {' '.join(AXES)}")
         model, metadata = load_model(path)
         if isinstance(model, CoC):
             raise ValueError(f"{path} holds {model.config['name']}, a network of pictures")
         if not model.num_classes:
             raise ValueError(f"{path} holds a network without a classifier")
-        self.preprocessing = _preprocessing(path, metadata)
+        self.preprocessing = Preprocessing.of(path, metadata)
         if num_points is not None:
             self.preprocessing = self.preprocessing._replace(num_points=num_points)
         if features is not None:
@@ -92,7 +77,7 @@ class Predictor:
                 "what they are, of normal and color, 3 each, in their order"
             )
         self.classes = _classes(path, metadata, model.num_classes)
-        self.turn = TurnUp(up or self.preprocessing.up, self.preprocessing.up)
+        self.up = up
         self.device = torch.device(device)
         self.model = model.to(self.device)
         self.seed, self.drop_invalid, self.columns = seed, drop_invalid, columns
@@ -135,23 +120,9 @@ class Predictor:
             ValueError: There is no such axis; or they have no normals or colours, and the network
                 needs them.
         """
-        wanted = self.preprocessing
-        kept = num_points or wanted.num_points
-        turn = self.turn if up is None else TurnUp(up, wanted.up)
-        sampled = max(kept, wanted.sampled or 0)
-        data = turn(reduce_points(data, sampled, seed=self.seed))
-        if wanted.normalize == "cube":
-            data = UnitCube()(data)
-        elif wanted.normalize:
-            data = to_unit_sphere(data)
-        data = FirstPoints(kept)(data)
-        cloud = Data(pos=data.pos)
-        if wanted.features:
-            for field in wanted.features:
-                if data.get(field) is None:
-                    raise ValueError(f"{name} has no {field}, which the network needs")
-            cloud.x = torch.cat([data[field] for field in wanted.features], dim=1)
-        return cloud
+        return self.preprocessing.apply(
+            data, name, num_points=num_points, up=up or self.up, seed=self.seed
+        )
 
     @torch.inference_mode()
     def __call__(self, path: str | os.PathLike[str]) -> list[tuple[str, float]]:
@@ -170,35 +141,6 @@ class Predictor:
         probability, order = logits.cpu().double().softmax(dim=0).sort(descending=True, stable=True)
         pairs = zip(order.tolist(), probability.tolist(), strict=True)
         return [(self.classes[index], value) for index, value in pairs]
-
-
-def find_scans(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
-    """The files among paths, and those of points in the folders among them and below, sorted.
-
-    Names that begin with a dot are passed over in folders.
-
-    Raises:
-        FileNotFoundError: There is no such file or folder.
-        ValueError: A folder has no files of points.
-    """
-    found: list[Path] = []
-    for path in map(Path, paths):
-        if path.is_file():
-            found.append(path)
-            continue
-        if not path.is_dir():
-            raise FileNotFoundError(f"{path} is not there")
-        inside = [
-            each
-            for each in sorted(path.rglob("*"))
-            if each.name.lower().endswith(SUFFIXES)
-            and not any(part.startswith(".") for part in each.relative_to(path).parts)
-            and each.is_file()
-        ]
-        if not inside:
-            raise ValueError(f"{path} has no scans: expected files such as {' '.join(SUFFIXES)}")
-        found += inside
-    return found
 
 
 class _Parser(argparse.ArgumentParser):
@@ -303,37 +245,6 @@ def _failed(error: BaseException) -> int:
 
 def _of_system(error: BaseException) -> bool:
     return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
-
-
-def _preprocessing(path: str | os.PathLike[str], metadata: Any) -> Preprocessing:
-    """What the metadata say, checked; what they leave out is as in this library's data sets."""
-    noted = metadata.get("preprocessing", {}) if isinstance(metadata, dict) else None
-    if not isinstance(noted, dict):
-        raise ValueError(f"{path}: its metadata's 'preprocessing' must be an object")
-    if unknown := set(noted) - {*Preprocessing._fields}:
-        raise ValueError(
-            f"{path} was trained with the preprocessing {sorted(unknown)}, which this version does "
-            "not know"
-        )
-    found = Preprocessing(**noted)
-    features = found.features
-    counts = {"num_points": found.num_points}
-    counts |= {} if found.sampled is None else {"sampled": found.sampled}
-    odd = {name: n for name, n in counts.items() if isinstance(n, bool) or not isinstance(n, int)}
-    low = {name: n for name, n in counts.items() if name not in odd and n < 1}
-    if odd:
-        wrong: Any = (*odd.popitem(), "a number")
-    elif low:
-        wrong = (*low.popitem(), "at least 1")
-    elif not isinstance(found.normalize, bool) and found.normalize != "cube":
-        wrong = ("normalize", found.normalize, "true, false or 'cube'")
-    elif found.up not in AXES:
-        wrong = ("up", found.up, f"one of {' '.join(AXES)}")
-    elif not isinstance(features, (list, tuple)) or any(f not in FEATURES for f in features):
-        wrong = ("features", features, f"a list of {' and '.join(FEATURES)}")
-    else:
-        return found._replace(features=tuple(features))
-    raise ValueError(f"{path}: its metadata's {wrong[0]!r} is {wrong[1]!r}, expected {wrong[2]}")
 
 
 def _classes(path: str | os.PathLike[str], metadata: Any, num_classes: int) -> list[str]:

@@ -127,6 +127,35 @@ def read_points(
     return data
 
 
+def find_scans(paths: Sequence[str | os.PathLike[str]]) -> list[Path]:
+    """The files among paths, and those of points in the folders among them and below, sorted.
+
+    Names that begin with a dot are passed over in folders.
+
+    Raises:
+        FileNotFoundError: There is no such file or folder.
+        ValueError: A folder has no files of points.
+    """
+    found: list[Path] = []
+    for path in map(Path, paths):
+        if path.is_file():
+            found.append(path)
+            continue
+        if not path.is_dir():
+            raise FileNotFoundError(f"{path} is not there")
+        inside = [
+            file
+            for file in sorted(path.rglob("*"))
+            if file.name.lower().endswith(SUFFIXES)
+            and not any(part.startswith(".") for part in file.relative_to(path).parts)
+            and file.is_file()
+        ]
+        if not inside:
+            raise ValueError(f"{path} has no scans: expected files such as {' '.join(SUFFIXES)}")
+        found += inside
+    return found
+
+
 def _checked(path: Path, key: str, array: np.ndarray) -> np.ndarray:
     """Normals of length 1, where they are not 0, or colours from 0 to 1."""
     if not np.isfinite(array).all():
