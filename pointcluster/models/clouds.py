@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
+from torch import Tensor
 from torch_geometric.data import Data
-
-from pointcluster.geometry.check import check_positive
 
 
 def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -> None:
@@ -44,28 +40,13 @@ def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -
         raise ValueError(f"x has {len(x)} points, pos {len(pos)}")
 
 
-def check_equally_many(**lists: Sequence[Any]) -> None:
-    """Check that a network's lists have an entry a stage, and that there are stages.
-
-    Raises:
-        ValueError: They differ in length, or are empty.
-    """
-    lengths = [len(each) for each in lists.values()]
-    if len(set(lengths)) > 1 or 0 in lengths:
-        *names, last = lists
-        raise ValueError(
-            f"{', '.join(names)} and {last} must be equally many, found "
-            f"{', '.join(map(str, lengths))}"
-        )
+def cloud_of(data: Data) -> Tensor:
+    """The cloud of each point. [N]"""
+    if data.batch is not None:
+        return data.batch
+    return torch.zeros(len(data.pos), dtype=torch.int64, device=data.pos.device)
 
 
-def check_entries(least: int, **lists: Sequence[int]) -> None:
-    """Check that all entries of a network's lists are integers of at least `least`.
-
-    Raises:
-        TypeError: One is no integer.
-        ValueError: One is smaller.
-    """
-    for name, values in lists.items():
-        for value in values:
-            check_positive(f"each entry of {name}", value, least=least)
+def number_of_clouds(data: Data) -> int | None:
+    """Number of clouds of a batch; counts empty ones at the end."""
+    return data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
 
-from pointcluster.geometry import AnchorGeometry, knn
+from pointcluster.geometry import AnchorGeometry, StageGeometry, knn
+from pointcluster.models.clouds import cloud_of
 from pointcluster.models.results import PointClusters, place
 from pointcluster.nn.context_cluster import Clusters
 
@@ -48,13 +49,6 @@ def evaluating(model: nn.Module) -> Iterator[None]:
             part.training = mode
 
 
-def cloud_of(data: Data) -> Tensor:
-    """The cloud of each point. [N]"""
-    if data.batch is not None:
-        return data.batch
-    return torch.zeros(len(data.pos), dtype=torch.int64, device=data.pos.device)
-
-
 def nearest_anchor(pos: Tensor, batch: Tensor, anchors: AnchorGeometry) -> Tensor:
     r"""The anchor of its cloud that each point is nearest to.
 
@@ -83,13 +77,33 @@ def anchor_of_input(data: Data, stages: Sequence[AnchorGeometry]) -> Tensor:
     return parent
 
 
+def block_clusters(
+    block: nn.Module, x: Tensor, data: Data, stages: Sequence[StageGeometry]
+) -> PointClusters:
+    r"""The clusters of a block for every point of the input.
+
+    Args:
+        block: A block of the last of the stages.
+        x: What goes into it.
+        data: The input.
+        stages: The geometry of the stages up to its own.
+
+    Shapes:
+        - **x:** $(N_s, C)$
+    """
+    anchors, geometry = stages[-1]
+    _, clusters = block(x, geometry, return_clusters=True)
+    parent = anchor_of_input(data, [stage.anchors for stage in stages])
+    return seen_from_input(clusters, parent, cloud_of(data), anchors.pos, anchors.batch)
+
+
 def seen_from_input(
-    found: Clusters, parent: Tensor, batch: Tensor, pos: Tensor, cloud: Tensor
+    clusters: Clusters, parent: Tensor, batch: Tensor, pos: Tensor, cloud: Tensor
 ) -> PointClusters:
     r"""A block's clusters for every point of the input.
 
     Args:
-        found: The clusters of the points that the block works on.
+        clusters: Those of the points that the block works on.
         parent: Which of those each point of the input goes with.
         batch: The cloud of each point of the input.
         pos: Where the block's points are.
@@ -99,10 +113,10 @@ def seen_from_input(
         - **parent**, **batch:** $(N)$, **pos:** $(n, D)$, **cloud:** $(n)$
     """
     return PointClusters(
-        index=found.index[parent],
-        similarity=found.similarity[parent],
-        region=found.region[parent],
+        index=clusters.index[parent],
+        similarity=clusters.similarity[parent],
+        region=clusters.region[parent],
         batch=batch,
-        center_pos=pos[found.center],
-        center_batch=cloud[found.center],
+        center_pos=pos[clusters.center],
+        center_batch=cloud[clusters.center],
     )

@@ -24,10 +24,10 @@ from pointcluster.geometry import (
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.join import known_hierarchy
 from pointcluster.geometry.pixels import picture_sizes
+from pointcluster.models.clouds import cloud_of
 from pointcluster.models.clusters import (
     anchor_of_input,
     chosen_block,
-    cloud_of,
     evaluating,
     seen_from_input,
 )
@@ -269,7 +269,7 @@ class CoC(nn.Module):
     def forward_head(self, features: Tensor | Features, pre_logits: bool = False) -> Tensor:
         """Average each picture's points and classify; `pre_logits` stops before the classifier."""
         if isinstance(features, Features):
-            x, _, batch, size = features
+            x, _, batch, size, _ = features
             x = scatter(x, batch, dim_size=size, reduce="mean")
         else:
             x = features.mean(dim=(2, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import operator
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -14,20 +14,9 @@ from torch_geometric.utils import scatter
 
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
 from pointcluster.geometry.check import check_positive, geometry_dtype
-from pointcluster.geometry.join import known_hierarchy
-from pointcluster.models.clouds import (
-    check_clouds,
-    check_entries,
-    check_equally_many,
-)
-from pointcluster.models.clusters import (
-    anchor_of_input,
-    chosen_block,
-    cloud_of,
-    evaluating,
-    seen_from_input,
-)
-from pointcluster.models.results import Features, PointClusters
+from pointcluster.models.base import Network, check_entries, check_equally_many, rising
+from pointcluster.models.clouds import check_clouds, cloud_of, number_of_clouds
+from pointcluster.models.results import Features
 from pointcluster.nn import BatchNorm, CloudNorm, ContextClusterBlock, PointReducer
 
 
@@ -62,7 +51,7 @@ SIZES = {
 """The networks by name."""
 
 
-class PointCoC(nn.Module):
+class PointCoC(Network):
     r"""A classifier of point clouds: stages of a point reducer and context cluster blocks.
 
     Each stage keeps a share of the points as anchors, lets them gather their nearest points once
@@ -98,13 +87,16 @@ class PointCoC(nn.Module):
             they weigh as much as relative positions, however deep the stage before.
         drop_path: Probability of leaving out the last block's branches for a cloud in training; it
             rises evenly from 0 at the first.
+        features_only: Answer with the stages' :class:`Features` instead of class scores.
+        out_indices: Which stages to answer with, in this order; all, if not said.
 
     Shapes:
         - **data:** `pos` $(N, D)$, `batch` $(N)$, and `x` $(N, F)$ where `in_channels` is F
-        - **output:** $(B, \text{classes})$
+        - **output:** $(B, \text{classes})$; with `features_only` a list of :class:`Features`
 
     Raises:
-        ValueError: The lists differ in length.
+        IndexError: A stage to answer with does not exist.
+        ValueError: The lists differ in length, or `out_indices` repeat a stage or are none.
     """
 
     def __init__(
@@ -131,38 +123,40 @@ class PointCoC(nn.Module):
         layer_scale: float | None = None,
         norm: bool = True,
         pre_norm: bool = False,
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        check_positive("num_classes", num_classes, least=0)
-        check_positive("in_channels", in_channels, least=0)
         check_equally_many(
             channels=channels, depths=depths, heads=heads, ratios=ratios, encode=encode
         )
         check_positive("dim", dim)
         check_entries(1, channels=channels, heads=heads)
         check_entries(0, depths=depths, encode=encode)
-        self.config: dict[str, Any] = {}  # what create_model() builds it from
-        self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
-        self.num_features = 2 * channels[-1]
+        kept = itertools.accumulate(ratios, operator.mul)  # of the input's points
+        super().__init__(
+            num_classes,
+            in_channels,
+            channels,
+            [round(1 / share) for share in kept],
+            features_only=features_only,
+            out_indices=out_indices,
+        )
+        self.dim = dim
         self.plans = [StagePlan(r, k, region_size, num_centers, center_k) for r in ratios]
-        last = max(1, sum(depths) - 1)
-        drop = [drop_path * i / last for i in range(sum(depths))]
-        self.pre_norms: Any = nn.ModuleList()
-        self.reducers: Any = nn.ModuleList()
-        self.norms: Any = nn.ModuleList()
-        self.stages: Any = nn.ModuleList()
+        drop = iter(rising(drop_path, sum(depths)))
+        self.pre_norms, self.reducers, self.norms, self.stages = (nn.ModuleList() for _ in range(4))
         width = dim + in_channels
-        for stage, (wide, depth, head) in enumerate(zip(channels, depths, heads, strict=True)):
-            self.pre_norms.append(BatchNorm(width) if pre_norm and stage else nn.Identity())
+        for s, wide in enumerate(channels):
+            self.pre_norms.append(BatchNorm(width) if pre_norm and s else nn.Identity())
             self.reducers.append(
                 PointReducer(
                     width,
                     wide,
                     k=k,
-                    num=ratios[stage],
+                    num=ratios[s],
                     dim=dim if relative else 0,
                     mode=reducer,
-                    hidden=encode[stage],
+                    hidden=encode[s],
                 )
             )
             self.norms.append(BatchNorm(wide) if norm else nn.Identity())
@@ -170,155 +164,63 @@ class PointCoC(nn.Module):
                 nn.ModuleList(
                     ContextClusterBlock(
                         wide,
-                        heads=head,
-                        head_channels=wide // head,
+                        heads=heads[s],
+                        head_channels=wide // heads[s],
                         num_centers=num_centers,
                         k=center_k,
                         region_size=region_size,
                         mlp_ratio=mlp_ratio,
-                        drop_path=drop.pop(0),
+                        drop_path=next(drop),
                         layer_scale=layer_scale,
                     )
-                    for _ in range(depth)
+                    for _ in range(depths[s])
                 )
             )
             width = wide
-        reductions = [round(1 / r) for r in itertools.accumulate(ratios, operator.mul)]
-        self.feature_info = [
-            {"num_chs": wide, "reduction": reduction, "module": f"stages.{s}"}
-            for s, (wide, reduction) in enumerate(zip(channels, reductions, strict=True))
-        ]
-        self.norm = CloudNorm(width)
-        self.head_hidden_size = head_hidden
-        self.neck: Any = nn.Sequential(
-            nn.Linear(self.num_features, head_hidden), nn.GELU(), nn.Dropout(dropout)
-        )
-        self.head = nn.Linear(head_hidden, num_classes) if num_classes else nn.Identity()
+        self.num_features, self.head_hidden_size = 2 * width, head_hidden
+        if not features_only:
+            self.norm = CloudNorm(width)
+            self.neck = nn.Sequential(
+                nn.Linear(self.num_features, head_hidden), nn.GELU(), nn.Dropout(dropout)
+            )
+            self.head = self.new_head(num_classes)
 
-    def forward(self, data: Data, hierarchy: Hierarchy | None = None) -> Tensor:
-        """Class scores of each cloud; `hierarchy` reuses geometry worked out before."""
-        return self.forward_head(self.forward_features(data, hierarchy))
+    def forward_stages(
+        self, data: Data, hierarchy: Hierarchy | None = None, *, stop: tuple[int, int] | None = None
+    ) -> Iterator[Features]:
+        """The anchors of each stage with their features."""
+        hierarchy = self.checked_hierarchy(data, hierarchy)
+        x = self.points(data, hierarchy.batch_size).x  # [N, D + F]
+        for s, (anchors, geometry) in enumerate(hierarchy.stages):
+            x = self.pre_norms[s](x)
+            x, pos, batch = self.reducers[s](x, anchors)  # [N_s, C_s], [N_s, D], [N_s]
+            x = self.norms[s](x)
+            x = self.run(s, x, geometry, stop)  # [N_s, C_s]
+            yield Features(x, pos, batch, hierarchy.batch_size, anchors.cloud_size)
 
-    def hierarchy(self, data: Data) -> Hierarchy:
-        """The geometry of all stages for these clouds.
+    def pool(self, features: Features) -> Tensor:
+        """Mean and maximum of each cloud's points. [B, 2 C]"""
+        x, _, batch, size, _ = features
+        return torch.cat([scatter(x, batch, 0, size, kind) for kind in ("mean", "max")], dim=1)
 
-        It is what :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
+    def points(self, data: Data, batch_size: int) -> Features:
+        """The clouds as the first stage takes them: positions from the cloud's mean, features."""
+        pos, batch = geometry_dtype(data.pos), cloud_of(data)
+        # From the lowest corner on: the sum of many points far from the origin would lose digits.
+        low = scatter(pos.detach(), batch, dim_size=batch_size, reduce="min")  # [B, D]
+        x = pos - low[batch]
+        mean = scatter(x, batch, dim_size=batch_size, reduce="mean")  # [B, D]
+        dtype = next(self.parameters()).dtype
+        x = (x - mean[batch]).to(dtype)
+        if self.in_channels:
+            x = torch.cat([x, data.x.to(dtype)], dim=1)  # [N, D + F]
+        return Features(x, pos, batch, batch_size)
 
-        Raises:
-            TypeError, ValueError: The data carry one that does not fit, or the clouds are
-                malformed.
-        """
-        known = known_hierarchy(data, self.plans)
-        if known is not None:
-            return known
-        return build_hierarchy(data.pos, self.plans, data.batch, batch_size=_batch_size(data))
-
-    def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
-        """The points of the last stage with their features."""
-        hierarchy = self._hierarchy(data, hierarchy)
-        *_, x = self._run(data, hierarchy, len(self.stages) - 1)
-        anchors = hierarchy.stages[-1].anchors
-        x = self.norm(x, anchors.batch, hierarchy.batch_size, anchors.cloud_size)
-        return Features(x, anchors.pos, anchors.batch, hierarchy.batch_size)
-
-    def forward_head(self, features: Features, pre_logits: bool = False) -> Tensor:
-        """Pool each cloud's points and classify; `pre_logits` stops before the classifier."""
-        x, _, batch, size = features
-        pooled = [scatter(x, batch, dim_size=size, reduce=reduce) for reduce in ("mean", "max")]
-        x = self.neck(torch.cat(pooled, dim=1))
-        return x if pre_logits else self.head(x)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one; 0 leaves it out."""
-        check_positive("num_classes", num_classes, least=0)
-        self.num_classes = self.config["num_classes"] = num_classes
-        like = next(self.parameters())
-        self.head = (
-            nn.Linear(self.head_hidden_size, num_classes, device=like.device, dtype=like.dtype)
-            if num_classes
-            else nn.Identity()
-        )
-
-    @property
-    def num_blocks(self) -> list[int]:
-        """Blocks of each stage."""
-        return [len(blocks) for blocks in self.stages]
-
-    @torch.no_grad()
-    def clusters(
-        self,
-        data: Data,
-        stage: int = -1,
-        block: int = -1,
-        head: int | None = None,
-        *,
-        hierarchy: Hierarchy | None = None,
-    ) -> PointClusters:
-        """The assignment in one block, for every point of the input.
-
-        A point belongs to the cluster of its nearest anchor, stage by stage.
-
-        Args:
-            data: The clouds.
-            stage: Which stage; negative ones count from the end.
-            block: Which of its blocks; negative ones count from the end.
-            head: Which of its heads; negative ones count from the end. `None`: all.
-            hierarchy: Geometry worked out before.
-
-        Raises:
-            IndexError: There is no such stage, block or head.
-            TypeError: One of them is no integer.
-        """
-        heads = [[block.cluster.heads for block in blocks] for blocks in self.stages]
-        stage, block, head = chosen_block(heads, stage, block, head)
-        hierarchy = self._hierarchy(data, hierarchy)
-        with evaluating(self):
-            *_, x = self._run(data, hierarchy, stage, block)
-            anchors, geometry = hierarchy.stages[stage]
-            _, found = self.stages[stage][block](x, geometry, return_clusters=True)
-        parent = anchor_of_input(data, [each.anchors for each in hierarchy.stages[: stage + 1]])
-        seen = seen_from_input(found, parent, cloud_of(data), anchors.pos, anchors.batch)
-        return seen.of_head(head)
-
-    def _hierarchy(self, data: Data, hierarchy: Hierarchy | None) -> Hierarchy:
-        """The geometry, checked against the data where it is given."""
-        self._check(data)
-        if hierarchy is None:
-            return self.hierarchy(data)
-        known_hierarchy(data, self.plans, hierarchy)
-        return hierarchy
-
-    def _run(
-        self, data: Data, hierarchy: Hierarchy, last: int, depth: int | None = None
-    ) -> Iterator[Tensor]:
-        """The features after each stage; of the last stage only after so many blocks."""
-        x = self._input(data, hierarchy.batch_size)
-        for s, (anchors, geometry) in enumerate(hierarchy.stages[: last + 1]):
-            x = self.norms[s](self.reducers[s](self.pre_norms[s](x), anchors)[0])
-            for b, block in enumerate(self.stages[s]):
-                if s == last and b == depth:
-                    break
-                x = block(x, geometry)
-            yield x
-
-    def _check(self, data: Data) -> None:
+    def check(self, data: Data) -> None:
         """Turn away what does not fit the network; the geometry checks the rest."""
         check_clouds(data, self.dim, self.in_channels, next(self.parameters()).device)
 
-    def _input(self, data: Data, batch_size: int) -> Tensor:
-        """Positions relative to their cloud's mean, then the other features."""
-        pos, dtype = geometry_dtype(data.pos), next(self.parameters()).dtype
-        batch = data.batch
-        if batch is None:
-            batch = torch.zeros(len(pos), dtype=torch.int64, device=pos.device)
-        # From the lowest corner on: the sum of many points far from the origin would lose digits.
-        low = scatter(pos.detach(), batch, dim_size=batch_size, reduce="min")
-        pos = pos - low[batch]
-        mean = scatter(pos, batch, dim_size=batch_size, reduce="mean")
-        x = (pos - mean[batch]).to(dtype)
-        return torch.cat([x, data.x.to(dtype)], dim=1) if self.in_channels else x
-
-
-def _batch_size(data: Data) -> int | None:
-    """Number of clouds of a batch; counts empty ones at the end."""
-    return data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None
+    def build_hierarchy(self, data: Data) -> Hierarchy:
+        """Work out anchors, regions and centres of all stages."""
+        size = number_of_clouds(data)
+        return build_hierarchy(data.pos, self.plans, data.batch, batch_size=size)

@@ -15,15 +15,11 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import AnchorPlan, Hierarchy, planned_anchors
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.join import known_hierarchy
-from pointcluster.models.clouds import (
-    check_clouds,
-    check_entries,
-    check_equally_many,
-)
+from pointcluster.models.base import check_entries, check_equally_many
+from pointcluster.models.clouds import check_clouds, cloud_of
 from pointcluster.models.clusters import (
     anchor_of_input,
     chosen_block,
-    cloud_of,
     evaluating,
     nearest_anchor,
 )
@@ -178,7 +174,7 @@ class PointMLPCoC(nn.Module):
 
     def forward_head(self, features: Features, pre_logits: bool = False) -> Tensor:
         """Pool each cloud's points and classify; `pre_logits` stops before the classifier."""
-        x, _, batch, size = features
+        x, _, batch, size, _ = features
         x = self.neck(scatter(x, batch, dim_size=size, reduce="max"))
         return x if pre_logits else self.head(x)
 

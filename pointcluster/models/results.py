@@ -19,6 +19,8 @@ class Features(NamedTuple):
     """Cloud of each point. [N]"""
     batch_size: int
     """Number of clouds."""
+    cloud_size: int | None = None
+    """Points of every cloud, where all have as many."""
 
 
 class PointClusters(NamedTuple):

@@ -241,10 +241,10 @@ def test_half_and_far_off_positions_are_seen_as_precisely_as_they_are():
     model = create_model("point_coc_tiny", num_classes=3).eval()
     # Steps of 1 / 4096: a move by 1,024 changes no digit of the differences.
     pos = torch.randint(0, 4096, (20_000, 3)).float() / 4096
-    seen = model._input(Data(pos=pos), 1)
+    seen = model.points(Data(pos=pos), 1).x
     exact = (pos.double() - pos.double().mean(dim=0)).float()
     torch.testing.assert_close(seen, exact, rtol=0, atol=1e-5)
-    torch.testing.assert_close(model._input(Data(pos=pos + 1024), 1), exact, rtol=0, atol=1e-5)
+    torch.testing.assert_close(model.points(Data(pos=pos + 1024), 1).x, exact, rtol=0, atol=1e-5)
     half = (torch.rand(700, 3) * 1000).half()
     with torch.no_grad():
         assert torch.equal(model(Data(pos=half)), model(Data(pos=half.float())))
