@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -16,7 +17,8 @@ from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.join import known_hierarchy
 from pointcluster.models.clusters import block_clusters, chosen_block, evaluating
 from pointcluster.models.results import Features, PointClusters, place
-from pointcluster.nn import CloudNorm
+from pointcluster.nn import BatchNorm
+from pointcluster.nn.batch_norm import statistics_kept
 
 
 class Network(nn.Module):
@@ -42,7 +44,7 @@ class Network(nn.Module):
 
     plans: list[Any]
     stages: Any
-    norm: Any
+    norm: nn.Module
     neck: Any
     head: nn.Module
     head_hidden_size: int
@@ -180,21 +182,28 @@ class Network(nn.Module):
         x: Tensor = self.neck(self.pool(features))
         return x if pre_logits else self.head(x)
 
-    def norm_of(self, stage: int) -> CloudNorm | None:
+    def norm_of(self, stage: int) -> nn.Module | None:
         """What normalises a stage's features, where the network has something for it."""
-        last = stage == len(self.feature_info) - 1
-        return self.norm if last and not self.features_only else None
+        last = len(self.feature_info) - 1
+        return self.norm if stage == last and not self.features_only else None
 
     def run(self, stage: int, x: Tensor, geometry: Any, stop: tuple[int, int] | None) -> Tensor:
         """The blocks of a stage, up to where to stop. [N, C]"""
         for number, block in enumerate(self.stages[stage]):
             if (stage, number) == stop:
                 break
-            if self.grad_checkpointing and torch.is_grad_enabled():
-                x = checkpoint(block, x, geometry, use_reentrant=False)
-            else:
-                x = block(x, geometry)
+            x = self.call(block, x, geometry)
         return x
+
+    def call(self, part: nn.Module, *inputs: Any) -> Any:
+        """Call a part; with gradient checkpointing only what goes in is kept for the way back."""
+        if not (self.grad_checkpointing and torch.is_grad_enabled()):
+            return part(*inputs)
+        options: dict[str, Any] = {"use_reentrant": False}
+        if any(isinstance(each, BatchNorm) for each in part.modules()):
+            # What is worked out again was counted the first time.
+            options["context_fn"] = lambda: (nullcontext(), statistics_kept(part))
+        return checkpoint(part, *inputs, **options)
 
     def hierarchy(self, data: Data) -> Hierarchy:
         """The geometry of all stages for these points.
@@ -294,7 +303,7 @@ class Network(nn.Module):
         return next(itertools.islice(stages, stage, None))
 
 
-def normalised(norm: CloudNorm | None, features: Any) -> Any:
+def normalised(norm: nn.Module | None, features: Any) -> Any:
     """A stage's features, each cloud or picture normalised; as they are without a norm."""
     if norm is None:
         return features

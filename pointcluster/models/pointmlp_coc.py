@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import operator
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -14,15 +14,9 @@ from torch_geometric.utils import scatter
 
 from pointcluster.geometry import AnchorPlan, Hierarchy, planned_anchors
 from pointcluster.geometry.check import check_positive
-from pointcluster.geometry.join import known_hierarchy
-from pointcluster.models.base import check_entries, check_equally_many
-from pointcluster.models.clouds import check_clouds, cloud_of
-from pointcluster.models.clusters import (
-    anchor_of_input,
-    chosen_block,
-    evaluating,
-    nearest_anchor,
-)
+from pointcluster.models.base import Network, check_entries, check_equally_many
+from pointcluster.models.clouds import check_clouds, cloud_of, number_of_clouds
+from pointcluster.models.clusters import anchor_of_input, nearest_anchor
 from pointcluster.models.published import published_cloud_entries
 from pointcluster.models.results import Features, PointClusters
 from pointcluster.nn import BatchNorm, GroupEncoder, ResidualMLP
@@ -51,7 +45,7 @@ SIZES = {
 """The networks by name."""
 
 
-class PointMLPCoC(nn.Module):
+class PointMLPCoC(Network):
     r"""A classifier of point clouds: PointMLP with context clusters, the paper's 3D network.
 
     Each stage keeps half of the points as anchors. An anchor's group is its 24 nearest points, on
@@ -81,13 +75,17 @@ class PointMLPCoC(nn.Module):
             nothing depends on the order of the points.
         dim: Number of axes of the positions.
         dropout: Share of the head's hidden channels left out in training.
+        features_only: Answer with the stages' :class:`Features` instead of class scores.
+        out_indices: Which stages to answer with, in this order; all, if not said.
 
     Shapes:
         - **data:** `pos` $(N, D)$, `batch` $(N)$, and `x` $(N, F)$ where `in_channels` is F
-        - **output:** $(B, \text{classes})$
+        - **output:** $(B, \text{classes})$; with `features_only` a list of :class:`Features`
 
     Raises:
-        ValueError: The lists differ in length, or `start` is unknown.
+        IndexError: A stage to answer with does not exist.
+        ValueError: The lists differ in length, `start` is unknown, or `out_indices` repeat a stage
+            or are none.
     """
 
     def __init__(
@@ -105,91 +103,74 @@ class PointMLPCoC(nn.Module):
         start: str = "first",
         dim: int = 3,
         dropout: float = 0.5,
+        features_only: bool = False,
+        out_indices: Sequence[int] | None = None,
     ) -> None:
-        super().__init__()
-        check_positive("num_classes", num_classes, least=0)
-        check_positive("in_channels", in_channels, least=0)
         check_equally_many(channels=channels, blocks=blocks, depths=depths, ratios=ratios)
         check_positive("dim", dim)
         check_entries(1, channels=channels, head_hidden=head_hidden)
         check_entries(0, blocks=blocks, depths=depths)
         if start not in ("first", "far"):
             raise ValueError(f"start must be 'first' or 'far', found {start!r}")
-        self.config: dict[str, Any] = {}  # what create_model() builds it from
-        self.num_classes, self.in_channels, self.dim = num_classes, in_channels, dim
+        kept = itertools.accumulate(ratios, operator.mul)  # of the input's points
+        super().__init__(
+            num_classes,
+            in_channels,
+            channels,
+            [round(1 / share) for share in kept],
+            features_only=features_only,
+            out_indices=out_indices,
+        )
+        self.dim = dim
         # The anchors of a stage are the first ones of the stage before.
         self.plans = [AnchorPlan(r, k, "first" if s else start) for s, r in enumerate(ratios)]
         self.embedding = nn.Sequential(
             nn.Linear(dim + in_channels, embedding, bias=False), BatchNorm(embedding), nn.ReLU()
         )
         self.encoders: Any = nn.ModuleList()
-        self.stages: Any = nn.ModuleList()
+        self.stages = nn.ModuleList()
         width = embedding
         for wide, count, depth, ratio in zip(channels, blocks, depths, ratios, strict=True):
             self.encoders.append(GroupEncoder(width, wide, k=k, num=ratio, blocks=count))
             self.stages.append(nn.Sequential(*(ResidualMLP(wide) for _ in range(depth))))
             width = wide
-        shares = list(itertools.accumulate(ratios, operator.mul))
-        self.feature_info = [
-            {"num_chs": wide, "reduction": round(1 / share), "module": f"stages.{s}"}
-            for s, (wide, share) in enumerate(zip(channels, shares, strict=True))
-        ]
         self.num_features = width
-        neck: list[nn.Module] = []
-        for wide in head_hidden:
-            neck += [nn.Linear(width, wide), BatchNorm(wide), nn.ReLU(), nn.Dropout(dropout)]
-            width = wide
-        self.neck = nn.Sequential(*neck)
-        self.head_hidden_size = width
-        self.head = nn.Linear(width, num_classes) if num_classes else nn.Identity()
+        self.head_hidden_size = head_hidden[-1] if head_hidden else width
+        if not features_only:
+            neck: list[nn.Module] = []
+            for wide in head_hidden:
+                neck += [nn.Linear(width, wide), BatchNorm(wide), nn.ReLU(), nn.Dropout(dropout)]
+                width = wide
+            self.neck = nn.Sequential(*neck)
+            self.head = self.new_head(num_classes)
 
-    def forward(self, data: Data, hierarchy: Hierarchy | None = None) -> Tensor:
-        """Class scores of each cloud; `hierarchy` reuses geometry worked out before."""
-        return self.forward_head(self.forward_features(data, hierarchy))
+    def forward_stages(
+        self, data: Data, hierarchy: Hierarchy | None = None, *, stop: tuple[int, int] | None = None
+    ) -> Iterator[Features]:
+        """The anchors of each stage with their features; `stop` leaves a stage's groups out."""
+        hierarchy = self.checked_hierarchy(data, hierarchy)
+        x = self.points(data, hierarchy.batch_size).x  # [N, E]
+        for s, (anchors, _) in enumerate(hierarchy.stages):
+            x, pos, batch = self.call(self.encoders[s], x, anchors)  # [N_s, C_s], ...,
+            x = self.call(self.stages[s], x)  # [N_s, C_s]
+            yield Features(x, pos, batch, hierarchy.batch_size, anchors.cloud_size)
 
-    def hierarchy(self, data: Data) -> Hierarchy:
-        """The geometry of all stages for these clouds.
+    def points(self, data: Data, batch_size: int) -> Features:
+        """The clouds as the first stage takes them: positions and features, embedded."""
+        dtype = next(self.parameters()).dtype
+        x = data.pos.to(dtype)
+        if self.in_channels:
+            x = torch.cat([x, data.x.to(dtype)], dim=1)  # [N, D + F]
+        return Features(self.embedding(x), data.pos, cloud_of(data), batch_size)
 
-        It is what :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
+    def norm_of(self, stage: int) -> nn.Module | None:
+        """There is none."""
+        return None
 
-        Raises:
-            TypeError, ValueError: The data carry one that does not fit, or the clouds are
-                malformed.
-        """
-        self._check(data)
-        known = known_hierarchy(data, self.plans)
-        if known is not None:
-            return known
-        size = data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None
-        return planned_anchors(data.pos, self.plans, data.batch, batch_size=size)
-
-    def forward_features(self, data: Data, hierarchy: Hierarchy | None = None) -> Features:
-        """The points of the last stage with their features."""
-        x, hierarchy = self._start(data, hierarchy)
-        for encoder, stage, (anchors, _) in zip(
-            self.encoders, self.stages, hierarchy.stages, strict=True
-        ):
-            x = stage(encoder(x, anchors)[0])
-        return Features(x, anchors.pos, anchors.batch, hierarchy.batch_size)
-
-    def forward_head(self, features: Features, pre_logits: bool = False) -> Tensor:
-        """Pool each cloud's points and classify; `pre_logits` stops before the classifier."""
+    def pool(self, features: Features) -> Tensor:
+        """The maximum of each cloud's points. [B, C]"""
         x, _, batch, size, _ = features
-        x = self.neck(scatter(x, batch, dim_size=size, reduce="max"))
-        return x if pre_logits else self.head(x)
-
-    def reset_classifier(self, num_classes: int) -> None:
-        """Replace the classifier by a new one; 0 leaves it out."""
-        check_positive("num_classes", num_classes, least=0)
-        self.num_classes = num_classes
-        if self.config:
-            self.config["num_classes"] = num_classes
-        like = next(self.parameters())
-        self.head = (
-            nn.Linear(self.head_hidden_size, num_classes, device=like.device, dtype=like.dtype)
-            if num_classes
-            else nn.Identity()
-        )
+        return scatter(x, batch, dim_size=size, reduce="max")
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
         """Load a checkpoint of the published implementation, strictly.
@@ -201,57 +182,36 @@ class PointMLPCoC(nn.Module):
         Raises:
             ValueError: An entry is left over, missing or of another shape: nothing is loaded then.
         """
-        own = self.state_dict()
-        self.load_state_dict(published_cloud_entries(state_dict, own))
+        self.load_state_dict(published_cloud_entries(state_dict, self.state_dict()))
 
     @property
-    def num_blocks(self) -> list[int]:
-        """Blocks over groups of each stage."""
-        return [len(encoder.clusters) for encoder in self.encoders]
+    def heads(self) -> list[list[int]]:
+        """Heads of every block over groups of every stage."""
+        return [[cluster.heads for cluster in encoder.clusters] for encoder in self.encoders]
 
-    @torch.no_grad()
-    def clusters(
-        self,
-        data: Data,
-        stage: int = -1,
-        block: int = -1,
-        head: int | None = None,
-        *,
-        hierarchy: Hierarchy | None = None,
+    def clusters_of(
+        self, data: Data, stage: int, block: int, hierarchy: Hierarchy | None
     ) -> PointClusters:
-        """The assignment in one block, for every point of the input.
+        """The assignment in a block over groups, by its numbers from the front.
 
         Each group is a region with one centre, its anchor, and groups overlap: of those that hold a
         point it belongs to the one that it is most similar to, of equals to the first. A point that
-        none holds goes with its nearest anchor, and in later stages a point of the input, stage by
-        stage, with its nearest anchor.
-
-        Args:
-            data: The clouds.
-            stage: Which stage; negative ones count from the end.
-            block: Which of the blocks over its groups; negative ones count from the end.
-            head: Which of its heads; each block has one.
-            hierarchy: Geometry worked out before.
-
-        Raises:
-            IndexError: There is no such stage, block or head.
-            TypeError: One of them is no integer.
+        none holds goes with its nearest anchor.
         """
-        heads = [[each.heads for each in encoder.clusters] for encoder in self.encoders]
-        stage, block, head = chosen_block(heads, stage, block, head)
-        with evaluating(self):
-            x, hierarchy = self._start(data, hierarchy)
-            *before, anchors = [each.anchors for each in hierarchy.stages[: stage + 1]]
-            for s, each in enumerate(before):
-                x = self.stages[s](self.encoders[s](x, each)[0])
-            similarity = self.encoders[stage].similarities(x, anchors, block)  # [R, k]
-        parent = anchor_of_input(data, before)
-        pos, batch = (before[-1].pos, before[-1].batch) if before else (data.pos, cloud_of(data))
-        group, best = _most_similar(similarity, anchors.grouping, len(x))
+        hierarchy = self.checked_hierarchy(data, hierarchy)
+        *before, anchors = [each.anchors for each in hierarchy.stages[: stage + 1]]
+        x, pos, batch, *_ = (
+            next(itertools.islice(self.forward_stages(data, hierarchy), stage - 1, None))
+            if stage
+            else self.points(data, hierarchy.batch_size)
+        )
+        similarity = self.encoders[stage].similarities(x, anchors, block)  # [R, k]
+        group, best = _most_similar(similarity, anchors.grouping, len(x))  # [N_s], [N_s]
         # An anchor lies in its own group.
         with_anchor = anchors.anchor[nearest_anchor(pos.to(data.pos.dtype), batch, anchors)]
         group = torch.where(best >= 0, group, group[with_anchor])
         best = torch.where(best >= 0, best, best[with_anchor])
+        parent = anchor_of_input(data, before)
         return PointClusters(
             index=group[parent, None],
             similarity=best[parent, None],
@@ -259,25 +219,16 @@ class PointMLPCoC(nn.Module):
             batch=cloud_of(data),
             center_pos=anchors.pos.to(data.pos.dtype),
             center_batch=anchors.batch,
-        ).of_head(head)
+        )
 
-    def _start(self, data: Data, hierarchy: Hierarchy | None) -> tuple[Tensor, Hierarchy]:
-        """What each point begins with, and the geometry."""
-        self._check(data)
-        if hierarchy is None:
-            hierarchy = self.hierarchy(data)
-        else:
-            known_hierarchy(data, self.plans, hierarchy)
-        dtype = next(self.parameters()).dtype
-        x = data.pos.to(dtype)
-        return self.embedding(
-            torch.cat([x, data.x.to(dtype)], dim=1) if self.in_channels else x
-        ), hierarchy
-
-    def _check(self, data: Data) -> None:
+    def check(self, data: Data) -> None:
         """Turn away what does not fit the network; the geometry checks the rest."""
-        device = next(self.parameters()).device
-        check_clouds(data, self.dim, self.in_channels, device)
+        check_clouds(data, self.dim, self.in_channels, next(self.parameters()).device)
+
+    def build_hierarchy(self, data: Data) -> Hierarchy:
+        """Work out anchors and groups of all stages."""
+        size = number_of_clouds(data)
+        return planned_anchors(data.pos, self.plans, data.batch, batch_size=size)
 
 
 def _most_similar(similarity: Tensor, grouping: Tensor, size: int) -> tuple[Tensor, Tensor]:

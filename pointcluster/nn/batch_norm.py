@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -92,6 +94,20 @@ def _processes() -> int:
     """How many processes train together."""
     here = torch.distributed.is_available() and torch.distributed.is_initialized()
     return torch.distributed.get_world_size() if here else 1
+
+
+@contextmanager
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Lets a module work out again what it did before, without counting the batch twice."""
+    norms = [part for part in module.modules() if isinstance(part, nn.BatchNorm1d)]
+    known = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, number) in zip(norms, known, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, number
 
 
 def normed_linear(x: Tensor, linear: Any, norm: Any) -> Tensor:

@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from types import EllipsisType
 from typing import Any
 
-from torch import Tensor, nn
+from torch import nn
 
+from pointcluster.models.base import chosen_stages
 from pointcluster.models.coc import SIZES, CoC
-from pointcluster.models.results import place
 
 try:
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
@@ -74,53 +74,22 @@ class TimmCoC(CoC):
         if layer_scale is not ...:
             options["layer_scale"] = layer_scale
         if out_indices is not None:
-            options["out_indices"] = _chosen(out_indices, len(SIZES[name].depths))
+            options["out_indices"] = chosen_stages(out_indices, len(SIZES[name].depths))
         super().__init__(num_classes, in_chans, **(SIZES[name]._asdict() | options))
         self.config = {"name": name, "num_classes": num_classes, "in_channels": in_chans, **options}
         self.in_chans, self.drop_rate = in_chans, drop_rate
         if features_only:
             self.feature_info: Any = FeatureInfo(self.feature_info, self.out_indices)
 
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | Sequence[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """The features of stages, and those that :meth:`forward_head` takes.
-
-        Args:
-            x: Pictures.
-            indices: Which stages, or how many of the last; all, if not said.
-            norm: Normalise the last stage's features as the classifier sees them.
-            stop_early: Leave out the stages after the last one that is asked for.
-            output_fmt: `"NCHW"` is the only layout.
-            intermediates_only: Answer with the stages' features alone.
+    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
+        """Replace the classifier by a new one; 0 leaves it out.
 
         Raises:
-            ValueError: The layout is another, or the network gives features only as it is.
+            ValueError: `global_pool` is another than `"avg"`.
         """
-        if self.features_only:
-            raise ValueError("a network of features only gives them when it is called")
-        if output_fmt != "NCHW":
-            raise ValueError(f"features are maps: output_fmt = 'NCHW', found {output_fmt!r}")
-        last = len(self.stages) - 1
-        chosen = _chosen(indices, last + 1)
-        most = max(chosen) if stop_early and intermediates_only else last
-        found = self._pyramid(x, None, {s: nn.Identity() for s in sorted({*chosen, most})})
-        maps = dict(zip(sorted({*chosen, most}), found, strict=True))
-        end = self._normalised(maps[most]) if most == last else maps[most]
-        features = [end if norm and s == last else maps[s] for s in chosen]
-        return features if intermediates_only else (end, features)
-
-    def _normalised(self, x: Tensor) -> Tensor:
-        """The last stage's map as the classifier sees it."""
-        rows = x.permute(0, 2, 3, 1)
-        flat = self.norm(rows.flatten(0, 2), None, x.size(0), x.size(2) * x.size(3))
-        return flat.view(rows.shape).permute(0, 3, 1, 2)
+        if global_pool not in (None, "avg"):
+            raise ValueError(f"pictures are averaged: global_pool = 'avg', found {global_pool!r}")
+        super().reset_classifier(num_classes)
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """How parameters are grouped into layers, from the input on, for learning rates."""
@@ -138,17 +107,6 @@ class TimmCoC(CoC):
     def no_weight_decay(self) -> set[str]:
         """Parameters that are not to decay; timm itself leaves out all of one axis."""
         return set()
-
-
-def _chosen(indices: int | Sequence[int] | None, count: int) -> list[int]:
-    """Stages from the front: all, as many of the last, or those of the given numbers."""
-    if indices is None:
-        return list(range(count))
-    if isinstance(indices, int):
-        if not 1 <= indices <= count:
-            raise IndexError(f"there are {count} stages: take 1 to {count} of the last")
-        return list(range(count - indices, count))
-    return [place("stage", i, count) for i in indices]
 
 
 def _entry(name: str) -> Callable[..., nn.Module]:

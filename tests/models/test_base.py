@@ -9,7 +9,11 @@ from torch_geometric.data import Batch, Data
 from pointcluster.geometry import lattice_positions
 from pointcluster.models import Features, create_model
 
-NETWORKS = {"point_coc_tiny": {}, "point_coc_small": {}}
+SMALL_MLP = {
+    "embedding": 6, "channels": (8, 12), "blocks": (1, 2), "depths": (1, 1), "ratios": (0.5, 0.5),
+    "k": 5, "head_hidden": (9,),
+}  # fmt: skip
+NETWORKS = {"coc_micro": {}, "point_coc_tiny": {}, "point_coc_small": {}, "pointmlp_coc": SMALL_MLP}
 
 
 def make(name, **options):
