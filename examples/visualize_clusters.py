@@ -24,10 +24,9 @@ try:
     from pointcluster.datasets.readers.image import read_image
     from pointcluster.datasets.readers.points import SUFFIXES
     from pointcluster.models import create_model, list_models, list_pretrained, load_model
-    from pointcluster.models.convert import read_published
-    from pointcluster.models.pretrained import FOLDER
+    from pointcluster.models.factory import FOLDER, network_of_run
+    from pointcluster.models.files import is_run, read_safely
     from pointcluster.models.published import unwrapped
-    from pointcluster.models.run_checkpoint import is_run, network_of_run
     from pointcluster.transforms import TurnUp
     from pointcluster.transforms.clouds import AXES, reduce_points, to_unit_sphere
     from pointcluster.viz.save import KINDS
@@ -187,7 +186,7 @@ def read_network(args: argparse.Namespace, cloud: bool) -> Network:
             found = network.model.config["name"]
             raise ValueError(f"{path} holds {found}, and --model says {name}")
         return network
-    content = read_published(path)
+    content = read_safely(path)
     if is_run(content):
         return of_run(name, path, content)
     if name is None:

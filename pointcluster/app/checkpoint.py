@@ -13,9 +13,10 @@ from pointcluster.app.cloud_network import CloudNetwork
 from pointcluster.app.network import Network
 from pointcluster.app.picture_network import PictureNetwork
 from pointcluster.models import CoC, PointMLPCoC, create_model, list_models, load_model, save_model
-from pointcluster.models.convert import convert, read_published
+from pointcluster.models.convert import convert
+from pointcluster.models.factory import network_of_run
+from pointcluster.models.files import is_run, read_safely
 from pointcluster.models.published import unwrapped
-from pointcluster.models.run_checkpoint import is_run, network_of_run
 from pointcluster.predict import Predictor
 
 OWN = (".safetensors", ".json")
@@ -40,7 +41,7 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
     if path.suffix.lower() in OWN:
         return _saved(path, title or path.stem)
     title = title or path.name
-    content = read_published(path)
+    content = read_safely(path)
     with tempfile.TemporaryDirectory(prefix="pointcluster-") as folder:
         target = Path(folder) / "model.safetensors"
         if is_run(content):

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pointcluster.app.checkpoint import read_checkpoint
 from pointcluster.app.network import Network
 from pointcluster.models import list_pretrained
-from pointcluster.models.pretrained import FOLDER
+from pointcluster.models.factory import FOLDER
 
 
 def offered_networks(checkpoints: Sequence[str | os.PathLike[str]] = ()) -> dict[str, Network]:

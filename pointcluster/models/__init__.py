@@ -1,11 +1,10 @@
 """Networks, by name, and on disk."""
 
-from pointcluster.models.checkpoint import load_model, save_model
 from pointcluster.models.coc import CoC
-from pointcluster.models.factory import create_model, list_models
+from pointcluster.models.factory import create_model, list_models, list_pretrained, load_model
+from pointcluster.models.files import save_model
 from pointcluster.models.point_coc import PointCoC
 from pointcluster.models.pointmlp_coc import PointMLPCoC
-from pointcluster.models.pretrained import list_pretrained
 from pointcluster.models.results import Features, PointClusters
 
 __all__ = [

@@ -7,10 +7,8 @@ from __future__ import annotations
 
 import argparse
 import os
-import pickle
 import re
 import sys
-import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pointcluster.models.checkpoint import save_model
 from pointcluster.models.coc import CoC
 from pointcluster.models.factory import create_model, list_models
+from pointcluster.models.files import read_safely, save_model
 from pointcluster.models.published import published_entries, unwrapped
 
 
@@ -46,7 +44,7 @@ def convert(
         FileNotFoundError: The file is not there.
         ValueError: It is damaged, would run code, or does not fit one network.
     """
-    checkpoint = read_published(source)
+    checkpoint = read_safely(source)
     try:
         entries = unwrapped(checkpoint, ema=ema)
         config = _config(entries, name)
@@ -57,44 +55,6 @@ def convert(
         raise ValueError(f"{source}: {error}") from error
     save_model(target, model, {"converted_from": Path(source).name, "ema": ema})
     return model.eval()
-
-
-def read_published(path: str | os.PathLike[str]) -> Mapping[str, Any]:
-    """Read a checkpoint file without running anything that it holds.
-
-    Tensors, plain values and the options of the training program (`argparse.Namespace`) are read;
-    nothing else is.
-
-    Raises:
-        FileNotFoundError: The file is not there.
-        ValueError: It names anything else, which could run code, or is no checkpoint.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"{path} is not there, or no file")
-    try:
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # what torch makes of a foreign file is said below
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        text = str(error)
-        if found := re.search(r"GLOBAL ([\w.]+)", text):
-            raise ValueError(
-                f"{path} is refused: to read it, {found[1]} would have to be called, and such a "
-                "file can run any code. Only tensors, plain values and argparse.Namespace are read"
-            ) from error
-        if isinstance(error, pickle.UnpicklingError) and "Unsupported operand" in text:
-            reason = "it is a pickle that torch.save() did not write, and could run any code"
-        elif "TorchScript" in text:
-            reason = "it is a TorchScript program, not a checkpoint"
-        else:
-            reason = "it is truncated, damaged, or no file that torch.save() wrote"
-        raise ValueError(f"{path} cannot be read: {reason}") from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(f"{path} holds a {type(checkpoint).__name__}, expected a dictionary")
-    return checkpoint
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -1,20 +1,54 @@
-"""Networks by their names."""
+"""Networks by their names, and from files."""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 from pointcluster.models import coc, point_coc, pointmlp_coc
+from pointcluster.models.base import Network
 from pointcluster.models.coc import CoC
+from pointcluster.models.files import read_model, saved_in_run, two_files, what_differs
 from pointcluster.models.point_coc import PointCoC
 from pointcluster.models.pointmlp_coc import PointMLPCoC
+
+NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
+    name: (kind, size._asdict())
+    for kind, sizes in (
+        (CoC, coc.SIZES),
+        (PointCoC, point_coc.SIZES),
+        (PointMLPCoC, pointmlp_coc.SIZES),
+    )
+    for name, size in sizes.items()
+}
+"""The class of each network, and its size."""
+
+FOLDER = Path(__file__).resolve().parent / "weights"
+PRETRAINED = {
+    ("coc_micro", "fashion_mnist"): (
+        "7f722f2d8ae0381ad98e0606b780a7a350c0068210f2ecd916172e1230204c5a"
+    ),
+    ("point_coc_small", "home_objects"): (
+        "f0abe3f50e3002eff844605a2a2f18fae832203d39f6d97257739de0c56e41fe"
+    ),
+    ("point_coc_tiny", "home_objects"): (
+        "c49cb2969ad53635e5645067023a54b9f3da745596a233263b9f8f14a45112fe"
+    ),
+}
+"""SHA-256 of the weights of each network and data set that come with the package."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
     """The names that :func:`create_model` takes, or those of a pattern such as `"coc_*"`."""
-    names = [*coc.SIZES, *point_coc.SIZES, *pointmlp_coc.SIZES]
-    return sorted(name for name in names if fnmatchcase(name, pattern))
+    return sorted(name for name in NETWORKS if fnmatchcase(name, pattern))
+
+
+def list_pretrained() -> list[tuple[str, str]]:
+    """The networks whose weights come with the package, each with the data it was trained on."""
+    return sorted(PRETRAINED)
 
 
 def create_model(
@@ -24,7 +58,7 @@ def create_model(
     in_channels: int | None = None,
     pretrained: str | bool | None = None,
     **options: Any,
-) -> PointCoC | PointMLPCoC | CoC:
+) -> Network:
     """Build a network.
 
     Args:
@@ -39,31 +73,126 @@ def create_model(
         options: Further arguments of the network's class, instead of its size's own.
 
     Raises:
-        ValueError: There is no network, or there are no weights, of that name.
+        FileNotFoundError: The weights are missing from this installation.
+        ValueError: There is no network, or there are no weights, of that name; or they are damaged
+            or do not fit the options.
         TypeError: An option is unknown to the network.
     """
     if pretrained:
-        from pointcluster.models.pretrained import pretrained_model
-
-        given = {"num_classes": num_classes, "in_channels": in_channels}
-        found: PointCoC | PointMLPCoC | CoC = pretrained_model(name, pretrained, **given, **options)
-        return found
-    model: PointCoC | PointMLPCoC | CoC
-    if name in coc.SIZES:
-        num_classes = 1000 if num_classes is None else num_classes
-        in_channels = 3 if in_channels is None else in_channels
-        model = CoC(num_classes, in_channels, **(coc.SIZES[name]._asdict() | options))
-    elif name in point_coc.SIZES:
-        num_classes = 40 if num_classes is None else num_classes
-        in_channels = in_channels or 0
-        model = PointCoC(num_classes, in_channels, **(point_coc.SIZES[name]._asdict() | options))
-    elif name in pointmlp_coc.SIZES:
-        num_classes = 40 if num_classes is None else num_classes
-        in_channels = in_channels or 0
-        size = pointmlp_coc.SIZES[name]._asdict()
-        model = PointMLPCoC(num_classes, in_channels, **(size | options))
-    else:
+        return _pretrained(name, pretrained, num_classes, in_channels, options)
+    if name not in NETWORKS:
         known = ", ".join(list_models())
         raise ValueError(f"there is no network {name!r}: choose one of {known}")
-    model.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels, **options}
+    kind, size = NETWORKS[name]
+    channels = {"num_classes": num_classes, "in_channels": in_channels}
+    given = {key: value for key, value in channels.items() if value is not None}
+    model = kind(**(size | options | given))
+    model.config = {
+        "name": name, "num_classes": model.num_classes, "in_channels": model.in_channels, **options
+    }  # fmt: skip
     return model
+
+
+def load_model(
+    path: str | os.PathLike[str], *, name: str | None = None
+) -> tuple[Network, dict[str, Any]]:
+    """Read a network that :func:`save_model` wrote, in evaluation mode, and its metadata.
+
+    Args:
+        path: Path of either file, or without suffix.
+        name: The network that is expected, if only one will do.
+
+    Raises:
+        FileNotFoundError: One of the two files is not there.
+        ValueError: A file is damaged, the two do not belong together, or they hold another network.
+    """
+    saved, path = read_model(path), two_files(path)[0]
+    if name not in (None, saved.config.get("name")):
+        raise ValueError(f"{path} holds {saved.config.get('name')!r}, expected {name!r}")
+    try:
+        model = create_model(**saved.config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} does not hold a network of this library: {error}") from error
+    if wrong := what_differs(model, saved):
+        raise ValueError(
+            f"{path} holds weights of another network than {saved.config['name']!r}: {wrong}"
+        )
+    model.to(next(value.dtype for value in saved.weights.values() if value.is_floating_point()))
+    model.load_state_dict(saved.weights)
+    return model.eval(), saved.noted
+
+
+class RunNetwork(NamedTuple):
+    """A network in evaluation mode, and what its run noted."""
+
+    model: Any
+    noted: dict[str, Any]
+    """`config`, `classes`, and what the run knew besides: `data_config`, `preprocessing`."""
+
+
+def network_of_run(
+    path: str | os.PathLike[str],
+    content: Mapping[str, Any],
+    *,
+    build: Callable[..., Any] = create_model,
+    name: str | None = None,
+    needed: Callable[[Mapping[str, Any]], None] | None = None,
+) -> RunNetwork:
+    """The network of a run's checkpoint; of a run that averages the weights, the average.
+
+    Args:
+        path: The file, as messages name it.
+        content: What it holds, as :func:`read_safely` reads it.
+        build: `build(**config)` makes a network.
+        name: The network that is expected, if only one will do.
+        needed: Is called with what the run noted, before anything is built; raises a `ValueError`
+            where that will not do.
+
+    Raises:
+        ValueError: It is of no run of this library, of another network, or damaged.
+    """
+    saved = saved_in_run(path, content)
+    if name not in (None, saved.config["name"]):
+        raise ValueError(f"{path} holds {saved.config['name']!r}, expected {name!r}")
+    if needed is not None:
+        needed(saved.noted)
+    try:
+        model = build(**saved.config)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path} holds a network that cannot be built: {error}") from error
+    if wrong := what_differs(model, saved):
+        raise ValueError(f"{path} holds weights of another network than it names: {wrong}")
+    model.load_state_dict(saved.weights)
+    return RunNetwork(model.eval(), saved.noted)
+
+
+def _pretrained(
+    name: str,
+    data: str | bool,
+    num_classes: int | None,
+    in_channels: int | None,
+    options: dict[str, Any],
+) -> Network:
+    """A network with the weights that come with the package, in evaluation mode."""
+    known = [trained_on for network, trained_on in list_pretrained() if network == name]
+    chosen = known[0] if data is True and known else data
+    if chosen not in known:
+        have = ", ".join(f"{on!r} for {network}" for network, on in list_pretrained())
+        raise ValueError(f"no weights of {name} for {data!r} come with the package, only: {have}")
+    saved = read_model(FOLDER / f"{name}-{chosen}", digest=PRETRAINED[name, str(chosen)])
+    if in_channels not in (None, saved.config["in_channels"]):
+        raise ValueError(
+            f"{name} was trained on {chosen} with in_channels = {saved.config['in_channels']}, "
+            f"found {in_channels}"
+        )
+    model: Network = create_model(**(saved.config | options))
+    try:
+        model.load_state_dict(saved.weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"the weights of {name} for {chosen!r} do not fit the options "
+            f"{', '.join(options)}: {error}"
+        ) from error
+    if num_classes not in (None, model.num_classes):
+        model.reset_classifier(num_classes)
+    return model.eval()

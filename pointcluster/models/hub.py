@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from pointcluster.models import coc, point_coc, pointmlp_coc
+from pointcluster.models.base import Network
 from pointcluster.models.coc import CoC
+from pointcluster.models.factory import NETWORKS
 from pointcluster.models.point_coc import PointCoC
 from pointcluster.models.pointmlp_coc import PointMLPCoC
 
@@ -17,16 +18,48 @@ except ImportError as error:
     ) from error
 
 
-class _Strict(
+class HubNetwork(
     PyTorchModelHubMixin,
+    Network,
     library_name="pointcluster",
     license="apache-2.0",
     paper_url="https://arxiv.org/abs/2303.01494",
 ):
-    """What the networks' classes share: weights must fit, entry for entry."""
+    """A network with `save_pretrained`, `from_pretrained` and `push_to_hub`; weights must fit.
+
+    Args:
+        name: One of this library's networks of the class.
+        num_classes: Number of classes; 0 leaves the classifier out.
+        in_channels: Channels of the input's features.
+        options: Further arguments of the class, instead of its size's own.
+
+    Raises:
+        ValueError: There is no network of that name.
+        TypeError: An option is unknown to the network.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        *,
+        num_classes: int | None = None,
+        in_channels: int | None = None,
+        **options: Any,
+    ) -> None:
+        known = [key for key, (kind, _) in NETWORKS.items() if isinstance(self, kind)]
+        if name not in known:
+            raise ValueError(f"there is no network {name!r} here: choose one of {', '.join(known)}")
+        channels = {"num_classes": num_classes, "in_channels": in_channels}
+        given = {key: value for key, value in channels.items() if value is not None}
+        super().__init__(**(NETWORKS[name][1] | options | given))
+        self.config = {
+            "name": name, "num_classes": self.num_classes, "in_channels": self.in_channels,
+            **options,
+        }  # fmt: skip
+        self._hub_mixin_config = self.config  # one dictionary: reset_classifier() changes both
 
     @classmethod
-    def of(cls, model: Any) -> Any:
+    def of(cls, model: Network) -> Any:
         """The same network with the same weights and the methods of the Hub.
 
         Args:
@@ -37,10 +70,10 @@ class _Strict(
         """
         if not issubclass(cls, type(model)):
             raise TypeError(f"{cls.__name__}.of() takes no {type(model).__name__}")
-        found: Any = cls(**model.config)
+        network: Any = cls(**model.config)
         first = next(model.parameters())
-        found.to(first.device, first.dtype).load_state_dict(model.state_dict())
-        return found.train(model.training)
+        network.to(first.device, first.dtype).load_state_dict(model.state_dict())
+        return network.train(model.training)
 
     def generate_model_card(self, **about: Any) -> ModelCard:
         """The page that stands beside the weights; written here, as templates need jinja2.
@@ -48,18 +81,15 @@ class _Strict(
         Args:
             about: Further texts, each under its name as a heading.
         """
-        config: Any = self._hub_mixin_config
-        lines = ["---", self._hub_mixin_info.model_card_data.to_yaml(), "---", ""]
-        lines += [
-            f"# {config['name']}",
-            "",
-            "A network of context clusters, by `pointcluster`:",
-            "",
+        kind, data = type(self).__name__, self._hub_mixin_info.model_card_data
+        lines = [
+            f"---\n{data.to_yaml()}\n---\n",
+            f"# {self.config['name']}\n",
+            "A network of context clusters, by `pointcluster`:\n",
+            f"```python\nfrom pointcluster.models.hub import {kind}\n",
+            f"model = {kind}.from_pretrained(...)\n```\n",
         ]
-        lines += ["```python", f"from pointcluster.models.hub import {type(self).__name__}", ""]
-        lines += [f"model = {type(self).__name__}.from_pretrained(...)", "```", ""]
-        for name, text in about.items():
-            lines += [f"## {name}", "", str(text), ""]
+        lines += [f"## {name}\n\n{text}\n" for name, text in about.items()]
         return ModelCard("\n".join(lines))
 
     @classmethod
@@ -78,79 +108,13 @@ class _Strict(
         return model.eval()
 
 
-class HubCoC(CoC, _Strict):
-    """A network of pictures with `save_pretrained`, `from_pretrained` and `push_to_hub`.
-
-    Args:
-        name: One of this library's networks of pictures.
-        num_classes: Number of classes; 0 leaves the classifier out.
-        in_channels: Channels of the pictures.
-        options: Further arguments of :class:`CoC`, instead of its size's own.
-
-    Raises:
-        ValueError: There is no network of that name.
-        TypeError: An option is unknown to the network.
-    """
-
-    def __init__(
-        self, name: str, *, num_classes: int = 1000, in_channels: int = 3, **options: Any
-    ) -> None:
-        size = _size(name, coc.SIZES)
-        super().__init__(num_classes, in_channels, **(size | options))
-        self.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels}
-        self.config |= options
-        self._hub_mixin_config = self.config  # one dictionary: reset_classifier() changes both
+class HubCoC(HubNetwork, CoC):
+    """A network of pictures on the Hub."""
 
 
-class HubPointCoC(PointCoC, _Strict):
-    """A network of point clouds with `save_pretrained`, `from_pretrained` and `push_to_hub`.
-
-    Args:
-        name: One of this library's networks of point clouds.
-        num_classes: Number of classes; 0 leaves the classifier out.
-        in_channels: Channels that come with the positions.
-        options: Further arguments of :class:`PointCoC`, instead of its size's own.
-
-    Raises:
-        ValueError: There is no network of that name.
-        TypeError: An option is unknown to the network.
-    """
-
-    def __init__(
-        self, name: str, *, num_classes: int = 40, in_channels: int = 0, **options: Any
-    ) -> None:
-        size = _size(name, point_coc.SIZES)
-        super().__init__(num_classes, in_channels, **(size | options))
-        self.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels}
-        self.config |= options
-        self._hub_mixin_config = self.config
+class HubPointCoC(HubNetwork, PointCoC):
+    """A network of point clouds on the Hub."""
 
 
-class HubPointMLPCoC(PointMLPCoC, _Strict):
-    """The paper's network of clouds with `save_pretrained`, `from_pretrained`, `push_to_hub`.
-
-    Args:
-        name: `"pointmlp_coc"`.
-        num_classes: Number of classes; 0 leaves the classifier out.
-        in_channels: Channels that come with the positions.
-        options: Further arguments of :class:`PointMLPCoC`, instead of its size's own.
-
-    Raises:
-        ValueError: There is no network of that name.
-        TypeError: An option is unknown to the network.
-    """
-
-    def __init__(
-        self, name: str, *, num_classes: int = 40, in_channels: int = 0, **options: Any
-    ) -> None:
-        size = _size(name, pointmlp_coc.SIZES)
-        super().__init__(num_classes, in_channels, **(size | options))
-        self.config = {"name": name, "num_classes": num_classes, "in_channels": in_channels}
-        self.config |= options
-        self._hub_mixin_config = self.config
-
-
-def _size(name: str, sizes: dict[str, Any]) -> dict[str, Any]:
-    if name not in sizes:
-        raise ValueError(f"there is no network {name!r} here: choose one of {', '.join(sizes)}")
-    return sizes[name]._asdict()
+class HubPointMLPCoC(HubNetwork, PointMLPCoC):
+    """The paper's network of point clouds on the Hub."""

@@ -10,9 +10,9 @@ from typing import Any, NamedTuple
 from torch import nn
 
 from pointcluster.models import CoC, load_model
-from pointcluster.models.convert import read_published
+from pointcluster.models.factory import network_of_run
+from pointcluster.models.files import is_run, read_safely, short
 from pointcluster.models.published import unwrapped
-from pointcluster.models.run_checkpoint import is_run, network_of_run, short
 from pointcluster.training.image_transforms import data_config
 from pointcluster.training.run_folder import RunError
 
@@ -110,7 +110,7 @@ def _checked(path: Path, found: TrainedNetwork) -> TrainedNetwork:
 
 def _read(path: Path) -> Any:
     try:
-        return read_published(path)
+        return read_safely(path)
     except ValueError as error:
         raise RunError(error) from error
 

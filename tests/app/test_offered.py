@@ -9,7 +9,7 @@ import pytest
 from pointcluster.app import offered
 from pointcluster.app.offered import offered_networks
 from pointcluster.models import create_model, list_pretrained, save_model
-from pointcluster.models.pretrained import FOLDER
+from pointcluster.models.factory import FOLDER
 
 
 def test_all_weights_that_came_along_are_offered_clouds_first():

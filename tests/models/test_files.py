@@ -1,7 +1,10 @@
 from __future__ import annotations
 
+import argparse
 import json
 import os
+import pickle
+import zipfile
 
 import pytest
 import torch
@@ -9,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch_geometric.data import Data
 
 from pointcluster.models import create_model, load_model, save_model
+from pointcluster.models.files import is_run, read_safely, saved_in_run
 
 
 @pytest.fixture
@@ -126,3 +130,70 @@ def test_metadata_must_be_json(tmp_path):
     with pytest.raises(TypeError):
         save_model(tmp_path / "net", create_model("point_coc_tiny"), {"x": torch.zeros(1)})
     assert not list(tmp_path.iterdir())
+
+
+class Evil:
+    """Creates a file when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = str(path)
+
+    def __reduce__(self):
+        return os.mkdir, (self.path,)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_a_file_that_would_run_code_is_refused(tmp_path, zipped):
+    path, trap = tmp_path / "evil.pth", tmp_path / "trap"
+    torch.save(
+        {"w": torch.ones(3), "args": Evil(trap)}, path, _use_new_zipfile_serialization=zipped
+    )
+    with pytest.raises(ValueError, match=r"is refused: .*posix\.mkdir|nt\.mkdir"):
+        read_safely(path)
+    path.write_bytes(pickle.dumps({"state_dict": Evil(trap)}))
+    with pytest.raises(ValueError, match="could run any code|is refused"):
+        read_safely(path)
+    assert not trap.exists()
+    pickle.loads(path.read_bytes())  # ... while pickle itself would have run it
+    assert trap.exists()
+
+
+def test_only_the_one_class_is_allowed(tmp_path):
+    torch.save({"args": argparse.ArgumentParser}, tmp_path / "class.pth")
+    with pytest.raises(ValueError, match=r"is refused: .*argparse\.ArgumentParser"):
+        read_safely(tmp_path / "class.pth")
+    assert argparse.Namespace not in torch.serialization.get_safe_globals()
+
+
+def test_damaged_checkpoints(tmp_path):
+    options = argparse.Namespace(model="coc_tiny", opt_betas=[0.9])
+    torch.save({"state_dict": {"w": torch.ones(1000)}, "args": options}, tmp_path / "good.pth")
+    assert read_safely(tmp_path / "good.pth")["args"] == options
+    whole = (tmp_path / "good.pth").read_bytes()
+    for content in (b"", b"hello world", whole[:300], whole[:-100], whole[1000:]):
+        (tmp_path / "bad.pth").write_bytes(content)
+        with pytest.raises(ValueError, match="bad.pth cannot be read: it is truncated"):
+            read_safely(tmp_path / "bad.pth")
+    with zipfile.ZipFile(tmp_path / "bad.pth", "w") as file:
+        file.writestr("a", "b")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_safely(tmp_path / "bad.pth")
+    with pytest.raises(FileNotFoundError, match="nothing.pth is not there"):
+        read_safely(tmp_path / "nothing.pth")
+
+
+def test_what_runs_hold(tmp_path):
+    state = {"model.w": torch.ones(2), "average.module.w": torch.zeros(2), "step": 3}
+    content = {"network": {"config": {"name": "net"}, "classes": ["a"]}, "state_dict": state}
+    assert is_run(content) and not is_run(state)
+    saved = saved_in_run("last.ckpt", content)
+    assert saved.config == {"name": "net"} and saved.noted["classes"] == ["a"]
+    assert saved.prefix == "average.module." and saved.weights == {"w": state["average.module.w"]}
+    for key, value, message in (
+        ("network", 3, "its entry 'network' is 3, expected a dictionary"),
+        ("network", {"config": {}}, "its entry 'network' is {'config': {}}"),
+        ("network", {"config": {"name": "net"}, "preprocessing": 3}, "its 'preprocessing' is 3"),
+        ("state_dict", None, "its entry 'state_dict' is None, expected the weights"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            saved_in_run("last.ckpt", content | {key: value})
