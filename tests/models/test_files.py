@@ -13,6 +13,7 @@ from torch_geometric.data import Data
 
 from pointcluster.models import create_model, load_model, save_model
 from pointcluster.models.files import is_run, read_safely, saved_in_run
+from tests.models.published import checkpoint
 
 
 @pytest.fixture
@@ -167,12 +168,17 @@ def test_only_the_one_class_is_allowed(tmp_path):
 
 def test_damaged_checkpoints(tmp_path):
     options = argparse.Namespace(model="coc_tiny", opt_betas=[0.9])
-    torch.save({"state_dict": {"w": torch.ones(1000)}, "args": options}, tmp_path / "good.pth")
+    torch.save({"state_dict": checkpoint("coc_tiny"), "args": options}, tmp_path / "good.pth")
     assert read_safely(tmp_path / "good.pth")["args"] == options
     whole = (tmp_path / "good.pth").read_bytes()
     for content in (b"", b"hello world", whole[:300], whole[:-100], whole[1000:]):
         (tmp_path / "bad.pth").write_bytes(content)
         with pytest.raises(ValueError, match="bad.pth cannot be read: it is truncated"):
+            read_safely(tmp_path / "bad.pth")
+    torch.save({"w": torch.ones(1000)}, tmp_path / "small.pth")
+    for part in (slice(-100), slice(1000, None)):
+        (tmp_path / "bad.pth").write_bytes((tmp_path / "small.pth").read_bytes()[part])
+        with pytest.raises(ValueError, match="bad.pth cannot be read"):
             read_safely(tmp_path / "bad.pth")
     with zipfile.ZipFile(tmp_path / "bad.pth", "w") as file:
         file.writestr("a", "b")
