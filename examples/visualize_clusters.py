@@ -29,7 +29,7 @@ try:
     from pointcluster.models.published import unwrapped
     from pointcluster.transforms import TurnUp
     from pointcluster.transforms.clouds import AXES, reduce_points, to_unit_sphere
-    from pointcluster.viz.save import KINDS
+    from pointcluster.viz import KINDS
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: pip install 'pointcluster[viz,image,scans]'")
 

@@ -14,8 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters
-from pointcluster.viz.animation import write_films
-from pointcluster.viz.scene import make_scenes
+from pointcluster.viz import make_scenes, write_films
 
 
 class ClusterFilm(Callback):

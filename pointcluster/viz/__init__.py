@@ -1,25 +1,27 @@
-"""Pictures of clusters, on any machine, with a display or without."""
+"""Pictures of clusters and of labelled scans, on any machine, with a display or without."""
 
-from pointcluster.viz.cluster_grid import cluster_grid
+from pointcluster.viz.clusters import cluster_grid, model_clusters, stage_clusters
 from pointcluster.viz.confusion import confusion_picture
-from pointcluster.viz.draw import draw
-from pointcluster.viz.figure_3d import figure_3d
-from pointcluster.viz.model_clusters import model_clusters
+from pointcluster.viz.draw import draw, render
+from pointcluster.viz.film import write_films
+from pointcluster.viz.html import figure_3d
 from pointcluster.viz.picture import Picture
-from pointcluster.viz.render import render
-from pointcluster.viz.save import save
+from pointcluster.viz.save import KINDS, save
+from pointcluster.viz.scene import make_scenes
 from pointcluster.viz.show import show
-from pointcluster.viz.stage_clusters import stage_clusters
 
 __all__ = [
+    "KINDS",
     "Picture",
     "cluster_grid",
     "confusion_picture",
     "draw",
     "figure_3d",
+    "make_scenes",
     "model_clusters",
     "render",
     "save",
     "show",
     "stage_clusters",
+    "write_films",
 ]

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pointcluster.viz.figure import new_figure, save_figure
+from pointcluster.viz.picture import new_figure, save_figure
 
 
 def confusion_picture(

@@ -5,22 +5,18 @@ python -m pointcluster.viz.open3d_child (picture|window) FILE
 
 from __future__ import annotations
 
-import ctypes
 import json
-import os
+import re
 import sys
-import threading
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from pointcluster.viz.open3d_import import advice, load_open3d
-from pointcluster.viz.stepper import Stepper
+from pointcluster.viz.open3d_window import advice, load_open3d
 
 KEYS = "keys: S stage, B block, H head, left and right step through all, C centres, Q close"
-
-
 MOST_BALLS = 10_000
 """Points up to which they are drawn as balls."""
 
@@ -111,71 +107,6 @@ def _balls(open3d: Any, points: np.ndarray, colours: np.ndarray, radius: float) 
     return mesh
 
 
-# What names a display, and the functions that connect to it, wait for an answer where connecting
-# does not, and leave it again.
-DISPLAYS = [
-    (
-        "WAYLAND_DISPLAY",
-        "libwayland-client.so.0",
-        "wl_display_connect",
-        "wl_display_roundtrip",
-        "wl_display_disconnect",
-    ),
-    ("DISPLAY", "libX11.so.6", "XOpenDisplay", None, "XCloseDisplay"),
-]
-ANSWER = 20.0
-"""Seconds that a display has to answer."""
-PACKAGES = {"libwayland-client.so.0": "libwayland-client0", "libX11.so.6": "libx11-6"}
-
-
-def check_displays() -> None:
-    """Connect to a display, as Open3D's window will: where that fails, it would draw where nobody
-    sees it, and wait for ever.
-
-    Raises:
-        RuntimeError: No display answers and lets this user in, or the library to ask by is missing.
-    """
-    if not sys.platform.startswith("linux"):
-        return
-    problems = []
-    for variable, library, connect, wait, leave in DISPLAYS:
-        if not (name := os.environ.get(variable)):
-            continue
-        try:
-            functions = ctypes.CDLL(library)
-        except OSError:
-            problems.append(f"{library} is missing: apt-get install {PACKAGES[library]}")
-            continue
-        connection = _connected(
-            getattr(functions, connect), None if wait is None else getattr(functions, wait)
-        )
-        if connection is None:
-            problems.append(f"{variable} is {name}, which has not answered in {ANSWER:g} seconds")
-        elif connection:
-            getattr(functions, leave)(ctypes.c_void_p(connection))
-            return
-        else:
-            problems.append(f"{variable} is {name}, which does not let this user in")
-    raise RuntimeError("; ".join(problems) or "neither DISPLAY nor WAYLAND_DISPLAY is set")
-
-
-def _connected(connect: Any, wait: Any) -> int | None:
-    """The connection, 0 where it is refused; `None` if nothing answers: no library gives up."""
-    connect.argtypes, connect.restype = [ctypes.c_char_p], ctypes.c_void_p
-    found: list[int] = []
-
-    def ask() -> None:
-        connection = connect(None) or 0
-        if connection and wait is not None and wait(ctypes.c_void_p(connection)) < 0:
-            connection = 0
-        found.append(connection)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(ANSWER)
-    return found[0] if found else None
-
-
 def open_window(
     open3d: Any, points: np.ndarray, colours: np.ndarray, told: np.ndarray, **centers: np.ndarray
 ) -> None:
@@ -194,7 +125,6 @@ def open_window(
     Raises:
         RuntimeError: No window can be opened.
     """
-    check_displays()
     about = json.loads(str(told))
     stepper = Stepper([tuple(each) for each in about["panels"]])
     cloud = open3d.geometry.PointCloud()
@@ -258,6 +188,79 @@ def open_window(
     view.set_up([0.0, 1.0, 0.0])
     window.run()
     window.destroy_window()
+
+
+class Stepper:
+    """Steps through panels by stage, block and head, around from the last to the first.
+
+    Titles such as "stage 1, block 3" tell stages and blocks; any other title is a stage of its own.
+
+    Args:
+        panels: Title and head of each panel, those of one title in a row.
+
+    Raises:
+        ValueError: There are no panels.
+    """
+
+    def __init__(self, panels: Sequence[tuple[str, str]]) -> None:
+        if not panels:
+            raise ValueError("there are no panels to step through")
+        self.panels = list(panels)
+        self.current = 0
+
+    @property
+    def title(self) -> str:
+        """What is seen."""
+        return ", ".join(filter(None, self.panels[self.current]))
+
+    def next(self) -> int:
+        """The panel after this one."""
+        return self._go((self.current + 1) % len(self.panels))
+
+    def previous(self) -> int:
+        """The panel before this one."""
+        return self._go((self.current - 1) % len(self.panels))
+
+    def stage(self) -> int:
+        """The first block of the next stage, with the same head where it has one."""
+        here = _stage(self._entry)
+        return self._jump(lambda entry: _stage(entry) != here)
+
+    def block(self) -> int:
+        """The next block of the stage, with the same head."""
+        here = _stage(self._entry)
+        return self._jump(lambda entry: _stage(entry) == here and entry != self._entry)
+
+    def head(self) -> int:
+        """The next head of the block."""
+        beside = [i for i, (entry, _) in enumerate(self.panels) if entry == self._entry]
+        return self._go(beside[(beside.index(self.current) + 1) % len(beside)])
+
+    @property
+    def _entry(self) -> str:
+        return self.panels[self.current][0]
+
+    def _jump(self, wanted: Callable[[str], bool]) -> int:
+        """To the next title that is wanted; stays where there is none."""
+        titles = list(dict.fromkeys(entry for entry, _ in self.panels))
+        start = titles.index(self._entry)
+        around = titles[start + 1 :] + titles[:start]
+        for title in around:
+            if wanted(title):
+                head = self.panels[self.current][1]
+                first = next(i for i, (entry, _) in enumerate(self.panels) if entry == title)
+                same = (title, head)
+                return self._go(self.panels.index(same) if same in self.panels else first)
+        return self.current
+
+    def _go(self, panel: int) -> int:
+        self.current = panel
+        return panel
+
+
+def _stage(title: str) -> str:
+    match = re.match(r"stage (\d+), block \d+", title)
+    return match[1] if match else title
 
 
 if __name__ == "__main__":

@@ -9,16 +9,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pointcluster.viz.borders import border_lines, filled
-from pointcluster.viz.cloud_panel import faded, mark, nearness, paint_cloud, project
-from pointcluster.viz.figure import new_figure
-from pointcluster.viz.palette import PALETTE
-from pointcluster.viz.picture import DrawnPanel, Picture
-from pointcluster.viz.scene import Panel, Scene, painted, pixels
+from pointcluster.viz.camera import TILT, TURN, nearness, project, reach, reach_of_turns
+from pointcluster.viz.picture import DrawnPanel, Picture, new_figure
+from pointcluster.viz.scene import Panel, Scene, painted, pixels, shown_centers
+from pointcluster.viz.shading import FEW, eye_dome
 
 WIDEST = 14.0
 """Inches that a picture is wide at most, unless its panels would become too small."""
-EMPTY = 0.72
-"""The grey of the marks of centres that have no points."""
 
 
 class Cell(NamedTuple):
@@ -42,8 +39,8 @@ panels reach from and to; answers with a picture of each panel."""
 def paint(
     scene: Scene,
     *,
-    turn: float = 35.0,
-    tilt: float = 20.0,
+    turn: float = TURN,
+    tilt: float = TILT,
     fit: bool = True,
     widest: int = 0,
     points: PointRenderer | None = None,
@@ -57,11 +54,14 @@ def paint(
         fit: Make the panels of a cloud as wide and tall as it appears; otherwise they hold it from
             wherever it is looked at.
         widest: Pixels that the picture is wide at most; 0: as they come.
-        points: What draws the points of a cloud, instead of Matplotlib.
+        points: What draws the points of a cloud, instead of what the scene says.
 
     Raises:
         ImportError: Matplotlib is not installed.
     """
+    subject = scene.subject
+    if points is None and not subject.is_picture and is_shaded(scene.shading, len(subject.pos)):
+        points = eye_dome
     cells = layout(scene)
     rows, columns = max(c.row for c in cells) + 1, max(c.column for c in cells) + 1
     side = float(np.clip(WIDEST / columns, 1.35, 3.2))
@@ -74,7 +74,7 @@ def paint(
     small = 9.5 if side > 2 else 8.0
     cells = [c._replace(above=broken(c.above, wide + gap, small)) for c in cells]
     lines = [max(len(c.above.splitlines()) for c in cells if c.row == r) for r in range(rows)]
-    above = [0.1 + 0.0165 * small * each if each else 0.0 for each in lines]
+    above = [0.1 + 0.0165 * small * count if count else 0.0 for count in lines]
     longest = max(_inches(c.beside, small) for c in cells)
     lying = longest > tall  # titles beside the rows stand where the rows are tall enough
     left = 0.08 if not longest else longest + 0.16 if lying else 0.32
@@ -86,85 +86,85 @@ def paint(
         figure.set_dpi(min(figure.dpi, widest / full_width))
     if scene.title:
         figure.text(0.5, 1 - 0.12 / full_height, scene.title, ha="center", va="top", fontsize=12)
-    drawn: list[tuple[str, Any, np.ndarray, np.ndarray]] = []
     rendered = None
     if points is not None:
-        screen, depth = project(scene.subject.pos, turn=turn, tilt=tilt, up=scene.up)
-        near = nearness(depth)
-        colours = np.stack([faded(painted(scene, each), near) for each in scene.panels])
+        screen, depth = project(subject.pos, turn=turn, tilt=tilt, up=scene.up)
+        colours = np.stack([painted(scene, panel) for panel in scene.panels])
+        if points is not eye_dome:  # which shows depth by itself
+            colours = np.stack([faded(each, nearness(depth)) for each in colours])
         size = round(wide * figure.dpi), round(tall * figure.dpi)
-        rendered = points(np.concatenate([screen, depth[:, None]], 1), colours, size, low, high)
+        images = points(np.concatenate([screen, depth[:, None]], 1), colours, size, low, high)
+        rendered = list(zip(images, colours, strict=True))
+    drawn: list[tuple[str, Any, np.ndarray, np.ndarray]] = []
     for cell in cells:
         x = left + cell.column * (wide + gap)
         y = top + sum(above[: cell.row + 1]) + cell.row * (tall + gap)
-        place = (
-            x / full_width,
-            1 - (y + tall) / full_height,
-            wide / full_width,
-            tall / full_height,
+        axes = figure.add_axes(
+            (
+                x / full_width,
+                1 - (y + tall) / full_height,
+                wide / full_width,
+                tall / full_height,
+            )
         )
-        axes = figure.add_axes(place)
         axes.set_axis_off()
         if cell.above:
             figure.text(
-                (x + wide / 2) / full_width, 1 - (y - 0.06) / full_height, cell.above,
-                ha="center", va="bottom", fontsize=small,
-            )  # fmt: skip
+                (x + wide / 2) / full_width,
+                1 - (y - 0.06) / full_height,
+                cell.above,
+                ha="center",
+                va="bottom",
+                fontsize=small,
+            )
         if cell.beside:
             figure.text(
-                (left - 0.08) / full_width, 1 - (y + tall / 2) / full_height, cell.beside,
-                ha="right", va="center", rotation=0 if lying else 90, fontsize=small,
-            )  # fmt: skip
+                (left - 0.08) / full_width,
+                1 - (y + tall / 2) / full_height,
+                cell.beside,
+                ha="right",
+                va="center",
+                rotation=0 if lying else 90,
+                fontsize=small,
+            )
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        image = None if rendered is None else rendered[len(drawn)]
-        where, colour = _fill(axes, scene, cell.panel, short, turn, tilt, image)
+        if subject.is_picture:
+            where, colour = _fill_picture(axes, scene, cell.panel, short)
+        else:
+            image = None if rendered is None else rendered[len(drawn)]
+            where, colour = _fill_cloud(axes, scene, cell.panel, short, turn, tilt, image)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
-        if scene.subject.is_picture:
+        if subject.is_picture:
             axes.invert_yaxis()
         if cell.panel is not None:
             drawn.append((cell.panel.title, axes, where, colour))
-    canvas = figure.canvas
-    pixels_high = canvas.get_width_height()[1]
-    panels = []
-    for title, axes, where, colour in drawn:
-        axes.apply_aspect()
-        found = axes.transData.transform(where)
-        box = axes.get_window_extent()
-        at = np.stack([pixels_high - found[:, 1], found[:, 0]], axis=1)
-        edges = (pixels_high - box.y1, pixels_high - box.y0, box.x0, box.x1)
-        panels.append(DrawnPanel(title, at, colour, edges))
-    return Picture(figure, tuple(panels))
+    return Picture(figure, tuple(drawn_panel(figure, *each) for each in drawn))
 
 
-def broken(text: str, width: float, size: float) -> str:
-    """Break a title after commas and at spaces where it would be wider than so many inches."""
-    lines: list[str] = []
-    for part in text.split(", "):
-        for word in [part] if _inches(part, size) <= width else part.split():
-            joint = ", " if word == part or part.startswith(word) else " "
-            if lines and _inches(lines[-1] + joint + word, size) <= width:
-                lines[-1] += joint + word
-            else:
-                lines.append(word)
-    return "\n".join(lines)
+def drawn_panel(
+    figure: Any, title: str, axes: Any, where: np.ndarray, colour: np.ndarray
+) -> DrawnPanel:
+    """Where the points of axes are in the picture.
+
+    Args:
+        figure: Matplotlib's figure.
+        title: What stands above the panel.
+        axes: Matplotlib's axes.
+        where: Places in the axes ``[n, 2]``.
+        colour: Of each point ``[n, 3]``.
+    """
+    pixels_high = figure.canvas.get_width_height()[1]
+    axes.apply_aspect()
+    at = axes.transData.transform(where)
+    box = axes.get_window_extent()
+    place = np.stack([pixels_high - at[:, 1], at[:, 0]], axis=1)
+    edges = (pixels_high - box.y1, pixels_high - box.y0, box.x0, box.x1)
+    return DrawnPanel(title, place, colour, edges)
 
 
-def _inches(text: str, size: float) -> float:
-    """About how long a text is, a little more than most."""
-    return 0.0083 * size * len(text)
-
-
-def _frame(scene: Scene, turn: float, tilt: float, fit: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What a panel reaches from and to, along both axes."""
-    if scene.subject.is_picture:
-        height, width = scene.subject.size
-        return np.array([-0.5, -0.5]), np.array([width - 0.5, height - 0.5])
-    if not fit:
-        return np.full(2, -1.05), np.full(2, 1.05)
-    screen, _ = project(scene.subject.pos, turn=turn, tilt=tilt, up=scene.up)
-    low, high = screen.min(axis=0), screen.max(axis=0)
-    room = np.maximum(0.05, 0.5 * (0.6 * (high - low).max() - (high - low)))  # no thin strips
-    return low - room, high + room
+def is_shaded(shading: bool | None, count: int) -> bool:
+    """Whether so many points are drawn with shades, as was asked for."""
+    return count > FEW if shading is None else shading
 
 
 def layout(scene: Scene) -> list[Cell]:
@@ -190,32 +190,123 @@ def layout(scene: Scene) -> list[Cell]:
     return cells
 
 
-def _fill(
+def broken(text: str, width: float, size: float) -> str:
+    """Break a title after commas and at spaces where it would be wider than so many inches."""
+    lines: list[str] = []
+    for part in text.split(", "):
+        for word in [part] if _inches(part, size) <= width else part.split():
+            joint = ", " if word == part or part.startswith(word) else " "
+            if lines and _inches(lines[-1] + joint + word, size) <= width:
+                lines[-1] += joint + word
+            else:
+                lines.append(word)
+    return "\n".join(lines)
+
+
+def paint_cloud(
+    axes: Any,
+    pos: np.ndarray,
+    colour: np.ndarray,
+    *,
+    turn: float = TURN,
+    tilt: float = TILT,
+    up: str = "y",
+    front: np.ndarray | None = None,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw the points of a cloud into axes; those farther from the eye are paler and smaller.
+
+    Args:
+        axes: Matplotlib's axes.
+        pos: Positions.
+        colour: Of each point, from 0 to 1.
+        turn: Degrees about the up axis.
+        tilt: Degrees from above.
+        up: The axis that points up.
+        front: Points that are drawn last and large.
+
+    Shapes and units:
+        ``pos [P, 3]`` or ``[P, 2]``, ``colour [P, 3]``, ``front [P]`` boolean. Returns where in the
+        axes the points are drawn, ``[P, 2]``, and their colours as they are drawn, ``[P, 3]``.
+    """
+    screen, depth = project(pos, turn=turn, tilt=tilt, up=up)
+    near = nearness(depth)
+    colour = faded(colour, near)
+    size = float(np.clip(9000 / len(pos), 0.5, 20)) * (0.6 + 0.6 * near)
+    order = np.argsort(depth, kind="stable")  # the front is drawn last
+    if front is not None:
+        size = np.where(front, 1.8 * size, size)
+        order = order[np.argsort(front[order], kind="stable")]
+    axes.scatter(
+        *screen[order].T,
+        c=colour[order],
+        s=size[order],
+        linewidths=0,
+        rasterized=len(pos) > 5000,
+    )
+    return screen, colour
+
+
+def faded(colour: np.ndarray, near: np.ndarray) -> np.ndarray:
+    """Colours that are paler at the back. [P, 3]"""
+    return 1 - (1 - colour) * (0.35 + 0.65 * near[:, None])
+
+
+def _inches(text: str, size: float) -> float:
+    """About how long a text is, a little more than most."""
+    return 0.0083 * size * len(text)
+
+
+def _frame(scene: Scene, turn: float, tilt: float, fit: bool) -> tuple[np.ndarray, np.ndarray]:
+    """What a panel reaches from and to, along both axes."""
+    subject = scene.subject
+    if subject.is_picture:
+        height, width = subject.size
+        return np.array([-0.5, -0.5]), np.array([width - 0.5, height - 0.5])
+    if fit:
+        return reach(project(subject.pos, turn=turn, tilt=tilt, up=scene.up)[0])
+    return reach_of_turns(subject.pos, tilt=tilt, up=scene.up)
+
+
+def _fill_picture(
+    axes: Any, scene: Scene, panel: Panel | None, side: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draw a picture, or its clusters; where in the axes its points are, and in which colours."""
+    subject = scene.subject
+    axes.imshow(pixels(scene, panel), interpolation="nearest", aspect="auto")
+    if panel is not None:
+        _annotate(axes, scene, panel, side)
+    colour = subject.color if panel is None else painted(scene, panel)
+    assert colour is not None
+    return subject.pos[:, ::-1], colour
+
+
+def _fill_cloud(
     axes: Any,
     scene: Scene,
     panel: Panel | None,
     side: float,
     turn: float,
     tilt: float,
-    rendered: np.ndarray | None,
+    rendered: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw one panel; where in the axes its points are, and in which colours."""
-    subject = scene.subject
-    if subject.is_picture:
-        axes.imshow(pixels(scene, panel), interpolation="nearest", aspect="auto")
-        if panel is not None:
-            _annotate(axes, scene, panel, side)
-        colour = subject.color if panel is None else painted(scene, panel)
-        assert colour is not None
-        return subject.pos[:, ::-1], colour
+    """Draw the clusters of a cloud, as dots if there is no rendered picture of them with the
+    colours in it; where in the axes its points are, and in which colours."""
     assert panel is not None  # only pictures are shown themselves
-    chosen = scene.highlight
-    front = None if chosen is None else panel.index == panel.index[chosen]
-    centers = shown_centers(scene, panel) if scene.centers else None
-    where, colour = paint_cloud(
-        axes, subject.pos, painted(scene, panel), rendered=rendered, turn=turn, tilt=tilt,
-        up=scene.up, front=front, marks=centers,
-    )  # fmt: skip
+    subject, chosen = scene.subject, scene.highlight
+    view: Any = {"turn": turn, "tilt": tilt, "up": scene.up}
+    where, depth = project(subject.pos, **view)
+    if rendered is None:
+        front = None if chosen is None else panel.index == panel.index[chosen]
+        _, colour = paint_cloud(axes, subject.pos, painted(scene, panel), front=front, **view)
+    else:
+        image, colour = rendered
+        axes.imshow(image, extent=(*axes.get_xlim(), *axes.get_ylim()), aspect="auto")
+    centers, center_colour = shown_centers(scene, panel)
+    if scene.centers and len(centers):
+        at, center_depth = project(centers, frame=subject.pos, **view)
+        seen = center_depth >= (depth.min() + depth.max()) / 2  # not those on the far side
+        size = float(np.clip(1000 / len(centers), 4, 25))
+        _mark(axes, at[seen], center_colour[seen], size)
     if chosen is not None:
         _star(axes, where[chosen], side)
     return where, colour
@@ -228,10 +319,9 @@ def _annotate(axes: Any, scene: Scene, panel: Panel, side: float) -> None:
     subject = scene.subject
     shrunk = _shrunk(side)
     thin = shrunk * (0.5 if side < 2 else 0.8)
-    thick = shrunk + thin
     if scene.borders:
-        label = filled(subject.shows, panel.region)
-        lines = border_lines(label)
+        lines = border_lines(filled(subject.shows, panel.region))
+        thick = shrunk + thin
         axes.add_collection(LineCollection(lines, colors="0.1", linewidths=thick, zorder=2))
         axes.add_collection(LineCollection(lines, colors="white", linewidths=thin, zorder=3))
     if scene.highlight is not None:
@@ -243,35 +333,32 @@ def _annotate(axes: Any, scene: Scene, panel: Panel, side: float) -> None:
     if scene.centers:
         pos, colour = shown_centers(scene, panel)
         room = (72 * side) ** 2 / max(1, len(panel.center_pos))
-        mark(axes, pos[:, ::-1], colour, shrunk**2 * float(np.clip(0.02 * room, 2.0, 30)))
+        _mark(axes, pos[:, ::-1], colour, shrunk**2 * float(np.clip(0.02 * room, 2.0, 30)))
     if scene.highlight is not None:
         _star(axes, subject.pos[scene.highlight, ::-1], side)
+
+
+def _mark(axes: Any, where: np.ndarray, colour: np.ndarray, size: float) -> None:
+    """Rings that show on any ground, dark around white around the colour, of `size` points²."""
+    axes.scatter(*where.T, s=2.6 * size, c="0.15", linewidths=0, zorder=4)
+    axes.scatter(*where.T, s=2.0 * size, c="white", linewidths=0, zorder=4)
+    axes.scatter(*where.T, s=0.8 * size, c=colour, linewidths=0, zorder=4)
 
 
 def _star(axes: Any, where: np.ndarray, side: float) -> None:
     """The chosen point."""
     shrunk = _shrunk(side)
     axes.scatter(
-        *where, marker="*", s=40 * side * shrunk, c="white", edgecolors="black",
-        linewidths=0.9 * shrunk, zorder=5,
-    )  # fmt: skip
+        *where,
+        marker="*",
+        s=40 * side * shrunk,
+        c="white",
+        edgecolors="black",
+        linewidths=0.9 * shrunk,
+        zorder=5,
+    )
 
 
 def _shrunk(side: float) -> float:
     """How thin lines become in a very narrow panel, which they would hide, of so many inches."""
     return min(1.0, side / 0.5)
-
-
-def shown_centers(scene: Scene, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and colours of the centres; of the highlighted cluster alone where there is one.
-
-    Shapes and units:
-        ``[c, D]`` and ``[c, 3]``
-    """
-    cluster = panel.center_cluster
-    colour = PALETTE[panel.colour[cluster]]
-    colour[cluster < 0] = EMPTY
-    if scene.highlight is None:
-        return panel.center_pos, colour
-    own = cluster == panel.index[scene.highlight]
-    return panel.center_pos[own], colour[own]

@@ -7,15 +7,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pointcluster.files import replacing
 from pointcluster.models.results import PointClusters
-from pointcluster.viz.animation import write_film
-from pointcluster.viz.cloud_file import write_cloud
-from pointcluster.viz.figure_3d import over_time, write_html
+from pointcluster.viz.film import write_film
+from pointcluster.viz.html import write_html
+from pointcluster.viz.open3d_window import load_open3d
 from pointcluster.viz.paint import paint
-from pointcluster.viz.scene import make_scenes
+from pointcluster.viz.scene import Scene, make_scenes, over_time, painted, positions
 
 KINDS = (".png", ".svg", ".pdf", ".ply", ".pcd", ".html", ".gif", ".mp4")
 """Suffixes of files that can be written."""
@@ -72,3 +74,29 @@ def save(
     if kind in (".ply", ".pcd"):
         return write_cloud(path, scenes[0])
     return paint(scenes[0]).save(path)
+
+
+def write_cloud(path: str | os.PathLike[str], scene: Scene) -> Path:
+    """Write the points in the colours of their clusters as .ply or .pcd.
+
+    One panel keeps the points where they are; several lie side by side along the first axis, a
+    tenth of their width apart. A picture lies in the plane of the first two axes, a pixel 1 wide,
+    its top up.
+
+    Raises:
+        ImportError: Open3D cannot be loaded.
+        OSError: The file cannot be written.
+    """
+    open3d = load_open3d()
+    pos = positions(scene)
+    step = 1.1 * max(float(np.ptp(pos[:, 0])), 1e-9)
+    shift = np.array([step, 0, 0])
+    cloud = open3d.geometry.PointCloud()
+    points = np.concatenate([pos + i * shift for i in range(len(scene.panels))])
+    colours = np.concatenate([painted(scene, panel) for panel in scene.panels])
+    cloud.points = open3d.utility.Vector3dVector(points)
+    cloud.colors = open3d.utility.Vector3dVector(colours)
+    with replacing(path) as temporary:
+        if not open3d.io.write_point_cloud(str(temporary), cloud):
+            raise OSError(f"open3d could not write {path}")
+    return Path(path)

@@ -11,13 +11,15 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters, place
-from pointcluster.viz.contacts import contacts, nearest
-from pointcluster.viz.match import match_clusters
-from pointcluster.viz.palette import PALETTE, colour_numbers
+from pointcluster.viz.borders import contacts, nearest
+from pointcluster.viz.camera import UP, in_space
+from pointcluster.viz.colours import PALETTE, colour_numbers, match_clusters
 from pointcluster.viz.subject import Subject, subject_of
 
 NEUTRAL = 0.8
 """The grey of points that have no colour of their own."""
+EMPTY = 0.72
+"""The grey of the marks of centres that have no points."""
 
 
 class Panel(NamedTuple):
@@ -61,6 +63,7 @@ class Scene(NamedTuple):
     highlight: int | None
     original: bool
     up: str
+    shading: bool | None
 
     @property
     def panels(self) -> list[Panel]:
@@ -68,9 +71,24 @@ class Scene(NamedTuple):
         return [panel for row in self.rows for panel in row]
 
 
+def over_time(clusters: Any) -> Sequence[Any]:
+    """The steps of a sequence; one clustering or mapping is one step.
+
+    Raises:
+        ValueError: The sequence is empty.
+    """
+    if isinstance(clusters, PointClusters | Mapping):
+        return [clusters]
+    if isinstance(clusters, Sequence) and not isinstance(clusters, str):
+        if not clusters:
+            raise ValueError("there are no clusters to draw")
+        return clusters
+    return [clusters]  # turned away with the others
+
+
 def make_scenes(
     data: Tensor | Data,
-    over_time: Sequence[Any],
+    steps: Sequence[Any],
     *,
     head: int | None = None,
     cloud: int = 0,
@@ -83,6 +101,7 @@ def make_scenes(
     title: str | None = None,
     original: bool = True,
     up: str = "y",
+    shading: bool | None = None,
 ) -> list[Scene]:
     """One scene for each clustering, or mapping of titles to clusterings, in a sequence.
 
@@ -100,14 +119,14 @@ def make_scenes(
         raise TypeError(f"opacity is {opacity!r}, expected a number from 0 to 1")
     if not 0 <= opacity <= 1:
         raise ValueError(f"opacity is {opacity}, expected 0 to 1")
-    if up not in ("x", "y", "z", "-x", "-y", "-z"):
+    if up not in UP:
         raise ValueError(f"up is {up!r}, expected x, y, z, -x, -y or -z")
     if highlight is not None:
         highlight = place("point", highlight, count)
     touching = contacts(subject.pos, subject.shows)
     scenes: list[Scene] = []
     before: dict[int, Panel] = {}  # of each head
-    for step in over_time:
+    for step in steps:
         rows = []
         for name, found in _entries(step).items():
             row: list[Panel] = []
@@ -127,6 +146,7 @@ def make_scenes(
                 highlight=highlight,
                 original=original and subject.is_picture,
                 up=up,
+                shading=shading,
             )
         )
     return scenes
@@ -172,6 +192,26 @@ def pixels(scene: Scene, panel: Panel | None = None) -> np.ndarray:
     out = np.ones((*shows.shape, 3))
     out[shows >= 0] = colours[shows[shows >= 0]]
     return out
+
+
+def shown_centers(scene: Scene, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    """Positions and colours of the centres; of the highlighted cluster alone where there is one.
+
+    Shapes and units:
+        ``[c, D]`` and ``[c, 3]``
+    """
+    cluster = panel.center_cluster
+    colour = PALETTE[panel.colour[cluster]]
+    colour[cluster < 0] = EMPTY
+    if scene.highlight is None:
+        return panel.center_pos, colour
+    chosen = cluster == panel.index[scene.highlight]
+    return panel.center_pos[chosen], colour[chosen]
+
+
+def positions(scene: Scene) -> np.ndarray:
+    """Where the points are in space, those of a picture or of a flat cloud in a plane. [n, 3]"""
+    return in_space(scene.subject.pos, scene.subject.is_picture)
 
 
 def _entries(step: Any) -> Mapping[str, PointClusters]:

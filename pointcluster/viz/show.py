@@ -13,11 +13,11 @@ from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters
 from pointcluster.viz.display import no_display
-from pointcluster.viz.figure_3d import figure_of, over_time, page_of
-from pointcluster.viz.open3d_process import RendererError, show_window
+from pointcluster.viz.draw import render_scene
+from pointcluster.viz.html import figure_of, page_of
+from pointcluster.viz.open3d_window import RendererError, show_window
 from pointcluster.viz.paint import paint
-from pointcluster.viz.render import render_scene
-from pointcluster.viz.scene import Scene, make_scenes
+from pointcluster.viz.scene import Scene, make_scenes, over_time
 
 
 def show(
@@ -54,20 +54,16 @@ def show(
     if len(scenes) > 1:
         raise ValueError("a sequence over time is shown in a notebook alone: save() writes films")
     scene = scenes[0]
-    reason = "pictures are shown as files"
-    if not scene.subject.is_picture:
-        reason = no_display()
-        if not reason:
-            try:
-                show_window(scene)
-                return None
-            except RendererError as error:
-                reason = str(error)
-                picture = paint(scene)
-        else:
-            picture = render_scene(scene)
+    if scene.subject.is_picture:
+        picture, reason = paint(scene), "pictures are shown as files"
+    elif reason := no_display():
+        picture = render_scene(scene)
     else:
-        picture = paint(scene)
+        try:
+            show_window(scene)
+            return None
+        except RendererError as error:
+            picture, reason = paint(scene), str(error)
     path = picture.save(Path(tempfile.mkdtemp(prefix="pointcluster-")) / "clusters.png")
     print(f"{reason}: {path}", file=sys.stderr)
     return path

@@ -14,7 +14,7 @@ from pointcluster.models.point_coc import PointCoC
 from pointcluster.models.pointmlp_coc import PointMLPCoC
 from pointcluster.transforms import ImageToPoints, RandomPixels
 from pointcluster.viz import stage_clusters
-from pointcluster.viz.palette import PALETTE
+from pointcluster.viz.colours import PALETTE
 from pointcluster.viz.scene import make_scene, painted, pixels
 
 EACH = 40

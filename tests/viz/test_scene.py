@@ -5,14 +5,15 @@ import time
 import numpy as np
 import pytest
 import torch
-from conftest import cluster
 from torch_geometric.data import Data
 
 from pointcluster.models import create_model
 from pointcluster.viz import stage_clusters
-from pointcluster.viz.contacts import contacts
-from pointcluster.viz.palette import PALETTE
+from pointcluster.viz.borders import contacts
+from pointcluster.viz.colours import PALETTE
 from pointcluster.viz.scene import make_scene, make_scenes, painted, pixels
+
+from .conftest import cluster
 
 
 def test_a_cluster_keeps_its_colour_where_it_has_another_number(cloud):
@@ -85,7 +86,7 @@ def test_clusters_that_touch_never_share_a_colour(kind, seed):
     elif kind == "points of a picture":
         data = Data(x=data.flatten(1).T, pos=torch.from_numpy(pos), grid=(height, width))
     scene = make_scene(data, steps)
-    contact = contacts(pos, None if kind == "cloud" else np.arange(len(pos)).reshape(height, width))
+    contact = contacts(scene.subject.pos, scene.subject.shows)
     for panel in scene.panels:
         graph = graph_of(panel, contact)
         assert graph.any() and not crowded(graph)

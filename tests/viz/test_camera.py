@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from pointcluster.viz.cloud_panel import project
+from pointcluster.viz.camera import project
 
 
 def test_up_is_up_and_near_is_near():

@@ -3,14 +3,57 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import cluster
 from PIL import Image
 
-from pointcluster.viz import save
-from pointcluster.viz.gif import write_gif
+from pointcluster.viz import figure_3d, save
+from pointcluster.viz.colours import PALETTE
+from pointcluster.viz.film import TURNS, write_films, write_gif
 from pointcluster.viz.paint import paint
-from pointcluster.viz.palette import PALETTE
 from pointcluster.viz.scene import make_scenes
+
+from .conftest import cluster
+
+
+def test_a_cloud_turns_once(tmp_path, cloud):
+    path = save(tmp_path / "a.gif", *cloud, head=0, fps=10)
+    with Image.open(path) as film:
+        assert film.n_frames == TURNS and film.info["duration"] == 100
+        assert film.convert("RGB").getpixel((0, 0)) == (255, 255, 255)
+        first = np.asarray(film.convert("RGB"))
+        film.seek(TURNS // 2)
+        assert (np.asarray(film.convert("RGB")) != first).any()
+
+
+def test_steps_over_time_follow_one_another(tmp_path, picture):
+    image, found = picture
+    steps = [{f"epoch {i}": found._replace(index=(found.index + i) % 4)} for i in range(3)]
+    with Image.open(save(tmp_path / "a.gif", image, steps, centers=False)) as film:
+        # Renamed clusters keep their colours: nothing but the title changes.
+        assert film.n_frames == 3
+        frames = []
+        for i in range(3):
+            film.seek(i)
+            frames.append(np.asarray(film.convert("RGB"))[60:])
+    assert (frames[0] == frames[1]).all() and (frames[0] == frames[2]).all()
+    figure = figure_3d(image, steps)
+    assert [step.label for step in figure.layout.sliders[0].steps] == [
+        "the picture", "epoch 0", "epoch 1", "epoch 2",
+    ]  # fmt: skip
+
+
+def test_films_beside_each_other(tmp_path, picture):
+    image, found = picture
+    scenes = make_scenes(image, [{"a": found}, {"b": found}], title="so")
+    path = write_films(tmp_path / "a.gif", [scenes, scenes])
+    with Image.open(path) as film:
+        assert film.n_frames == 2
+        pixels = np.asarray(film.convert("RGB"))
+    half = pixels.shape[1] // 2
+    assert (pixels[:, :half] == pixels[:, half:]).all()
+    with pytest.raises(ValueError, match=r"films of \[2, 1\] scenes"):
+        write_films(tmp_path / "a.gif", [scenes, scenes[:1]])
+    with pytest.raises(ValueError, match=r"films of \[\] scenes"):
+        write_films(tmp_path / "a.gif", [])
 
 
 def frames_of(path):

@@ -1,4 +1,4 @@
-"""Clusters in a browser."""
+"""Clusters in a browser, by Plotly."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import base64
 import io
 import os
 from collections.abc import Mapping, Sequence
+from html import escape
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +15,20 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster._optional import installed_by
-from pointcluster.files import replacing
+from pointcluster.files import write_whole
 from pointcluster.models.results import PointClusters
 from pointcluster.viz.borders import border_lines, filled
-from pointcluster.viz.cloud_file import in_space, positions
-from pointcluster.viz.cloud_panel import upright
-from pointcluster.viz.paint import shown_centers
-from pointcluster.viz.scene import Panel, Scene, make_scenes, painted, pixels
+from pointcluster.viz.camera import in_space, plotly_camera
+from pointcluster.viz.scene import (
+    Panel,
+    Scene,
+    make_scenes,
+    over_time,
+    painted,
+    pixels,
+    positions,
+    shown_centers,
+)
 
 HOVER = "centre %{customdata[0]}, similarity %{customdata[1]:.3f}, region %{customdata[2]}"
 
@@ -45,21 +53,6 @@ def figure_3d(
         IndexError, TypeError, ValueError: As :func:`draw`.
     """
     return figure_of(make_scenes(data, over_time(clusters), **look))
-
-
-def over_time(clusters: Any) -> Sequence[Any]:
-    """The steps of a sequence; one clustering or mapping is one step.
-
-    Raises:
-        ValueError: The sequence is empty.
-    """
-    if isinstance(clusters, PointClusters | Mapping):
-        return [clusters]
-    if isinstance(clusters, Sequence) and not isinstance(clusters, str):
-        if not clusters:
-            raise ValueError("there are no clusters to draw")
-        return clusters
-    return [clusters]  # turned away with the others
 
 
 def figure_of(scenes: Sequence[Scene]) -> Any:
@@ -109,8 +102,12 @@ def figure_of(scenes: Sequence[Scene]) -> Any:
 
 
 def write_html(path: str | os.PathLike[str], scenes: Sequence[Scene]) -> Path:
-    """Write a page that needs no network: Plotly's own program is in it."""
-    figure = figure_of(scenes)
+    """Write scenes of the same data as a page."""
+    return write_page(path, figure_of(scenes), scenes[0].title or "Clusters")
+
+
+def write_page(path: str | os.PathLike[str], figure: Any, title: str) -> Path:
+    """Write a figure as a page that needs no network: Plotly's own program is in it."""
     text = figure.to_html(
         include_plotlyjs=True,
         include_mathjax=False,
@@ -118,47 +115,44 @@ def write_html(path: str | os.PathLike[str], scenes: Sequence[Scene]) -> Path:
         default_height="100vh",
         config={"displaylogo": False, "responsive": True},
     )
-    name = (scenes[0].title or "Clusters").replace("&", "&amp;").replace("<", "&lt;")
-    text = text.replace(
-        "<head>", f"<head><title>{name}</title><style>body {{margin: 0}}</style>", 1
-    )
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    head = f"<head><title>{escape(title)}</title><style>body {{margin: 0}}</style>"
+    write_whole(path, text.replace("<head>", head, 1))
     return Path(path)
 
 
 def page_of(figure: Any) -> str:
     """A part of a page for a notebook, which needs no network either."""
     text = figure.to_html(
-        include_plotlyjs=True, include_mathjax=False, full_html=False, default_height=560,
+        include_plotlyjs=True,
+        include_mathjax=False,
+        full_html=False,
+        default_height=560,
         config={"displaylogo": False},
-    )  # fmt: skip
+    )
     return str(text)
 
 
 def _solid(go: Any, scene: Scene, panel: Panel) -> list[Any]:
     """A cloud's points and centres."""
     pos = positions(scene).astype(np.float32)
-    size = float(np.clip(120 / np.sqrt(len(pos)), 1.5, 6))
-    traces = [
-        go.Scatter3d(
-            x=pos[:, 0], y=pos[:, 1], z=pos[:, 2], mode="markers",
-            marker={"size": size, "color": _hex(painted(scene, panel)), "line": {"width": 0}},
-            customdata=_told(panel), hovertemplate=HOVER + "<extra></extra>",
-        )
-    ]  # fmt: skip
-    where, colour = shown_centers(scene, panel)
+    size = marker_size(len(pos))
+
+    def dots(where: np.ndarray, marker: dict[str, Any], **told: Any) -> Any:
+        x, y, z = where.T
+        return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, **told)
+
+    colour = {"size": size, "color": hex_colours(painted(scene, panel)), "line": {"width": 0}}
+    hover = {"customdata": _told(panel), "hovertemplate": HOVER + "<extra></extra>"}
+    traces = [dots(pos, colour, **hover)]
+    where, centre_colour = shown_centers(scene, panel)
+    black = {"width": 2, "color": "black"}
     if scene.centers and len(where):
-        x, y, z = in_space(where, False).astype(np.float32).T
-        ring = {"size": size + 2.5, "color": _hex(colour), "line": {"width": 2, "color": "black"}}
-        traces.append(
-            go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=ring, hoverinfo="skip")
-        )  # fmt: skip
+        where = in_space(where, False).astype(np.float32)
+        ring = {"size": size + 2.5, "color": hex_colours(centre_colour), "line": black}
+        traces.append(dots(where, ring, hoverinfo="skip"))
     if scene.highlight is not None:
-        x, y, z = pos[[scene.highlight]].T
-        star = {"size": size + 4, "symbol": "diamond", "color": "white",
-                "line": {"width": 2, "color": "black"}}  # fmt: skip
-        traces.append(go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=star, hoverinfo="skip"))
+        star = {"size": size + 4, "symbol": "diamond", "color": "white", "line": black}
+        traces.append(dots(pos[[scene.highlight]], star, hoverinfo="skip"))
     return traces
 
 
@@ -168,36 +162,28 @@ def _flat(go: Any, scene: Scene, panel: Panel) -> list[Any]:
     assert shows is not None
     known = shows >= 0
     told = np.where(known, panel.center[panel.index][shows], -1)
+    hover = "row %{y}, column %{x}: centre %{z}<extra></extra>"
     traces = [
         _image(go, pixels(scene, panel)),
-        go.Heatmap(
-            z=told, opacity=0, showscale=False,
-            hovertemplate="row %{y}, column %{x}: centre %{z}<extra></extra>",
-        ),
-    ]  # fmt: skip
+        go.Heatmap(z=told, opacity=0, showscale=False, hovertemplate=hover),
+    ]
     if scene.borders:
         lines = border_lines(filled(shows, panel.region))
         gap = np.full((len(lines), 1, 2), np.nan)
         x, y = np.concatenate([np.reshape(lines, (-1, 2, 2)), gap], axis=1).reshape(-1, 2).T
-        traces.append(
-            go.Scatter(x=x, y=y, mode="lines", line={"color": "white", "width": 1.5},
-                       hoverinfo="skip")
-        )  # fmt: skip
+        white = {"color": "white", "width": 1.5}
+        traces.append(go.Scatter(x=x, y=y, mode="lines", line=white, hoverinfo="skip"))
     where, colour = shown_centers(scene, panel)
     if scene.centers and len(where):
-        ring = {"size": 9, "color": _hex(colour), "line": {"width": 1.5, "color": "white"}}
-        traces.append(
-            go.Scatter(
-                x=where[:, 1], y=where[:, 0], mode="markers", marker=ring, hoverinfo="skip"
-            )
-        )  # fmt: skip
+        ring = {"size": 9, "color": hex_colours(colour), "line": {"width": 1.5, "color": "white"}}
+        y, x = where.T
+        traces.append(go.Scatter(x=x, y=y, mode="markers", marker=ring, hoverinfo="skip"))
     if scene.highlight is not None:
         row, column = scene.subject.pos[scene.highlight]
-        star = {"size": 14, "symbol": "star", "color": "white",
-                "line": {"width": 1.5, "color": "black"}}  # fmt: skip
-        traces.append(
-            go.Scatter(x=[column], y=[row], mode="markers", marker=star, hoverinfo="skip")
-        )
+        black = {"width": 1.5, "color": "black"}
+        star = {"size": 14, "symbol": "star", "color": "white", "line": black}
+        chosen = go.Scatter(x=[column], y=[row], mode="markers", marker=star, hoverinfo="skip")
+        traces.append(chosen)
     return traces
 
 
@@ -220,23 +206,12 @@ def _lay_flat(figure: Any, scene: Scene) -> None:
 
 
 def _stand_up(figure: Any, scene: Scene) -> None:
-    hidden = {"visible": False}
-    flat = scene.subject.pos.shape[1] == 2
-    # What upright() turns to the second axis points up, what it turns to the third to the eye.
-    turn = np.linalg.inv(upright(np.eye(3), scene.up))
-    up, eye = (0, 1, 0), (0, 0, 1.8)
-    if not flat:
-        up, eye = tuple(np.array([0, 1, 0]) @ turn), tuple(np.array([1.08, 0.68, 1.6]) @ turn)
-    camera = {
-        name: dict(zip("xyz", map(float, each), strict=True))
-        for name, each in [("up", up), ("eye", eye)]
-    }
-    figure.update_layout(
-        scene={
-            "xaxis": hidden, "yaxis": hidden, "zaxis": hidden, "aspectmode": "data",
-            "camera": camera, "dragmode": "orbit",
-        }
-    )  # fmt: skip
+    pos = positions(scene)
+    if scene.subject.pos.shape[1] == 2:
+        camera = plotly_camera(pos, "y", (0, 0, 1))
+    else:
+        camera = plotly_camera(pos, scene.up)
+    figure.update_layout(scene=camera)
 
 
 def _told(panel: Panel) -> np.ndarray:
@@ -246,6 +221,12 @@ def _told(panel: Panel) -> np.ndarray:
     )
 
 
-def _hex(colours: np.ndarray) -> list[str]:
+def marker_size(count: int) -> float:
+    """Pixels of a point of so many."""
+    return float(np.clip(120 / np.sqrt(count), 1.5, 6))
+
+
+def hex_colours(colours: np.ndarray) -> list[str]:
+    """Colours from 0 to 1 as pages write them, `#rrggbb`."""
     rounded = np.rint(255 * colours).astype(np.int64) @ [65536, 256, 1]
-    return [f"#{each:06x}" for each in rounded]
+    return [f"#{number:06x}" for number in rounded]
