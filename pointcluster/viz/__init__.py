@@ -5,6 +5,7 @@ from pointcluster.viz.confusion import confusion_picture
 from pointcluster.viz.draw import draw, render
 from pointcluster.viz.film import write_films
 from pointcluster.viz.html import figure_3d
+from pointcluster.viz.labels import draw_labels, save_labels
 from pointcluster.viz.picture import Picture
 from pointcluster.viz.save import KINDS, save
 from pointcluster.viz.scene import make_scenes
@@ -16,11 +17,13 @@ __all__ = [
     "cluster_grid",
     "confusion_picture",
     "draw",
+    "draw_labels",
     "figure_3d",
     "make_scenes",
     "model_clusters",
     "render",
     "save",
+    "save_labels",
     "show",
     "stage_clusters",
     "write_films",

@@ -78,7 +78,7 @@ def reach(screen: np.ndarray, slimmest: float = 0.6) -> tuple[np.ndarray, np.nda
     """
     low, high = screen.min(axis=0), screen.max(axis=0)
     longest = float((high - low).max())
-    room = np.maximum(MARGIN * max(longest, 0.5), (slimmest * longest - (high - low)) / 2)
+    room = MARGIN * max(longest, 0.5) + (slimmest * longest - (high - low)).clip(0) / 2
     return low - room, high + room
 
 
@@ -88,28 +88,33 @@ def reach_of_turns(pos: np.ndarray, *, tilt: float, up: str) -> tuple[np.ndarray
     return reach(np.concatenate([[turn.min(axis=0), turn.max(axis=0)] for turn in turns]))
 
 
-def plotly_camera(pos: np.ndarray, up: str, direction: Any = (1.08, 0.68, 1.6)) -> dict[str, Any]:
+def plotly_camera(
+    pos: np.ndarray, up: str, *, turn: float = TURN, tilt: float = TILT, wide: float = 1.25
+) -> dict[str, Any]:
     """Plotly's `scene`, without axes, with a camera from which a cloud fills its frame.
 
     Args:
         pos: Positions ``[P, 3]``.
         up: The axis that points up.
-        direction: To the eye: right, up and to the front.
+        turn: Degrees about the up axis.
+        tilt: Degrees from above.
+        wide: Width of the frame, in heights; a wider one has room at the sides.
     """
     low, high = pos.min(axis=0), pos.max(axis=0)
     scale = max(float(np.linalg.norm(high - low)) / 2, 1e-9)
     side = np.maximum(high - low, 1e-3 * scale)  # a flat cloud has room, too
     low, high = (low + high - side) / 2, (low + high + side) / 2
     # What upright() turns to the second axis points up, what it turns to the third to the eye.
-    turn = np.linalg.inv(upright(np.eye(3), up))
-    toward = np.asarray(direction, dtype=np.float64) / np.linalg.norm(direction)
-    right = np.cross([0, 1, 0], toward)
-    right /= np.linalg.norm(right)
-    view = np.stack([right, np.cross(toward, right), toward]) @ turn
+    back = np.linalg.inv(upright(np.eye(3), up))
+    a, b = math.radians(turn), math.radians(tilt)
+    right = np.array([math.cos(a), 0, -math.sin(a)])
+    toward = np.array([math.sin(a) * math.cos(b), math.sin(b), math.cos(a) * math.cos(b)])
+    view = np.stack([right, np.cross(toward, right), toward]) @ back
     seen = (pos - (low + high) / 2) / scale @ view.T  # right, up, to the eye
     middle = (seen.min(axis=0) + seen.max(axis=0)) / 2 * [1, 1, 0]
     # Of each point, how far back the eye must be to see it.
-    away = np.abs(seen - middle)[:, :2].max(axis=1) / ((1 - 2 * MARGIN) * math.tan(ANGLE / 2))
+    aside, above = np.abs(seen - middle)[:, :2].T
+    away = np.maximum(aside / wide, above) / ((1 - 2 * MARGIN) * math.tan(ANGLE / 2))
     distance = float((seen[:, 2] + away).max())
     center = middle @ view
     hidden = {"visible": False}
@@ -126,7 +131,7 @@ def plotly_camera(pos: np.ndarray, up: str, direction: Any = (1.08, 0.68, 1.6)) 
         "aspectratio": named(side / scale),
         "dragmode": "orbit",
         "camera": {
-            "up": named(np.array([0, 1, 0]) @ turn),
+            "up": named(np.array([0, 1, 0]) @ back),
             "center": named(center),
             "eye": named(center + max(distance, 0.1) * view[2]),
         },

@@ -55,8 +55,8 @@ def figure_3d(
     return figure_of(make_scenes(data, over_time(clusters), **look))
 
 
-def figure_of(scenes: Sequence[Scene]) -> Any:
-    """The Plotly figure of scenes of the same data."""
+def figure_of(scenes: Sequence[Scene], *, wide: float = 1.25) -> Any:
+    """The Plotly figure of scenes of the same data, a cloud in a frame of so many heights."""
     with installed_by("viz"):
         from plotly import graph_objects as go
 
@@ -97,7 +97,7 @@ def figure_of(scenes: Sequence[Scene]) -> Any:
     if picture:
         _lay_flat(figure, scenes[0])
     else:
-        _stand_up(figure, scenes[0])
+        _stand_up(figure, scenes[0], wide)
     return figure
 
 
@@ -106,16 +106,28 @@ def write_html(path: str | os.PathLike[str], scenes: Sequence[Scene]) -> Path:
     return write_page(path, figure_of(scenes), scenes[0].title or "Clusters")
 
 
-def write_page(path: str | os.PathLike[str], figure: Any, title: str) -> Path:
-    """Write a figure as a page that needs no network: Plotly's own program is in it."""
+def write_page(
+    path: str | os.PathLike[str], figure: Any, title: str, script: str | None = None
+) -> Path:
+    """Write a figure as a page that needs no network: Plotly's own program is in it.
+
+    Args:
+        path: The page.
+        figure: Plotly's figure.
+        title: Of the page.
+        script: What the browser runs once it is drawn.
+    """
     text = figure.to_html(
         include_plotlyjs=True,
         include_mathjax=False,
         full_html=True,
         default_height="100vh",
+        post_script=script,
         config={"displaylogo": False, "responsive": True},
     )
-    head = f"<head><title>{escape(title)}</title><style>body {{margin: 0}}</style>"
+    head = (
+        f"<head><title>{escape(title)}</title><style>body {{margin: 0; overflow: hidden}}</style>"
+    )
     write_whole(path, text.replace("<head>", head, 1))
     return Path(path)
 
@@ -205,12 +217,12 @@ def _lay_flat(figure: Any, scene: Scene) -> None:
     )
 
 
-def _stand_up(figure: Any, scene: Scene) -> None:
+def _stand_up(figure: Any, scene: Scene, wide: float) -> None:
     pos = positions(scene)
     if scene.subject.pos.shape[1] == 2:
-        camera = plotly_camera(pos, "y", (0, 0, 1))
+        camera = plotly_camera(pos, "y", turn=0, tilt=0, wide=wide)
     else:
-        camera = plotly_camera(pos, scene.up)
+        camera = plotly_camera(pos, scene.up, wide=wide)
     figure.update_layout(scene=camera)
 
 

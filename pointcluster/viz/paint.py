@@ -212,6 +212,7 @@ def paint_cloud(
     tilt: float = TILT,
     up: str = "y",
     front: np.ndarray | None = None,
+    fade: float = 0.65,
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draw the points of a cloud into axes; those farther from the eye are paler and smaller.
 
@@ -223,6 +224,7 @@ def paint_cloud(
         tilt: Degrees from above.
         up: The axis that points up.
         front: Points that are drawn last and large.
+        fade: How much paler the farthest are.
 
     Shapes and units:
         ``pos [P, 3]`` or ``[P, 2]``, ``colour [P, 3]``, ``front [P]`` boolean. Returns where in the
@@ -230,7 +232,7 @@ def paint_cloud(
     """
     screen, depth = project(pos, turn=turn, tilt=tilt, up=up)
     near = nearness(depth)
-    colour = faded(colour, near)
+    colour = faded(colour, near, fade)
     size = float(np.clip(9000 / len(pos), 0.5, 20)) * (0.6 + 0.6 * near)
     order = np.argsort(depth, kind="stable")  # the front is drawn last
     if front is not None:
@@ -246,9 +248,9 @@ def paint_cloud(
     return screen, colour
 
 
-def faded(colour: np.ndarray, near: np.ndarray) -> np.ndarray:
+def faded(colour: np.ndarray, near: np.ndarray, fade: float = 0.65) -> np.ndarray:
     """Colours that are paler at the back. [P, 3]"""
-    return 1 - (1 - colour) * (0.35 + 0.65 * near[:, None])
+    return 1 - (1 - colour) * (1 - fade * (1 - near[:, None]))
 
 
 def _inches(text: str, size: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 FEW = 4000
@@ -42,7 +44,7 @@ def eye_dome(
     place = (points[:, :2] - low) / (high - low) * [width, height]
     area = max(float(np.prod(np.ptp(place, axis=0))), 1.0)
     # So large that what they lie on has few holes.
-    radius = float(np.clip(1.3 * np.sqrt(area / len(points)), 2, 0.02 * max(width, height)))
+    radius = max(2.0, min(1.3 * math.sqrt(area / len(points)), 0.02 * max(width, height)))
     order = np.argsort(points[:, 2], kind="stable")  # of one pixel's points the last is the nearest
     near = points[order, 2].astype(np.float32)
     column, row = np.floor(place[order]).astype(np.int64).T
