@@ -12,8 +12,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from pointcluster.app.page import build_app
-from pointcluster.app.serve import LOOPBACK, serve
-from pointcluster.app.temporary import ended_by_signals, gradio_settings
+from pointcluster.app.serve import LOOPBACK, ended_by_signals, gradio_settings, serve
 
 
 class _Parser(argparse.ArgumentParser):

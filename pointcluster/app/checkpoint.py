@@ -1,20 +1,26 @@
-"""A trained network, from any file that this library can read safely."""
+"""Trained networks: from any file that this library can read safely, and those on offer."""
 
 from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from pointcluster._optional import installed_by
-from pointcluster.app.cloud_network import CloudNetwork
-from pointcluster.app.network import Network
-from pointcluster.app.picture_network import PictureNetwork
-from pointcluster.models import CoC, PointMLPCoC, create_model, list_models, load_model, save_model
+from pointcluster.app.network import CloudNetwork, Network, PictureNetwork
+from pointcluster.models import (
+    CoC,
+    PointMLPCoC,
+    create_model,
+    list_models,
+    list_pretrained,
+    load_model,
+    save_model,
+)
 from pointcluster.models.convert import convert
-from pointcluster.models.factory import network_of_run
+from pointcluster.models.factory import FOLDER, network_of_run
 from pointcluster.models.files import is_run, read_safely
 from pointcluster.models.published import unwrapped
 from pointcluster.predict import Predictor
@@ -61,23 +67,82 @@ def read_checkpoint(path: str | os.PathLike[str], *, title: str | None = None) -
             raise ValueError(str(error).replace(str(target), str(path))) from error
 
 
+def open_checkpoint(paths: Sequence[str | os.PathLike[str]]) -> Network:
+    """A user's own network from the one or two files that were uploaded.
+
+    The uploads are deleted, whatever becomes of them.
+
+    Args:
+        paths: A `.safetensors` and its `.json`, which may come from two folders and in any order;
+            or one checkpoint.
+
+    Raises:
+        ImportError, OSError, ValueError: They are no network of this library.
+    """
+    files = [Path(path) for path in paths]
+    try:
+        weights = [path for path in files if path.suffix.lower() != ".json"]
+        notes = [path for path in files if path.suffix.lower() == ".json"]
+        if len(weights) != 1 or len(notes) > 1:
+            raise ValueError("choose one network: a .safetensors with its .json, or a .pth.tar")
+        path = weights[0]
+        if path.suffix.lower() in OWN and not notes:
+            raise ValueError(f"{path.name} needs its .json: choose both files together")
+        if notes:
+            # The reader expects them side by side, under one name.
+            notes[0].rename(path.with_suffix(".json"))
+            notes = [path.with_suffix(".json")]
+        try:
+            return read_checkpoint(path, title=f"yours: {path.name}")
+        except ValueError as error:
+            raise ValueError(str(error).replace(f"{path.parent}{os.sep}", "")) from error
+    finally:
+        for path in [*files, *notes]:
+            path.unlink(missing_ok=True)
+
+
+def offered_networks(checkpoints: Sequence[str | os.PathLike[str]] = ()) -> dict[str, Network]:
+    """The networks by their titles, those of the user first, then clouds before pictures.
+
+    Args:
+        checkpoints: Files that :func:`read_checkpoint` reads.
+
+    Raises:
+        ImportError, OSError, ValueError: A checkpoint cannot be read; or there is no network.
+    """
+    offered: dict[str, Network] = {}
+    for path in checkpoints:
+        network = read_checkpoint(path)
+        if network.title in offered:  # model.safetensors of another run
+            network = read_checkpoint(path, title=str(path))
+        offered[network.title] = network
+    shipped = []
+    for name, data in list_pretrained():
+        path = FOLDER / f"{name}-{data}.safetensors"
+        if path.is_file() and path.with_suffix(".json").is_file():
+            shipped.append(read_checkpoint(path, title=f"{name}, {data.replace('_', ' ')}"))
+    for network in sorted(shipped, key=lambda each: each.kind == "picture"):
+        offered[network.title] = network
+    if not offered:
+        raise ValueError(
+            "no weights came with this installation: name a trained network with --checkpoint"
+        )
+    return offered
+
+
 def _saved(path: Path, title: str) -> Network:
     model, metadata = load_model(path)
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         raise ValueError(f"{path} holds weights that are NaN or infinite")
     if not isinstance(model, CoC):
         return CloudNetwork(title, Predictor(path), _about(model, metadata))
-    found = _network_of_pictures(path)
-    classes = _names(found.classes, model)
-    config = found.data_config
-    return PictureNetwork(title, found.model, classes, _about(model, metadata), config=config)
-
-
-def _network_of_pictures(path: Path) -> Any:
     with installed_by("app"):
         from pointcluster.training import read_network
 
-        return read_network(path, build=create_model)
+        read = read_network(path, build=create_model)
+    classes = read.classes or [f"class {index}" for index in range(model.num_classes)]
+    about = _about(model, metadata)
+    return PictureNetwork(title, read.model, classes, about, config=read.data_config)
 
 
 def _convert(path: Path, target: Path) -> None:
@@ -103,10 +168,6 @@ def _published_clouds(path: Path, content: Mapping[str, Any]) -> PointMLPCoC:
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
     return model
-
-
-def _names(classes: list[str] | None, model: Any) -> list[str]:
-    return classes or [f"class {index}" for index in range(model.num_classes)]
 
 
 def _about(model: Any, metadata: Any) -> str:

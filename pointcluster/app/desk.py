@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from pointcluster.app import actions, choices
-from pointcluster.app.choices import Place
-from pointcluster.app.figures import figures
+from pointcluster.app.checkpoint import open_checkpoint
+from pointcluster.app.figures import figures, point_number, point_text, save_view
 from pointcluster.app.network import Network
-from pointcluster.app.point_text import point_number, point_text
-from pointcluster.app.shown import Shown
-from pointcluster.app.source import Source
-from pointcluster.app.view import View, first_view
+from pointcluster.app.session import Place, Shown, View, blocks, first_view, heads, stages
+from pointcluster.app.source import Source, uploaded
 
 HINT = "Click a point, or type its number, and its cluster stands out."
 ASIDES = ("a", "b")
@@ -107,7 +105,7 @@ class Desk:
         """The clusters, what is said of the chosen point, and what there is to choose."""
         places = view.places(shown.network)
         both = view._replace(compare=True).places(shown.network)
-        found = figures(shown, places, view.look())
+        found = figures(shown, places, view)
         a, point = places[0], point_number(shown, view.point)
         out: Answer = {f"plot_{side}": figure for side, figure in zip(ASIDES, found, strict=False)}
         out["column_b"] = self.update(visible=bool(view.compare))
@@ -138,9 +136,9 @@ class Desk:
     def there(self, network: Network, side: str, place: Place) -> dict[str, list[int]]:
         """The stages there are, the blocks of the stage, and the heads of the block."""
         return {
-            f"stage_{side}": choices.stages(network.model),
-            f"block_{side}": choices.blocks(network.model, place.stage),
-            f"head_{side}": choices.heads(network.model, place.stage, place.block),
+            f"stage_{side}": stages(network.model),
+            f"block_{side}": blocks(network.model, place.stage),
+            f"head_{side}": heads(network.model, place.stage, place.block),
         }
 
     def follow(self, before: Shown | None, shown: Shown, view: View) -> Answer:
@@ -165,11 +163,11 @@ class Desk:
         """A picture or a scan was uploaded.
 
         Raises:
-            ImportError, OSError, ValueError: As :func:`actions.open_upload`.
+            ImportError, OSError, ValueError: As :func:`open_upload`.
         """
         # One scan after the other from the same scanner: its axis is said once.
         up = before.up if before is not None and isinstance(before.source.content, bytes) else None
-        shown = actions.open_upload(
+        shown = open_upload(
             path,
             chosen,
             self.networks(own),
@@ -193,10 +191,10 @@ class Desk:
         """A user's own network was uploaded.
 
         Raises:
-            ImportError, OSError, ValueError: As :func:`actions.open_checkpoint`.
+            ImportError, OSError, ValueError: As :func:`open_checkpoint`.
         """
         progress(0.1, "Reading the network")
-        found = actions.open_checkpoint(paths)
+        found = open_checkpoint(paths)
         own = {**own, found.title: found}
         out = {"own": own, "checkpoint": None}
         out |= self.change_network(found.title, own, before, view, progress)
@@ -267,7 +265,7 @@ class Desk:
         there = self.examples.get(kind, ())
         if not 0 <= number < len(there):
             raise ValueError(f"there is no example {number}")
-        network = actions.network_for(kind, chosen, self.networks(own))
+        network = network_for(kind, chosen, self.networks(own))
         return self.follow(before, Shown(network, there[number], progress=progress), view)
 
     def redraw(self, shown: Shown | None, view: View, progress: Progress = _unseen) -> Answer:
@@ -283,15 +281,68 @@ class Desk:
         What is shown goes back as the user's own: the file is there for as long as it is.
 
         Raises:
-            ImportError, OSError, ValueError: As :func:`actions.save_view`, or nothing is shown.
+            ImportError, OSError, ValueError: As :func:`save_view`, or nothing is shown.
         """
         if shown is None:
             raise ValueError("there is nothing to download yet: open a picture or a scan")
         progress(0.2, f"Writing {form}")
-        path = actions.save_view(shown, view.places(shown.network), view.look(), form)
+        path = save_view(shown, view.places(shown.network), view, form)
         return {"file": str(path), "shown": shown}
 
 
 def heading(shown: Shown) -> str:
     """What stands above the picture."""
     return f"### {shown.source.name}"
+
+
+def network_for(kind: str, title: str, networks: Mapping[str, Network]) -> Network:
+    """The chosen network if it takes this kind of input, else the first that does.
+
+    Args:
+        kind: `"picture"` or `"scan"`.
+        title: The chosen network's title.
+        networks: All networks that this user may choose.
+
+    Raises:
+        ValueError: None takes it.
+    """
+    chosen = networks.get(title)
+    for network in ([chosen] if chosen is not None else []) + list(networks.values()):
+        if network.kind == kind:
+            return network
+    raise ValueError(
+        f"none of the networks here takes a {kind}: open one that does under 'Your own network', "
+        "or name it with --checkpoint"
+    )
+
+
+def open_upload(
+    path: str | os.PathLike[str],
+    title: str,
+    networks: Mapping[str, Network],
+    *,
+    max_bytes: int,
+    up: str | None = None,
+    progress: Callable[[float, str], Any] = lambda share, what: None,
+) -> Shown:
+    """Show an uploaded picture or scan to the chosen network, or the first that takes such.
+
+    The upload itself is deleted, whatever becomes of it.
+
+    Args:
+        path: Where it lies.
+        title: The chosen network's title.
+        networks: All networks that this user may choose.
+        max_bytes: The largest upload that is taken.
+        up: The axis that points up in scans; the network's own, if not said.
+        progress: Told how far it is.
+
+    Raises:
+        ImportError, OSError, ValueError: It cannot be read, or no network takes it.
+    """
+    try:
+        source = uploaded(path, max_bytes)
+    finally:
+        Path(path).unlink(missing_ok=True)
+    network = network_for(source.kind, title, networks)
+    return Shown(network, source, None, up if source.kind == "scan" else None, progress=progress)

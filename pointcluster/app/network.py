@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,14 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pointcluster._optional import installed_by
 from pointcluster.app.source import Source
+from pointcluster.datasets import read_image, read_points
+from pointcluster.predict import Predictor
+
+LARGEST_CLOUD = 8192
+FEWEST_POINTS = 4
+LARGEST_PICTURE = 448
 
 
 class Network(ABC):
@@ -65,9 +72,94 @@ class Network(ABC):
         pairs = zip(order.tolist(), probability.tolist(), strict=True)
         return {self.classes[index]: value for index, value in pairs}
 
-    def count(self) -> int:
-        """Number of its parameters."""
-        return sum(parameter.numel() for parameter in self.model.parameters())
+
+class CloudNetwork(Network):
+    """A network of clouds.
+
+    Args:
+        title: What it is called.
+        predictor: The network, its classes and its preprocessing.
+        about: A few words on it.
+    """
+
+    kind = "scan"
+    size_label = "Points of the cloud"
+
+    def __init__(self, title: str, predictor: Predictor, about: str = "") -> None:
+        super().__init__(title, predictor.model, predictor.classes, about)
+        self.predictor = predictor
+        self.up = predictor.preprocessing.up
+        own = predictor.preprocessing.num_points
+        self.sizes = (own, *(own * k for k in (2, 4, 8) if own * k <= LARGEST_CLOUD))
+
+    def prepare(self, source: Source, size: int, up: str | None = None) -> Tensor | Data:
+        """An even sample of the scan's points, moved and scaled as the network expects it."""
+        if source.kind != "scan":
+            raise ValueError(f"{source.name} is a picture, and {self.title} takes scans")
+        data = source.content
+        if isinstance(data, bytes):
+            with UnpackedFile(source) as path:
+                data = read_points(path, mesh_points=size, seed=self.predictor.seed)
+        if len(data.pos) < FEWEST_POINTS:
+            raise ValueError(
+                f"{source.name} has {len(data.pos)} points, expected at least {FEWEST_POINTS}: "
+                "fewer have no shape"
+            )
+        return self.predictor.fit(data, source.name, num_points=size, up=up)
+
+    def draw_options(self) -> dict[str, Any]:
+        """The axis that points up."""
+        return {"up": self.up}
+
+
+class PictureNetwork(Network):
+    """A network of pictures.
+
+    Args:
+        title: What it is called.
+        model: The network.
+        classes: Their names, in order.
+        about: A few words on it.
+        config: What it takes, as :func:`pointcluster.training.data_config` says it.
+    """
+
+    kind = "picture"
+    size_label = "Pixels along a side"
+
+    def __init__(
+        self,
+        title: str,
+        model: Any,
+        classes: Sequence[str],
+        about: str = "",
+        *,
+        config: Mapping[str, Any],
+    ) -> None:
+        super().__init__(title, model, classes, about)
+        self.config = dict(config)
+        own = max(config["input_size"][1:])
+        self.sizes = (own, *(own * k for k in (2, 4, 8) if own * k <= LARGEST_PICTURE))
+
+    def prepare(self, source: Source, size: int, up: str | None = None) -> Tensor | Data:
+        """The middle of the picture, scaled and normalised, as a tensor `[1, C, H, W]`."""
+        if source.kind != "picture":
+            raise ValueError(f"{source.name} is a scan, and {self.title} takes pictures")
+        image = source.content
+        if isinstance(image, bytes):
+            with UnpackedFile(source) as path:
+                image = read_image(path)
+        with installed_by("app"):
+            from pointcluster.training import eval_transform
+
+        channels, height, width = self.config["input_size"]
+        scale = size / max(height, width)
+        scaled = [channels, round(height * scale), round(width * scale)]
+        image = image.convert("L" if channels == 1 else "RGB")
+        return eval_transform(self.config | {"input_size": scaled})(image)[None]
+
+    def draw_options(self) -> dict[str, Any]:
+        """The normalisation, for drawing the picture as it was."""
+        return {"mean": self.config["mean"], "std": self.config["std"]}
 
 
 class UnpackedFile:

@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
+from pointcluster.app.checkpoint import offered_networks
 from pointcluster.app.desk import Desk
-from pointcluster.app.offered import offered_networks
-from pointcluster.app.source import Source
+from pointcluster.app.source import Source, example_scans
 from pointcluster.models import create_model, save_model
 
 
@@ -56,8 +56,6 @@ def desk(networks):
 
     def update(**changes):
         return changes
-
-    from pointcluster.app.examples import example_scans
 
     examples = {"scan": example_scans()[:2], "picture": [picture_source(7)]}
     made = Desk(networks, examples, max_bytes=1_000_000, update=update, tell=told.append)

@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 
 from .conftest import blob
-from .test_actions import NAN, Trap, npy, ply, png
+from .files import NAN, Trap, npy, ply, png
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE = 120  # seconds; the machines share their cores

@@ -1,16 +1,23 @@
-"""Networks are read from every form of file, with the answers that they gave before."""
+"""Networks are read from every form of file, with their answers; broken ones end in one line."""
 
 from __future__ import annotations
+
+import json
+import pickle
+import shutil
 
 import pytest
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.app.checkpoint import read_checkpoint
-from pointcluster.models import create_model, load_model, save_model
+from pointcluster.app import checkpoint as module
+from pointcluster.app.checkpoint import offered_networks, open_checkpoint, read_checkpoint
+from pointcluster.models import create_model, list_pretrained, load_model, save_model
+from pointcluster.models.factory import FOLDER
 from tests.models.published import checkpoint
 
 from .conftest import blob
+from .files import Trap
 
 
 def test_a_saved_network_keeps_its_classes_and_answers(picture_weights, cloud_weights):
@@ -104,3 +111,99 @@ def test_weights_that_are_nan_are_refused(tmp_path):
     path = save_model(tmp_path / "model", model)
     with pytest.raises(ValueError, match="NaN or infinite"):
         read_checkpoint(path)
+
+
+def test_all_weights_that_came_along_are_offered_clouds_first():
+    found = offered_networks()
+    expected = {f"{name}, {data.replace('_', ' ')}" for name, data in list_pretrained()}
+    assert set(found) == expected
+    kinds = [network.kind for network in found.values()]
+    assert kinds == sorted(kinds, reverse=True)
+    for title, network in found.items():
+        assert network.title == title and not network.model.training and network.about
+        assert network.sizes[0] > 0 and list(network.sizes) == sorted(network.sizes)
+
+
+def test_weights_that_are_absent_are_not_offered(tmp_path, monkeypatch, cloud_weights):
+    name, data = list_pretrained()[0]
+    for suffix in (".safetensors", ".json"):
+        shutil.copy(FOLDER / f"{name}-{data}{suffix}", tmp_path)
+    monkeypatch.setattr(module, "FOLDER", tmp_path)
+    assert list(offered_networks()) == [f"{name}, {data.replace('_', ' ')}"]
+    (tmp_path / f"{name}-{data}.json").unlink()
+    with pytest.raises(ValueError, match="--checkpoint"):
+        offered_networks()
+    assert list(offered_networks([cloud_weights])) == ["blobs"]
+
+
+def test_networks_of_one_name_are_told_apart(tmp_path):
+    paths = []
+    for run in ("a", "b"):
+        model = create_model("point_coc_tiny", num_classes=2)
+        paths.append(save_model(tmp_path / run / "model", model))
+    assert list(offered_networks(paths))[:2] == ["model", str(paths[1])]
+
+
+def test_a_network_without_classes_is_refused(tmp_path):
+    path = save_model(tmp_path / "model", create_model("point_coc_tiny", num_classes=0))
+    with pytest.raises(ValueError, match="without a classifier"):
+        offered_networks([path])
+    with pytest.raises(FileNotFoundError):
+        offered_networks([tmp_path / "nowhere.safetensors"])
+
+
+def saved_files(weights, folder):
+    """Copies of the two files of a network, each in a folder of its own as browsers send them."""
+    paths = []
+    for number, each in enumerate([weights.with_suffix(".json"), weights]):
+        path = folder / str(number) / each.name
+        path.parent.mkdir()
+        path.write_bytes(each.read_bytes())
+        paths.append(path)
+    return paths
+
+
+def test_a_network_is_opened_from_two_files_in_any_order(tmp_path, picture_weights):
+    paths = saved_files(picture_weights, tmp_path)
+    network = open_checkpoint(paths)
+    assert network.kind == "picture" and network.classes[0] == "hat"
+    assert network.title == "yours: hats.safetensors"
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+
+
+@pytest.mark.parametrize("kind", ["alone", "note alone", "damaged", "other note", "pickle", "text"])
+def test_a_broken_network_is_refused_in_one_line(tmp_path, picture_weights, cloud_weights, kind):
+    note, weights = saved_files(picture_weights, tmp_path)
+    paths = [note, weights]
+    if kind == "alone":
+        paths, expected = [weights], "choose both files together"
+        note.unlink()
+    elif kind == "note alone":
+        paths, expected = [note], "choose one network"
+        weights.unlink()
+    elif kind == "damaged":
+        weights.write_bytes(weights.read_bytes()[:-10])
+        expected = "damaged or of another run"
+    elif kind == "other note":
+        note.write_bytes(cloud_weights.with_suffix(".json").read_bytes())
+        expected = "damaged or of another run"
+    else:
+        note.unlink()
+        weights.unlink()
+        path = tmp_path / "net.pth.tar"
+        path.write_bytes(pickle.dumps(Trap()) if kind == "pickle" else b"hello there")
+        paths, expected = [path], "could run any code|would have to be called|cannot be read"
+    with pytest.raises(ValueError, match=expected) as caught:
+        open_checkpoint(paths)
+    assert str(tmp_path) not in str(caught.value)
+    assert not [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not Trap.ran
+
+
+def test_the_note_of_a_network_cannot_name_other_files(tmp_path, picture_weights):
+    note, weights = saved_files(picture_weights, tmp_path)
+    content = json.loads(note.read_text())
+    content["config"]["name"] = "../../etc/passwd"
+    note.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match="no network"):
+        open_checkpoint([note, weights])

@@ -1,8 +1,9 @@
-"""What happens on the page, without the page."""
+"""What happens on the page, without the page; broken uploads end in one line and leave nothing."""
 
 from __future__ import annotations
 
 import gc
+import pickle
 import threading
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import numpy as np
 import pytest
 import torch
 
-from pointcluster.app import choices
-from pointcluster.app.desk import heading
-from pointcluster.app.view import View, first_view
+from pointcluster.app import session
+from pointcluster.app.desk import heading, network_for, open_upload
+from pointcluster.app.session import View, first_view
+from pointcluster.predict import Predictor
 
 from .conftest import blob
-from .test_actions import png
+from .files import NAN, Trap, bomb, huge_npy, npy, ply, png
 
 pytest.importorskip("plotly")
 
@@ -43,9 +45,9 @@ def offered_places(desk, answer):
 def check_choices(model, answer):
     for boxes in offered_places(None, answer).values():
         (stages, stage), (blocks, block), (heads, head) = boxes
-        assert stages == choices.stages(model) and stage in stages
-        assert blocks == choices.blocks(model, stage) and block in blocks
-        assert heads == choices.heads(model, stage, block) and head in heads
+        assert stages == session.stages(model) and stage in stages
+        assert blocks == session.blocks(model, stage) and block in blocks
+        assert heads == session.heads(model, stage, block) and head in heads
 
 
 def test_something_is_on_the_page_at_once(desk):
@@ -92,7 +94,7 @@ def test_what_is_right_is_not_written_again(desk):
     assert not fields & set(desk.redraw(shown, view._replace(listed=listed)))
     moved = desk.redraw(shown, view._replace(listed=listed, stage_a=2, block_a=9))
     assert "stage_a" not in moved and moved["block_a"]["value"] != 9
-    assert moved["listed"]["head_a"] == choices.heads(
+    assert moved["listed"]["head_a"] == session.heads(
         shown.network.model, 2, moved["block_a"]["value"]
     )
     assert not {"stage_b", "block_b", "head_b"} & set(moved)
@@ -180,7 +182,7 @@ def test_users_at_the_same_time_see_their_own(desk, tmp_path):
             same = data.pos if name == "scan.npy" else data
             own = shown.data.pos if name == "scan.npy" else shown.data
             found = desk.redraw(shown, View(stage_a=turn % 3, point=str(turn)))
-            place = choices.nearest_place(shown.network.model, choices.Place(turn % 3, 0, 0))
+            place = session.nearest_place(shown.network.model, session.Place(turn % 3, 0, 0))
             index = shown.network.model.clusters(shown.data, place.stage, place.block).index
             told = next(t for t in found["plot_a"].data if t.customdata is not None).customdata
             told = torch.tensor(np.asarray(told)).reshape(-1, 3)[:, 1]
@@ -198,3 +200,85 @@ def test_users_at_the_same_time_see_their_own(desk, tmp_path):
         thread.join()
     assert not wrong
     assert not any(network.model.training for network in desk.offered.values())
+
+
+BROKEN = {
+    "empty.png": (b"", "is empty"),
+    "truncated.png": (png()[:-300], "damaged, ends early"),
+    "text.png": (b"hello there", "is no image"),
+    "scan.png": (ply(blob()), "is no image"),
+    "script.jpg": (b"%!PS-Adobe-3.0 EPSF-3.0\n", "is no image"),
+    "bomb.png": (bomb(), "too much memory"),
+    "large.png": (b"0" * 1_000_001, "at most 1 MB"),
+    "empty.ply": (b"", "is empty"),
+    "truncated.ply": (ply(blob(), announced=400), "damaged, ends early"),
+    "text.ply": (b"hello there", "damaged, ends early or is no .ply"),
+    "picture.ply": (png(), "damaged, ends early or is no .ply"),
+    "nan.ply": (ply(NAN), "NaN or infinite"),
+    "three.ply": (ply(blob()[:3]), "3 points, expected at least"),
+    "no-area.obj": (b"v 0 0 0\nv 1 0 0\nv 2 0 0\nf 1 2 3\n", "area"),
+    "pickle.npy": (npy(np.array([Trap()], dtype=object)), "refused"),
+    "bare-pickle.npy": (pickle.dumps(Trap()), "refused"),
+    "truncated.npy": (npy(blob())[:-100], "truncated"),
+    "huge.npy": (huge_npy(), "truncated|too much memory"),
+    "nan.npy": (npy(NAN), "NaN or infinite"),
+    "three.npy": (npy(blob()[:3]), "3 points, expected at least"),
+    "none.npy": (npy(np.zeros((0, 3), np.float32)), "holds no points"),
+    "wide.npy": (npy(np.zeros((50, 5), np.float32)), "5 columns"),
+    "words.xyz": (b"a b c\n", "no table of points"),
+    "program.exe": (b"MZ", "not taken here"),
+    "packed.laz": (b"LASF", "Unpack it first"),
+}
+
+
+@pytest.mark.parametrize("name", BROKEN)
+def test_a_broken_upload_is_refused_in_one_line(tmp_path, networks, name, monkeypatch):
+    temporary = tmp_path / "temporary"
+    temporary.mkdir()
+    monkeypatch.setattr("tempfile.tempdir", str(temporary))
+    content, expected = BROKEN[name]
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=expected) as caught:
+        open_upload(path, "blobs", networks, max_bytes=1_000_000)
+    assert str(caught.value).startswith(name), caught.value
+    assert str(tmp_path) not in str(caught.value)
+    assert not path.exists() and not list(temporary.iterdir())
+    assert not Trap.ran
+
+
+def test_no_upload_reaches_files_beside_it(tmp_path, networks):
+    """A material library or a texture that a mesh names is not looked for."""
+    (tmp_path / "secret.mtl").write_text("newmtl a\nKd 1 0 0\n")
+    corners = "".join(f"v {x} {y} {z}\n" for x, y, z in blob()[:30].tolist())
+    faces = "".join(f"f {i} {i + 1} {i + 2}\n" for i in range(1, 28))
+    path = tmp_path / "mesh.obj"
+    path.write_text(f"mtllib {tmp_path}/secret.mtl\n{corners}usemtl a\n{faces}")
+    shown = open_upload(path, "blobs", networks, max_bytes=1_000_000)
+    assert shown.count == 128
+
+
+def test_a_scan_gets_the_probabilities_that_predict_prints(tmp_path, networks, cloud_weights):
+    path = tmp_path / "scan.npy"
+    np.save(path, blob(3, 1000))
+    expected = Predictor(cloud_weights)(path)
+    found = open_upload(path, "blobs", networks, max_bytes=1_000_000)
+    assert list(found.probabilities.items()) == expected
+    np.save(path, blob(3, 1000))
+    turned = open_upload(path, "blobs", networks, max_bytes=1_000_000, up="-x")
+    np.save(path, blob(3, 1000))
+    assert list(turned.probabilities.items()) == Predictor(cloud_weights, up="-x")(path)
+    assert turned.up == "-x" and found.up == "z"
+
+
+def test_an_upload_goes_to_a_network_of_its_kind(tmp_path, networks):
+    path = tmp_path / "picture.png"
+    path.write_bytes(png())
+    shown = open_upload(path, "blobs", networks, max_bytes=1_000_000)
+    assert shown.network.title == "hats" and shown.data.shape == (1, 1, 28, 28)
+    assert not path.exists()
+    assert list(shown.probabilities) and sum(shown.probabilities.values()) == pytest.approx(1)
+    assert set(shown.probabilities) == {"hat", "left shoe", "right shoe"}
+    only = {"blobs": networks["blobs"]}
+    with pytest.raises(ValueError, match="none of the networks here takes a picture"):
+        network_for("picture", "blobs", only)

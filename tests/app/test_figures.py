@@ -1,19 +1,29 @@
-"""The figures show the clusters: every point in the colour of its cluster, with its own numbers."""
+"""Figures show the clusters: every point in the colour of its cluster, with its own numbers."""
 
 from __future__ import annotations
 
+import importlib.util
 import json
 
 import numpy as np
 import pytest
+import torch
+from torch_geometric.data import Data
 
-from pointcluster.app.choices import Place, nearest_place
-from pointcluster.app.figures import figures
-from pointcluster.app.look import Look
+from pointcluster.app.figures import FORMATS, figures, point_number, point_text, save_view
+from pointcluster.app.session import Place, Shown, View, nearest_place
+from pointcluster.app.source import Source
 
-from .test_point_text import shown_of
+from .conftest import blob, picture_source
 
 pytest.importorskip("plotly")
+
+
+def shown_of(networks, kind):
+    if kind == "picture":
+        return Shown(networks["hats"], picture_source())
+    pos = torch.from_numpy(blob())
+    return Shown(networks["blobs"], Source("blob", "scan", Data(pos=pos, origin=(0.0, 0.0, 0.0))))
 
 
 def points_of(figure):
@@ -28,7 +38,7 @@ def points_of(figure):
 def test_every_point_answers_with_its_own_numbers(networks, kind, place):
     shown = shown_of(networks, kind)
     place = nearest_place(shown.network.model, place)
-    (figure,) = figures(shown, [place], Look())
+    (figure,) = figures(shown, [place], View())
     told = np.asarray(points_of(figure).customdata).reshape(-1, 3)
     found = shown.network.model.clusters(shown.data, place.stage, place.block)
     assert told[:, 0].tolist() == list(range(shown.count))
@@ -40,7 +50,7 @@ def test_every_point_answers_with_its_own_numbers(networks, kind, place):
 
 def test_points_of_a_cluster_have_one_colour(networks):
     shown = shown_of(networks, "scan")
-    (figure,) = figures(shown, [Place(1, 0, 1)], Look(opacity=1, borders=False))
+    (figure,) = figures(shown, [Place(1, 0, 1)], View(opacity=1, borders=False))
     trace = points_of(figure)
     index, colours = trace.customdata[:, 1], np.array(trace.marker.color)
     for cluster in np.unique(index):
@@ -51,11 +61,11 @@ def test_points_of_a_cluster_have_one_colour(networks):
 def test_every_setting_changes_the_picture(networks):
     shown = shown_of(networks, "picture")
     looks = (
-        Look(),
-        Look(opacity=0.3),
-        Look(borders=False),
-        Look(centers=False),
-        Look(point="5"),
+        View(),
+        View(opacity=0.3),
+        View(borders=False),
+        View(centers=False),
+        View(point="5"),
     )
     seen = {figures(shown, [Place()], look)[0].to_json() for look in looks}
     assert len(seen) == len(looks)
@@ -63,16 +73,78 @@ def test_every_setting_changes_the_picture(networks):
 
 def test_two_blocks_side_by_side(networks):
     shown = shown_of(networks, "picture")
-    one, other = figures(shown, [Place(0, 0, 0), Place(1, 0, 2)], Look())
+    one, other = figures(shown, [Place(0, 0, 0), Place(1, 0, 2)], View())
     assert one.layout.title.text == "stage 0, block 0, head 0"
     assert other.layout.title.text == "stage 1, block 0, head 2"
-    same, twin = figures(shown, [Place(1, 0, 0), Place(1, 0, 0)], Look())
+    same, twin = figures(shown, [Place(1, 0, 0), Place(1, 0, 0)], View())
     assert same.to_json() == twin.to_json()
 
 
 def test_the_view_is_kept_for_one_input_and_reset_for_another(networks):
     shown = shown_of(networks, "scan")
-    first, second = (figures(shown, [Place(s, 0, 0)], Look())[0] for s in (0, 1))
+    first, second = (figures(shown, [Place(s, 0, 0)], View())[0] for s in (0, 1))
     assert first.layout.uirevision == second.layout.uirevision
-    other = figures(shown_of(networks, "picture"), [Place()], Look())[0]
+    other = figures(shown_of(networks, "picture"), [Place()], View())[0]
     assert other.layout.uirevision != first.layout.uirevision
+
+
+@pytest.mark.parametrize("kind", ["picture", "scan"])
+def test_a_point_has_its_cluster_its_similarity_and_its_centre(networks, kind):
+    shown, place = shown_of(networks, kind), Place(1, 0, 2)
+    found = shown.network.model.clusters(shown.data, 1, 0)
+    for point in (0, 77, shown.count - 1):
+        text = point_text(shown, place, point)
+        cluster = int(found.index[point, 2])
+        size = sum(int(each) == cluster for each in found.index[:, 2])
+        assert f"Cluster **{cluster}**, {size:,} of {shown.count:,} points" in text
+        assert f"**{found.similarity[point, 2]:.3f}**" in text
+        centre = found.center_pos[cluster]
+        if kind == "scan":
+            words = "({:.2f}, {:.2f}, {:.2f})"
+            assert f"at {words.format(*shown.data.pos[point].tolist())}" in text
+            assert f"Centre at {words.format(*centre.tolist())}" in text
+        else:
+            assert f"at row {point // 28}, column {point % 28}" in text
+            row, column = (round((each + 0.5) * 27, 1) for each in centre.tolist())
+            assert f"Centre at row {row:g}, column {column:g}" in text
+
+
+def test_only_numbers_of_points_are_taken(networks):
+    shown = shown_of(networks, "scan")
+    assert shown.count == 128
+    assert point_number(shown, None) is point_number(shown, " ") is None
+    assert [point_number(shown, each) for each in ("0", " 12 ", 127)] == [0, 12, 127]
+    for wrong in ("128", "-1", "1.5", "nan", "x", "²", "9" * 5000):
+        with pytest.raises(ValueError, match="go from 0 to 127"):
+            point_number(shown, wrong)
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("kind", ["scan", "picture"])
+def test_what_is_shown_can_be_downloaded(networks, kind, suffix):
+    network = networks["blobs" if kind == "scan" else "hats"]
+    if kind == "scan":
+        pos = torch.from_numpy(blob())
+        source = Source("a/../b c.ply", "scan", Data(pos=pos, origin=(0.0, 0.0, 0.0)))
+    else:
+        source = picture_source()
+    shown = Shown(network, source)
+    places = [Place(0, 0, 0), Place(1, 0, 1)]
+    if suffix == ".ply" and importlib.util.find_spec("open3d") is None:
+        with pytest.raises(ImportError, match="pip install"):
+            save_view(shown, places, View(), suffix)
+        return
+    path = save_view(shown, places, View(), suffix)
+    assert path.parent == shown.folder and path.suffix == suffix
+    assert path.stat().st_size > 500
+    begin = {".png": b"\x89PNG", ".pdf": b"%PDF", ".ply": b"ply", ".svg": b"<?xml", ".html": b"<"}
+    assert path.read_bytes().lstrip().startswith(begin[suffix])
+    folder = shown.folder
+    del shown
+    assert not folder.exists()
+
+
+def test_there_is_no_other_format(networks):
+    shown = Shown(networks["hats"], picture_source())
+    with pytest.raises(ValueError, match=r"expected one of \.png"):
+        save_view(shown, [Place()], View(), ".exe")

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import pytest
 
 from pointcluster.app.__main__ import main
-from pointcluster.app.temporary import gradio_settings
 
 
 @pytest.mark.parametrize(
@@ -43,13 +41,3 @@ def test_without_its_packages_it_names_them(capsys, monkeypatch, absent):
     assert main([]) == 2
     said = capsys.readouterr().err
     assert absent in said and "pip install 'pointcluster[app]'" in said
-
-
-def test_settings_are_put_back_and_the_folder_goes(monkeypatch):
-    monkeypatch.setenv("GRADIO_TEMP_DIR", "mine")
-    monkeypatch.delenv("GRADIO_ANALYTICS_ENABLED", raising=False)
-    with gradio_settings() as folder:
-        assert folder.is_dir() and os.environ["GRADIO_TEMP_DIR"] == str(folder)
-        assert os.environ["GRADIO_ANALYTICS_ENABLED"] == "False"
-    assert not folder.exists() and os.environ["GRADIO_TEMP_DIR"] == "mine"
-    assert "GRADIO_ANALYTICS_ENABLED" not in os.environ

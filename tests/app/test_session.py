@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.app.choices import (
+from pointcluster.app.session import (
     Place,
     blocks,
     first_place,
