@@ -4,28 +4,24 @@ from pointcluster._optional import installed_by
 from pointcluster.training.arguments import (
     Parser,
     add_machine_arguments,
-    add_training_arguments,
+    add_settings,
+    chosen,
+    machine,
     nonempty,
     number,
     processes,
+    recipe_name,
 )
-from pointcluster.training.callbacks import TestEachEpoch
-from pointcluster.training.classifier import Classifier
-from pointcluster.training.cluster_film import ClusterFilm
-from pointcluster.training.data_module import PointDataModule, hold_out
-from pointcluster.training.fit import evaluate, fit_and_test, is_first_process
-from pointcluster.training.image_checkpoint import read_network
-from pointcluster.training.image_classifier import ImageClassifier
-from pointcluster.training.image_data_module import ImageDataModule
-from pointcluster.training.image_recipe import (
-    RECIPES,
-    ImageRecipe,
-    add_recipe_arguments,
-    chosen_recipe,
+from pointcluster.training.callbacks import ClusterFilm, TestEachEpoch
+from pointcluster.training.classifier import Classifier, ImageClassifier
+from pointcluster.training.data import ImageDataModule, PointDataModule, searching_collate
+from pointcluster.training.fit import evaluate, fit_and_test, vote
+from pointcluster.training.pictures import (
+    data_config,
+    eval_transform,
+    read_network,
+    train_transform,
 )
-from pointcluster.training.image_transforms import data_config, eval_transform, train_transform
-from pointcluster.training.point_classifier import PointClassifier
-from pointcluster.training.point_recipe import POINT_RECIPES, PointRecipe
 from pointcluster.training.program import (
     bad_input,
     begin,
@@ -34,14 +30,25 @@ from pointcluster.training.program import (
     log,
     program,
     say,
+    spread,
+    summarise,
     versions,
 )
-from pointcluster.training.recipe import add_settings, chosen, recipe_name
-from pointcluster.training.run_folder import RunError, RunFolder, write_json
-from pointcluster.training.searches import searching_collate
-from pointcluster.training.summary import spread, summarise
-from pointcluster.training.survey import Survey, fingerprint, fingerprint_images, survey
-from pointcluster.training.voting import vote
+from pointcluster.training.recipe import (
+    POINT_RECIPES,
+    RECIPES,
+    ImageRecipe,
+    PointRecipe,
+    Recipe,
+)
+from pointcluster.training.run import RunError, RunFolder, is_first_process, write_json
+from pointcluster.training.survey import (
+    Survey,
+    fingerprint,
+    fingerprint_images,
+    hold_out,
+    survey,
+)
 
 __all__ = [
     "POINT_RECIPES",
@@ -52,21 +59,18 @@ __all__ = [
     "ImageDataModule",
     "ImageRecipe",
     "Parser",
-    "PointClassifier",
     "PointDataModule",
     "PointRecipe",
+    "Recipe",
     "RunError",
     "RunFolder",
     "Survey",
     "TestEachEpoch",
     "add_machine_arguments",
-    "add_recipe_arguments",
     "add_settings",
-    "add_training_arguments",
     "bad_input",
     "begin",
     "chosen",
-    "chosen_recipe",
     "data_config",
     "each_seed",
     "eval_transform",
@@ -79,6 +83,7 @@ __all__ = [
     "installed_by",
     "is_first_process",
     "log",
+    "machine",
     "nonempty",
     "number",
     "processes",

@@ -1,11 +1,19 @@
-"""Command-line arguments that the training programs share."""
+"""Command-line arguments of the training programs: settings of a recipe, and the machine."""
 
 from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Mapping
+from dataclasses import Field, field, fields, replace
+from typing import Any, NoReturn, TypeVar
+
+PRECISIONS = {
+    "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed"
+}  # fmt: skip
+"""What ``--precision`` takes, and Lightning's name for it."""
+
+Settings = TypeVar("Settings")
 
 
 class Parser(argparse.ArgumentParser):
@@ -40,6 +48,46 @@ def nonempty(text: str) -> str:
     return text
 
 
+def add_machine_arguments(
+    parser: Parser, *, out: str, workers: int | None = None, geometry: bool = False
+) -> None:
+    """Add the seeds, on what machine to run, and where to write.
+
+    Args:
+        parser: Gets a group of arguments.
+        out: Default output folder.
+        workers: Processes of the loader where ``--workers`` is not given.
+        geometry: Also add who searches neighbours, of clouds.
+    """
+    add = parser.add_argument_group("machine and output").add_argument
+    seed, count = number(int, 0, 2**63 - 1), number(int, 1)
+    add("--seed", type=seed, default=0, metavar="N",
+        help="same seed, same result on the same machine (%(default)s)")  # fmt: skip
+    add("--seeds", type=count, default=1, metavar="N",
+        help="train N times, from --seed on, and report mean and spread (%(default)s)")  # fmt: skip
+    add("--accelerator", default="auto", metavar="NAME", help="auto, cpu, gpu, ... (%(default)s)")
+    add("--devices", default="auto", metavar="N",
+        help="how many, or which; several train with DistributedDataParallel (%(default)s)"
+        )  # fmt: skip
+    add("--precision", type=lambda text: PRECISIONS.get(text, text), default="32-true",
+        choices=sorted({*PRECISIONS.values()}), metavar="NAME",
+        help="32-true, bf16 (bf16-mixed) or 16-mixed (%(default)s)")  # fmt: skip
+    add("--workers", type=number(int, 0), default=workers, metavar="N",
+        help="processes that read and augment; 0: the training process does")  # fmt: skip
+    add("--out", type=nonempty, default=out, metavar="FOLDER",
+        help="output folder; an earlier run there is moved aside (%(default)s)")  # fmt: skip
+    add("--resume", action="store_true", help="go on from the last checkpoint in --out")
+    if geometry:
+        add("--geometry", choices=["auto", "loader", "step"], default="auto", metavar="NAME",
+            help="who searches neighbours, with the same result: the loader, in its workers; the "
+            "step; auto: the loader where there are workers (%(default)s)")  # fmt: skip
+
+
+def machine(args: argparse.Namespace) -> dict[str, Any]:
+    """On what machine to run, of a command line, for :func:`fit_and_test` and its like."""
+    return {name: getattr(args, name) for name in ("accelerator", "devices", "precision")}
+
+
 def processes(devices: str) -> int:
     """How many processes will train, as far as the environment and ``--devices`` say it."""
     if (world := os.environ.get("WORLD_SIZE", "")).isdigit():
@@ -47,96 +95,91 @@ def processes(devices: str) -> int:
     return max(1, int(devices)) if devices.isdigit() else 1
 
 
-def add_training_arguments(parser: Parser, *, models: Sequence[str], out: str) -> None:
-    """Add how to train on clouds, how to augment, on what machine, and where to write.
-
-    ``--epochs`` and ``--label-smoothing`` are ``None`` where they are not given: what is good
-    depends on the data set.
+def setting(default: Any, type: Any, help: str, **options: Any) -> Any:
+    """A field of a recipe.
 
     Args:
-        parser: Gets three groups of arguments.
-        models: Names that ``--model`` takes; the last one is the default.
-        out: Default output folder.
+        default: Its value where a recipe does not say.
+        type: Converts the text of an argument; ``bool`` makes a pair ``--name`` and ``--no-name``.
+        help: What the argument's help says.
+        options: ``choices``, for argparse; ``off``, the value that ``--no-name`` stands for.
     """
-    count = number(int, 1)
-    group = parser.add_argument_group("network and training")
-    _add(group, "--model", str, models[-1], "network: " + ", ".join(models),
-         choices=models, metavar="NAME")  # fmt: skip
-    _add(group, "--epochs", count, None, "how often each training cloud is seen", metavar="N")
-    _add(group, "--batch-size", count, None, "clouds a step and device", metavar="N")
-    _add(group, "--lr", number(float, 0, 1000), 2e-3,
-         "highest learning rate of AdamW: a line up to it, a cosine down", metavar="X")  # fmt: skip
-    _add(group, "--weight-decay", number(float, 0, 1000), 0.05, "of matrices only", metavar="X")
-    _add(group, "--label-smoothing", number(float, 0, 1), None,
-         "part of the target that is spread over all classes", metavar="X")  # fmt: skip
-    _add(group, "--val-fraction", number(float, 0, 0.9), 0.0,
-         "part of the training clouds held out for validation", metavar="X")  # fmt: skip
-    _add_seeds(group)
-
-    group = parser.add_argument_group("augmentation")
-    _switch(group, "--mirror", True, "mirror the cloud along its first axis, every other time")
-    _switch(group, "--scale", True, "stretch each axis by 0.8 to 1.25")
-    _switch(group, "--translate", True, "move the cloud by up to 0.1 along each axis")
-    _switch(group, "--jitter", True, "move every point by up to 0.01 along each axis")
-    _switch(group, "--rotate", False, "turn the cloud about its up axis by any angle")
-
-    group = parser.add_argument_group("machine and output")
-    _add_machine(group, out=out, workers=0)
-    _add_geometry(group)
+    return field(default=default, metadata={"type": type, "help": help, **options})
 
 
-def add_machine_arguments(parser: Parser, *, out: str, geometry: bool = False) -> None:
-    """Add the seeds, on what machine to run, and where to write.
-
-    ``--workers`` is ``None`` where it is not given.
+def add_settings(parser: Parser, recipes: Mapping[str, Any]) -> None:
+    """Add one argument for each setting of a recipe; ``None`` where it is not given.
 
     Args:
         parser: Gets a group of arguments.
-        out: Default output folder.
-        geometry: Also add who searches neighbours, of clouds.
+        recipes: By name, all of one class; the help shows their values side by side.
     """
-    group = parser.add_argument_group("machine and output")
-    _add_seeds(group)
-    _add_machine(group, out=out, workers=None)
-    if geometry:
-        _add_geometry(group)
-
-
-def _add_seeds(group: Any) -> None:
-    seeds, count = number(int, 0, 2**63 - 1), number(int, 1)
-    _add(group, "--seed", seeds, 0, "same seed, same result on the same machine", metavar="N")
-    _add(group, "--seeds", count, 1,
-         "train N times, from --seed on, and report mean and spread", metavar="N")  # fmt: skip
-
-
-def _add_machine(group: Any, *, out: str, workers: int | None) -> None:
-    _add(group, "--accelerator", str, "auto", "auto, cpu, gpu, ...", metavar="NAME")
-    _add(group, "--devices", str, "auto",
-         "how many, or which; several train with DistributedDataParallel", metavar="N")  # fmt: skip
-    _add(group, "--precision", str, "32-true", "32-true, bf16-mixed or 16-mixed",
-         choices=["32-true", "bf16-mixed", "16-mixed"], metavar="NAME")  # fmt: skip
-    _add(group, "--workers", number(int, 0), workers,
-         "processes that read and augment; 0: the training process does", metavar="N")  # fmt: skip
-    _add(group, "--out", nonempty, out, "output folder; an earlier run there is moved aside",
-         metavar="FOLDER")  # fmt: skip
-    group.add_argument(
-        "--resume", action="store_true", help="go on from the last checkpoint in --out"
+    group = parser.add_argument_group(
+        "recipe", f"in brackets: the defaults for {' | '.join(recipes)}"
     )
+    for item in fields(next(iter(recipes.values()))):
+        flag, about = _flag(item), item.metadata
+        values = dict.fromkeys(_text(getattr(recipe, item.name)) for recipe in recipes.values())
+        options: dict[str, Any] = {"help": f"{about['help']} ({' | '.join(values)})"}
+        if about["type"] is bool:
+            group.add_argument(flag, action=argparse.BooleanOptionalAction, default=None, **options)
+            continue
+        options["type"], options["choices"] = about["type"], about.get("choices")
+        options["metavar"] = {"str": "NAME", "float": "X"}.get(str(item.type), "N")
+        if "off" in about:  # the name alone is what the recipe has
+            group.add_argument(flag, nargs="?", **options)
+            group.add_argument(_off(flag), dest=item.name, action="store_const",
+                               const=about["off"], help=f"{flag} {about['off']}")  # fmt: skip
+        else:
+            group.add_argument(flag, **options)
 
 
-def _add_geometry(group: Any) -> None:
-    _add(group, "--geometry", str, "auto",
-         "who searches neighbours, with the same result: the loader, in its workers; the step; "
-         "auto: the loader where there are workers",
-         choices=["auto", "loader", "step"], metavar="NAME")  # fmt: skip
+def chosen(
+    args: argparse.Namespace, base: Settings, items: int | None = None
+) -> tuple[Settings, list[str]]:
+    """A recipe with the settings that were given on the command line, and what follows from them.
+
+    Args:
+        args: The command line.
+        base: What settings are where they are not given and nothing follows for them.
+        items: Training items a process, if they are known: no batch is larger.
+
+    Returns:
+        The recipe, and a text for each setting that followed, such as `"--warmup-epochs 0"`.
+
+    Raises:
+        RunError: Settings that were given do not fit together.
+    """
+    recipe: Any = base
+    values = {item.name: getattr(args, item.name) for item in fields(recipe)}
+    given = {name: value for name, value in values.items() if value is not None}
+    follow = getattr(recipe, "follow", None)
+    followed: dict[str, Any] = {} if follow is None else follow(given, items)
+    notes = [
+        f"{_flag(item)} {followed[item.name]} (not {getattr(recipe, item.name)})"
+        for item in fields(recipe)
+        if item.name in followed
+    ]
+    return replace(recipe, **given, **followed), notes
 
 
-def _add(group: Any, name: str, type: Any, default: Any, help: str, **options: Any) -> None:
-    if default is not None:
-        help += f" ({default})"
-    group.add_argument(name, type=type, default=default, help=help, **options)
+def recipe_name(name: str, recipe: Any, base: Any) -> str:
+    """What results call a recipe: its name, and what differs from what the name stands for."""
+    changed = []
+    for item in fields(base):
+        if (value := getattr(recipe, item.name)) != getattr(base, item.name):
+            flag = _flag(item) if value is not False else _off(_flag(item))
+            changed.append(flag if isinstance(value, bool) else f"{flag} {value}")
+    return f"{name} with {' '.join(changed)}" if changed else name
 
 
-def _switch(group: Any, name: str, default: bool, help: str) -> None:
-    text = f"{help} ({'on' if default else 'off'})"
-    group.add_argument(name, action=argparse.BooleanOptionalAction, default=default, help=text)
+def _flag(item: Field) -> str:
+    return "--" + item.name.replace("_", "-")
+
+
+def _off(flag: str) -> str:
+    return flag.replace("--", "--no-", 1)
+
+
+def _text(value: Any) -> str:
+    return {True: "on", False: "off"}[value] if isinstance(value, bool) else str(value)

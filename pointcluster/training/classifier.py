@@ -1,8 +1,8 @@
-"""A classifier as a Lightning module."""
+"""Classifiers as Lightning modules: of clouds or points, and of pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import lightning
@@ -12,26 +12,29 @@ from torch.nn import functional as F
 from torchmetrics import MeanMetric, Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
-from pointcluster.training.mean_class_accuracy import MeanClassAccuracy
-from pointcluster.training.run_folder import DivergedError, RunError
-from pointcluster.training.schedule import cosine_with_warmup, decay_groups
-from pointcluster.training.seeding import mix
+from pointcluster._optional import installed_by
+from pointcluster.training.data import mix, seeded
+from pointcluster.training.recipe import ImageRecipe, Recipe
+from pointcluster.training.run import DivergedError, RunError
 
 
 class Classifier(lightning.LightningModule):
-    """Trains a network of clouds with cross entropy, AdamW and a cosine schedule.
+    """Trains a network by a recipe, to give the class of an item.
+
+    An item is a row of logits: a cloud, or a point of it. What another task needs is a subclass
+    that says how a batch is unpacked, what is measured and, if it is no cross entropy, the loss.
 
     Args:
-        model: ``model(batch)`` gives logits ``[B, len(classes)]``; ``model.config`` describes it.
+        model: ``model(inputs)`` gives logits ``[N, len(classes)]``; ``model.config`` describes it.
         classes: Names of the classes.
-        lr: Highest learning rate.
-        weight_decay: Of matrices; biases and scales do not decay.
-        label_smoothing: Part of the target that is spread over all classes.
-        warmup: Part of all steps in which the learning rate rises.
+        recipe: How to train.
         seed: Of dropout and stochastic depth. They are drawn from the seed and the number of the
             step, so that a resumed run draws what the uninterrupted one would.
         preprocessing: What is done with a scan before it is one of these clouds, as
             :func:`pointcluster.models.save_model` explains it; kept in checkpoints.
+
+    Raises:
+        ValueError: The recipe's label smoothing would give the true class nothing.
     """
 
     def __init__(
@@ -39,30 +42,26 @@ class Classifier(lightning.LightningModule):
         model: nn.Module,
         classes: Sequence[str],
         *,
-        lr: float = 2e-3,
-        weight_decay: float = 0.05,
-        label_smoothing: float = 0.1,
-        warmup: float = 0.1,
+        recipe: Recipe | None = None,
         seed: int = 0,
         preprocessing: Mapping[str, Any] | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.classes, self.seed = model, list(classes), seed
+        self.recipe = Recipe() if recipe is None else recipe
         self.preprocessing = dict(preprocessing) if preprocessing else None
-        self.classes = list(classes)
-        self.lr, self.weight_decay, self.warmup = lr, weight_decay, warmup
-        self.label_smoothing, self.seed = label_smoothing, seed
         number = len(self.classes)
-        accuracy = MetricCollection({**self.accuracies(number)})
-        self.train_metrics = accuracy.clone(prefix="train_")
-        self.val_metrics = accuracy.clone(prefix="val_")
-        self.test_metrics = accuracy.clone(prefix="test_")
+        self.label_smoothing = self.recipe.smoothing(number)
+        metrics = MetricCollection({**self.measures(number)})
+        self.train_metrics = metrics.clone(prefix="train_")
+        self.val_metrics = metrics.clone(prefix="val_")
+        self.test_metrics = metrics.clone(prefix="test_")
         self.train_mean_loss, self.val_mean_loss = MeanMetric(), MeanMetric()
         self.test_mean_loss = MeanMetric()
         self.confusion = MulticlassConfusionMatrix(number)
         self.test_confusion: Tensor | None = None  # [true, predicted] counts, after a test
 
-    def accuracies(self, number: int) -> dict[str, Metric]:
+    def measures(self, number: int) -> dict[str, Metric]:
         """What is measured on every split, for so many classes."""
         return {
             "accuracy": MulticlassAccuracy(number, average="micro"),
@@ -80,13 +79,28 @@ class Classifier(lightning.LightningModule):
     def forward(self, inputs: Any) -> Tensor:
         return self.model(inputs)
 
+    def loss(self, logits: Tensor, y: Tensor, *, smoothing: float = 0.0) -> Tensor:
+        """Of logits and classes, or of the shares of classes that a target has.
+
+        Args:
+            logits: Of the network, in float32.
+            y: Targets.
+            smoothing: Part of the target that is spread over all classes, in training.
+        """
+        return F.cross_entropy(logits, y, label_smoothing=smoothing)
+
     def on_train_batch_start(self, batch: Any, batch_idx: int) -> None:
-        torch.manual_seed(mix(self.seed, self.global_step, self.global_rank))
+        torch.manual_seed(mix(*self._keys(batch_idx)))
+
+    def _keys(self, batch_idx: int) -> tuple[int, ...]:
+        """What decides the random numbers of a step."""
+        steps = self.recipe.accumulate
+        return self.seed, self.global_step * steps + batch_idx % steps, self.global_rank
 
     def training_step(self, batch: Any, batch_idx: int) -> Tensor:
         inputs, y = self.unpack(batch)
         logits = self.model(inputs).float()
-        loss = F.cross_entropy(logits, y, label_smoothing=self.label_smoothing)
+        loss = self.loss(logits, y, smoothing=self.label_smoothing)
         self.train_metrics(logits, y)
         self._log("train", loss, len(y))
         return loss
@@ -95,14 +109,14 @@ class Classifier(lightning.LightningModule):
         inputs, y = self.unpack(batch)
         logits = self.evaluated()(inputs).float()
         self.val_metrics(logits, y)
-        self._log("val", F.cross_entropy(logits, y), len(y))
+        self._log("val", self.loss(logits, y), len(y))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         inputs, y = self.unpack(batch)
         logits = self.evaluated()(inputs).float()
         self.test_metrics(logits, y)
         self.confusion(logits, y)
-        self._log("test", F.cross_entropy(logits, y), len(y))
+        self._log("test", self.loss(logits, y), len(y))
 
     def on_test_epoch_end(self) -> None:
         self.test_confusion = self.confusion.compute().cpu()  # over all processes
@@ -125,13 +139,18 @@ class Classifier(lightning.LightningModule):
         mean(loss.detach(), weight=size)
         self.log(f"{split}_loss", mean, on_step=False, on_epoch=True, batch_size=size)
 
+    def highest_rate(self) -> float:
+        """The learning rate at the end of the warm-up."""
+        return self.recipe.lr
+
     def configure_optimizers(self) -> Any:
-        optimizer = torch.optim.AdamW(decay_groups(self.model, self.weight_decay), lr=self.lr)
-        steps = int(self.trainer.estimated_stepping_batches)
-        schedule = cosine_with_warmup(optimizer, steps, round(self.warmup * steps))
+        recipe = self.recipe
+        optimizer = recipe.optimizer_of(self.model, self.highest_rate())
+        updates = int(self.trainer.estimated_stepping_batches) // recipe.epochs
+        schedule = recipe.schedule_of(optimizer, updates if recipe.schedule == "step" else 1)
         return {
             "optimizer": optimizer,
-            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+            "lr_scheduler": {"scheduler": schedule, "interval": recipe.schedule},
         }
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
@@ -152,3 +171,162 @@ class Classifier(lightning.LightningModule):
     def _network(self) -> dict[str, Any]:
         config: Any = self.model.config
         return {"config": dict(config), "classes": self.classes}
+
+
+class ImageClassifier(Classifier):
+    """Trains a network of pictures by a recipe: with timm's mixup, erasing, average of weights.
+
+    Args:
+        model: ``model(images)`` gives logits ``[B, len(classes)]``; ``model.config`` describes it.
+        classes: Names of the classes.
+        recipe: How to train.
+        data_config: What the network takes, from :func:`data_config`; it is kept with the weights.
+        seed: Of stochastic depth, mixup, CutMix and random erasing. They are drawn from the seed,
+            the epoch, the step and the process, so that a resumed run draws what the uninterrupted
+            one would.
+        say: Is told the learning rate, in the first process.
+
+    Raises:
+        ImportError: timm is not installed.
+    """
+
+    recipe: ImageRecipe
+
+    def __init__(
+        self,
+        model: nn.Module,
+        classes: Sequence[str],
+        *,
+        recipe: ImageRecipe,
+        data_config: dict[str, Any],
+        seed: int = 0,
+        say: Callable[[str], None] | None = None,
+    ) -> None:
+        super().__init__(model, classes, recipe=recipe, seed=seed)
+        self.data_config, self.say = data_config, say
+        with installed_by("image"):
+            from timm.data import Mixup
+            from timm.data.random_erasing import RandomErasing
+            from timm.utils import ModelEmaV3
+        self.mixup = (
+            Mixup(
+                recipe.mixup,
+                recipe.cutmix,
+                label_smoothing=self.label_smoothing,
+                num_classes=len(self.classes),
+            )
+            if recipe.mixup or recipe.cutmix
+            else None
+        )
+        self.erasing = (
+            RandomErasing(recipe.random_erasing, mode="pixel") if recipe.random_erasing else None
+        )
+        self.average = None
+        if recipe.ema:
+            self.average = ModelEmaV3(model, decay=recipe.ema)
+            self.average.requires_grad_(False)  # else DistributedDataParallel waits for gradients
+            self.average.train()  # Lightning changes all modules to eval and back together
+        self._batches = [0, 0]  # looked at in this epoch: without pictures, with
+
+    def measures(self, number: int) -> dict[str, Metric]:
+        """Top-1 and, where there are more than five classes, top-5."""
+        measured: dict[str, Metric] = {"accuracy": MulticlassAccuracy(number, average="micro")}
+        if number > 5:
+            measured["top5_accuracy"] = MulticlassAccuracy(number, average="micro", top_k=5)
+        return measured
+
+    def unpack(self, batch: Any) -> tuple[Tensor, Tensor]:
+        """Images and their classes."""
+        images, y = batch
+        return images, y
+
+    def evaluated(self) -> nn.Module:
+        """The average of the weights where there is one, otherwise the network."""
+        return self.model if self.average is None else self.average.module
+
+    def _keys(self, batch_idx: int) -> tuple[int, ...]:
+        return self.seed, self.current_epoch, batch_idx, self.global_rank
+
+    def training_step(self, batch: Any, batch_idx: int) -> Tensor:
+        images, y = self.unpack(batch)
+        target = y
+        with seeded(*self._keys(batch_idx)):
+            if self.mixup is not None:
+                images, target = self.mixup(images, y)
+            if self.erasing is not None:  # of mixed pictures, as timm's own loader has it
+                self.erasing.device = images.device
+                images = self.erasing(images.clone())
+        if self.mixup is None:
+            return super().training_step((images, y), batch_idx)
+        loss = self.loss(self.model(images).float(), target)  # smoothed by mixup
+        self._log_loss("train", loss, len(y))
+        return loss
+
+    def validation_step(self, batch: Any, batch_idx: int) -> None:
+        if self._holds_pictures(batch):
+            super().validation_step(batch, batch_idx)
+
+    def test_step(self, batch: Any, batch_idx: int) -> None:
+        if self._holds_pictures(batch):
+            super().test_step(batch, batch_idx)
+
+    def _holds_pictures(self, batch: Any) -> bool:
+        """Whether something is left of a batch of which unreadable pictures are left out."""
+        self._batches[batch is not None] += 1
+        return batch is not None
+
+    def on_validation_epoch_end(self) -> None:
+        self._check_batches("validation")
+
+    def on_test_epoch_end(self) -> None:
+        self._check_batches("test")
+        super().on_test_epoch_end()
+
+    def _check_batches(self, split: str) -> None:
+        empty, filled = self._batches
+        self._batches = [0, 0]
+        if empty and not filled:
+            raise RunError(f"none of the {split} images of a process can be read")
+
+    def optimizer_step(self, *args: Any, **kwargs: Any) -> None:
+        super().optimizer_step(*args, **kwargs)
+        if self.average is not None:
+            self.average.update(self.model, step=self.global_step)
+
+    def highest_rate(self) -> float:
+        """The recipe's, in proportion to the images of an update, over all steps and processes."""
+        recipe, processes = self.recipe, self.trainer.world_size
+        images = recipe.batch_size * recipe.accumulate * processes
+        rate = recipe.lr * images / recipe.lr_batch
+        if self.say is not None and self.trainer.is_global_zero:
+            self.say(
+                f"learning rate {rate:.3g} at {images:,} images an update ({recipe.batch_size:,} x "
+                f"{recipe.accumulate} steps x {processes} processes), {recipe.lr:.3g} at "
+                f"{recipe.lr_batch:,}"
+            )
+        return rate
+
+    def _network(self) -> dict[str, Any]:
+        return super()._network() | {"data_config": self.data_config}
+
+
+class MeanClassAccuracy(MulticlassConfusionMatrix):
+    r"""The mean, over the classes that have items, of the share that is recognised.
+
+    .. math:: \frac1{|K|} \sum_{k \in K} \frac{C_{kk}}{\sum_j C_{kj}}, \quad
+        K = \{k : \sum_j C_{kj} > 0\}
+
+    with :math:`C_{kj}` items of class :math:`k` taken for :math:`j`. Torchmetrics' macro average
+    counts a class without items as 0 as soon as one item is taken for it.
+
+    Args:
+        num_classes: Number of classes.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes)
+
+    def compute(self) -> Tensor:
+        counts = super().compute()  # [true, predicted]
+        items = counts.sum(dim=1)
+        return (counts.diag()[items > 0] / items[items > 0]).mean()

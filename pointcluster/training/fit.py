@@ -1,34 +1,32 @@
-"""One call that trains, resumes and tests."""
+"""One call that trains, resumes and tests; one that tests; one that lets several views vote."""
 
 from __future__ import annotations
 
-import ctypes
-import logging
-import os
-import signal
 import sys
-import threading
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import lightning
-from lightning.fabric.plugins.environments import TorchElasticEnvironment
+import torch
 from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
-from lightning.pytorch.utilities import rank_zero_only
-from lightning.pytorch.utilities.exceptions import MisconfigurationException
-from lightning.pytorch.utilities.warnings import PossibleUserWarning
+from torch import Tensor
+from torch_geometric.data import Batch, Data
+from torchmetrics import MetricCollection
 
-from pointcluster.training.atomic_checkpoint_io import AtomicCheckpointIO
 from pointcluster.training.callbacks import EpochTable, LastCheckpoint
 from pointcluster.training.classifier import Classifier
-from pointcluster.training.data_module import SeededDataModule
-from pointcluster.training.run_folder import RunError, RunFolder
-
-Precision = Literal["32-true", "bf16-mixed", "16-mixed"]
+from pointcluster.training.data import SeededDataModule, SeededDataset, mix
+from pointcluster.training.run import RunFolder
+from pointcluster.training.trainer import (
+    AtomicCheckpointIO,
+    errors_of_workers,
+    keep_memory,
+    keyboard_interrupts,
+    make_trainer,
+    quiet_lightning,
+)
 
 
 def fit_and_test(
@@ -36,14 +34,11 @@ def fit_and_test(
     data: SeededDataModule,
     *,
     folder: str | Path,
-    epochs: int,
     resume: bool = False,
     accelerator: str = "auto",
     devices: str | int = "auto",
-    precision: Precision = "32-true",
+    precision: str = "32-true",
     title: str = "",
-    accumulate: int = 1,
-    clip_grad: float = 0.0,
     limit_batches: int | None = None,
     val_every: int = 1,
     say: Callable[[str], None] | None = None,
@@ -54,18 +49,15 @@ def fit_and_test(
     Leaves ``metrics.csv``, TensorBoard's events and ``checkpoints/last.ckpt`` in the folder.
 
     Args:
-        classifier: What is trained.
+        classifier: What is trained, by its recipe.
         data: On what.
         folder: Where the run is written.
-        epochs: How often every training item is seen.
         resume: Go on from the folder's last checkpoint, if it has one.
         accelerator: Lightning's, as are ``devices`` and ``precision``; several devices, or
             ``torchrun``, train with DistributedDataParallel.
         devices: Which or how many; under ``torchrun``, ``"auto"`` is as many as it started.
-        precision: ``"32-true"``, ``"bf16-mixed"`` or ``"16-mixed"``.
+        precision: ``"32-true"``, ``"bf16"`` (Lightning's ``"bf16-mixed"``) or ``"16-mixed"``.
         title: Stands before every printed line.
-        accumulate: Steps whose gradients are added up before an update.
-        clip_grad: Highest norm of all gradients together; 0 leaves them.
         limit_batches: Only so many batches of every split, to try a run.
         val_every: Epochs from one validation to the next; it changes nothing of the result.
         say: Prints a line.
@@ -79,16 +71,16 @@ def fit_and_test(
         RunError: The checkpoint is damaged or of another network, Lightning refuses the
             accelerator, the devices or the precision, or a file of the data cannot be read.
     """
-    run = RunFolder(folder)
+    run, recipe = RunFolder(folder), classifier.recipe
     bar = sys.stdout.isatty()
     with quiet_lightning():
         trainer = make_trainer(
             accelerator,
             devices,
             precision,
-            max_epochs=epochs,
-            accumulate_grad_batches=accumulate,
-            gradient_clip_val=clip_grad or None,
+            max_epochs=recipe.epochs,
+            accumulate_grad_batches=recipe.accumulate,
+            gradient_clip_val=recipe.clip_grad or None,
             default_root_dir=run.path,
             logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
             callbacks=[
@@ -121,7 +113,7 @@ def evaluate(
     *,
     accelerator: str = "auto",
     devices: str | int = "auto",
-    precision: Precision = "32-true",
+    precision: str = "32-true",
     limit_batches: int | None = None,
 ) -> dict[str, float]:
     """Test without training; arguments, result and errors are those of :func:`fit_and_test`."""
@@ -142,120 +134,110 @@ def evaluate(
     return {name: float(value) for name, value in metrics.items()}
 
 
-def make_trainer(
-    accelerator: str, devices: str | int, precision: Precision, **options: Any
-) -> lightning.Trainer:
-    """Lightning's trainer on the machine as it is asked for, or as ``torchrun`` laid it out.
+def vote(
+    classifier: Classifier,
+    test: Sequence[Data],
+    votes: int,
+    *,
+    transform: Callable[[Data], Data],
+    batch_size: int = 32,
+    num_workers: int = 0,
+    seed: int = 0,
+    collate: Callable[[list[Data]], Any] | None = None,
+    accelerator: str = "auto",
+    devices: str | int = "auto",
+    precision: str = "32-true",
+) -> dict[str, float]:
+    r"""Test on the mean, over several views of a cloud, of the probabilities of the classes.
+
+    .. math:: \hat y = \operatorname{argmax} \tfrac1N \sum_{v=1}^{N}
+        \operatorname{softmax} f(t_v(x))
+
+    A figure of its own: it costs N times as much as a test, and is not to be compared with figures
+    without voting.
 
     Args:
+        classifier: What was trained.
+        test: Test clouds.
+        votes: :math:`N`, views of each.
+        transform: Draws a view, such as an augmentation.
+        batch_size: Clouds a batch and process.
+        num_workers: Processes that read and transform.
+        seed: Of the views, which depend on it, the number of the view and the cloud alone.
+        collate: Makes a batch of clouds, as in :class:`PointDataModule`.
         accelerator: Lightning's, as are ``devices`` and ``precision``.
-        devices: Which or how many on each machine; under ``torchrun``, ``"auto"`` is as many as it
-            started here.
+        devices: Which or how many.
         precision: Of the network's arithmetic.
-        options: Of ``lightning.Trainer``.
+
+    Returns:
+        ``voted_accuracy`` and ``voted_mean_class_accuracy``.
 
     Raises:
-        RunError: Lightning refuses one of the three, or would take another precision.
+        ValueError: ``votes`` is below 1.
+        RunError: Lightning refuses the accelerator, the devices or the precision.
     """
-    machines = 1
-    if TorchElasticEnvironment.detect():
-        here = int(os.environ["LOCAL_WORLD_SIZE"])
-        machines = int(os.environ["WORLD_SIZE"]) // here
-        devices = here if devices == "auto" else devices
-    try:
-        trainer = lightning.Trainer(
-            accelerator=accelerator,
-            devices=devices,
-            num_nodes=machines,
-            precision=precision,
-            enable_model_summary=False,
-            use_distributed_sampler=False,  # the data module's samplers shard
-            **options,
+    if votes < 1:
+        raise ValueError(f"votes is {votes}, expected at least 1")
+    views = [
+        SeededDataset(test, transform=transform, seed=mix(seed, view, 1)) for view in range(votes)
+    ]
+    data = _Views(
+        views,
+        batch_size=batch_size,
+        num_workers=num_workers,
+        seed=seed,
+        collate=collate or Batch.from_data_list,
+    )
+    with quiet_lightning():
+        trainer = make_trainer(
+            accelerator,
+            devices,
+            precision,
+            logger=False,
+            enable_checkpointing=False,
+            enable_progress_bar=False,
         )
-    except (MisconfigurationException, TypeError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error).split())
-        raise RunError(
-            f"accelerator {accelerator!r}, devices {devices!r}, precision {precision!r}: {reason}"
-        ) from error
-    if trainer.precision != precision:  # no float16 on a CPU
-        raise RunError(
-            f"precision {precision!r} needs a GPU: here it would be {trainer.precision!r}, which "
-            "can be asked for by its name"
+        with errors_of_workers():
+            trainer.test(_Voter(classifier), datamodule=data, verbose=False)
+        metrics = trainer.callback_metrics
+    return {name: float(value) for name, value in metrics.items()}
+
+
+class _Views(SeededDataModule):
+    """One loader a view."""
+
+    def __init__(self, views: list[SeededDataset], **options: Any) -> None:
+        none = SeededDataset(views[0].dataset, items=[])
+        super().__init__(none, none, views[0], **options)
+        self.views = views
+
+    def test_dataloader(self) -> Any:
+        sampler = self._every_item_once(self.test)
+        return [self._loader(view, sampler) for view in self.views]
+
+
+class _Voter(lightning.LightningModule):
+    """Adds up probabilities over loaders that give the same clouds in the same batches."""
+
+    def __init__(self, classifier: Classifier) -> None:
+        super().__init__()
+        self.classifier = classifier
+        self.sums: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.voted = MetricCollection(
+            {**classifier.measures(len(classifier.classes))}, prefix="voted_"
         )
-    return trainer
 
+    def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
+        inputs, y = self.classifier.unpack(batch)
+        share = self.classifier.evaluated()(inputs).float().softmax(dim=1)
+        if dataloader_idx == 0:
+            self.sums.append(share)
+            self.labels.append(y)
+        else:
+            self.sums[batch_idx] += share
 
-def is_first_process() -> bool:
-    """Whether this process is the one that prints and writes, under ``torchrun`` or alone."""
-    return getattr(rank_zero_only, "rank", 0) == 0
-
-
-def keep_memory() -> None:
-    """Let the process keep large pieces of memory that a step frees, for the next one.
-
-    The C library of most Linux systems gives pieces above 32 MB back at once, and the next step
-    takes them anew, page by page: a third of a training step of large networks of clouds on a CPU.
-    """
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            library.mallopt(option, ctypes.c_int(2**31 - 1))
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h has them
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keeps advertisements and advice that does not fit here off the screen."""
-    wanted = {
-        "lightning.pytorch": logging.WARNING,
-        "lightning.fabric": logging.WARNING,
-        "timm.scheduler": logging.ERROR,  # warns that one epoch alone has one learning rate
-    }
-    loggers = [logging.getLogger(name) for name in wanted]
-    levels = [logger.level for logger in loggers]
-    for logger, level in zip(loggers, wanted.values(), strict=True):
-        logger.setLevel(level)
-    with warnings.catch_warnings():
-        # Clouds are small and in memory; on a few CPU cores workers take time from training.
-        warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
-        # Lightning 2.6 makes a torch class that torch 2.13 deprecates.
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        # --accelerator cpu beside a GPU is a choice.
-        warnings.filterwarnings("ignore", "GPU available but not used")
-        # make_trainer() makes an error of it.
-        warnings.filterwarnings("ignore", ".*fp16 is not supported on CPU")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def errors_of_workers() -> Iterator[None]:
-    """Takes torch's copy of a worker's traceback off the message of a RunError."""
-    try:
-        yield
-    except RunError as error:
-        text = str(error).strip()
-        if text.startswith("Caught RunError in DataLoader worker"):
-            raise RunError(text.rpartition("RunError: ")[2]) from error
-        raise
-
-
-@contextmanager
-def keyboard_interrupts(trainer: lightning.Trainer) -> Iterator[None]:
-    """Turns Lightning's way of ending on Ctrl-C (``sys.exit(1)``) back into KeyboardInterrupt."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if main else None
-    try:
-        yield
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if main:  # Lightning leaves Ctrl-C ignored
-            signal.signal(signal.SIGINT, handler)
+    def on_test_epoch_end(self) -> None:
+        self.voted.update(torch.cat(self.sums), torch.cat(self.labels))
+        self.log_dict(self.voted)
+        self.sums, self.labels = [], []

@@ -8,6 +8,7 @@ import json
 import os
 import platform
 import shlex
+import statistics
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,8 +17,13 @@ from typing import Any
 
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 
-from pointcluster.training.fit import is_first_process
-from pointcluster.training.run_folder import RunError, RunFolder, let_go, write_json
+from pointcluster.training.run import (
+    RunError,
+    RunFolder,
+    is_first_process,
+    let_go,
+    write_json,
+)
 
 
 def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
@@ -127,6 +133,29 @@ def each_seed(
         if is_first_process():
             write_json(folder / "result.json", results[-1])
     return results
+
+
+def spread(row: dict[str, float | None]) -> str:
+    """Mean and standard deviation of shares, in percent."""
+    return f"{row['mean']:.1%}" if row["std"] is None else f"{row['mean']:.1%} ± {row['std']:.1%}"
+
+
+def summarise(
+    results: Sequence[dict[str, Any]],
+    keys: Sequence[str] = ("test_accuracy", "test_mean_class_accuracy"),
+) -> dict[str, dict[str, float | None]]:
+    """Mean and sample standard deviation (``None`` for one seed) of what was measured.
+
+    Args:
+        results: One dictionary a run.
+        keys: Which of their values.
+    """
+    summary: dict[str, dict[str, float | None]] = {}
+    for key in keys:
+        values = [result[key] for result in results]
+        spread = statistics.stdev(values) if len(values) > 1 else None
+        summary[key] = {"mean": statistics.fmean(values), "std": spread}
+    return summary
 
 
 def finish(args: argparse.Namespace, results: dict[str, Any], *, files: Sequence[str]) -> None:

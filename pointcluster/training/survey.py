@@ -1,4 +1,4 @@
-"""What must be known of data before training, from reading them once."""
+"""What must be known of data before training: what they are, and which are held out."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pointcluster.training.run_folder import RunError
+from pointcluster.training.run import RunError
 
 QUANTILES, PAIRS = torch.linspace(0, 1, 16), 1 << 16
 NEAR = 0.03
@@ -66,6 +66,59 @@ def survey(split: Sequence[Data]) -> Survey:
     else:
         found = [-1 - i if group is None else group for i, group in enumerate(groups)]
     return Survey(labels, found, digest.hexdigest())
+
+
+def hold_out(train: Sequence[Data] | Survey, fraction: float) -> tuple[list[int], list[int]]:
+    """Split training clouds into kept and held, as :func:`carve_out` does.
+
+    Args:
+        train: The clouds, or what is known of them; near-identical ones stay on one side.
+        fraction: Part of every class to hold.
+
+    Raises:
+        RunError: It is above 0 and no cloud would be held, or all clouds of a class.
+    """
+    if not isinstance(train, Survey):
+        train = survey(train) if fraction else Survey([0] * len(train), [*range(len(train))], "")
+    labels, groups = train.labels, train.groups
+    kept, held = carve_out(labels, groups, fraction)
+    what = f"--val-fraction {fraction:g}"
+    if fraction and not held:
+        raise RunError(
+            f"{what} holds none of the {len(labels)} training clouds out: a class has too few (or "
+            "too few groups) for that part; give a larger one, or 0"
+        )
+    if lost := sorted({*labels} - {labels[i] for i in kept}):
+        raise RunError(
+            f"{what} leaves no training cloud of class {lost[0]}, of {len(lost)} such classes in "
+            "all: give a smaller part, or more clouds"
+        )
+    return kept, held
+
+
+def carve_out(
+    labels: Sequence[int], groups: Sequence[int], fraction: float
+) -> tuple[list[int], list[int]]:
+    """Split item numbers into kept and held, class by class, always in the same way.
+
+    Args:
+        labels: Class of every item.
+        groups: Group of every item; a group stays on one side.
+        fraction: Part of every class to hold, less what a whole group would put over it.
+    """
+    held: list[int] = []
+    rng = np.random.default_rng(0)
+    y, group = np.asarray(labels), np.asarray(groups)
+    for label in np.unique(y):
+        members = np.flatnonzero(y == label)
+        room = round(fraction * len(members))
+        for number in rng.permutation(np.unique(group[members])):
+            # items of the group in other classes go with it
+            same = np.flatnonzero(group == number)
+            if len(same) <= room:
+                held += same.tolist()
+                room -= len(same)
+    return sorted(set(range(len(y))) - set(held)), sorted(set(held))
 
 
 def fingerprint(*splits: Sequence[Data]) -> str:

@@ -148,7 +148,7 @@ def test_it_may_be_left_to_each_process(monkeypatch):
 
 
 def test_uneven_items_are_shared_without_a_repetition():
-    from pointcluster.training.samplers import EpochSampler
+    from pointcluster.training.data import EpochSampler
 
     for size, processes in [(7, 2), (8, 2), (10, 3)]:
         shares = [

@@ -1,21 +1,37 @@
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import pytest
 
-from pointcluster.training import Parser, add_training_arguments
+from pointcluster.training import POINT_RECIPES
+from pointcluster.training.arguments import (
+    Parser,
+    add_machine_arguments,
+    add_settings,
+    chosen,
+    number,
+    recipe_name,
+    setting,
+)
 
 
 def parse(*arguments):
     parser = Parser()
-    add_training_arguments(parser, models=["small", "tiny"], out="runs/a")
+    parser.add_argument("--model", choices=["small", "tiny"], default="tiny")
+    add_settings(parser, POINT_RECIPES)
+    add_machine_arguments(parser, out="runs/a", workers=0, geometry=True)
     return parser.parse_args(arguments)
 
 
 def test_defaults():
     args = parse()
-    assert (args.model, args.out, args.epochs, args.lr) == ("tiny", "runs/a", None, 2e-3)
-    assert (args.scale, args.rotate, args.resume) == (True, False, False)
-    assert parse("--no-scale", "--rotate").scale is False
+    assert (args.model, args.out, args.epochs, args.lr) == ("tiny", "runs/a", None, None)
+    recipe = chosen(args, POINT_RECIPES["small"])[0]
+    assert (recipe.lr, recipe.scale, recipe.rotate, args.resume) == (2e-3, 1.25, False, False)
+    for arguments, scale in [(["--no-scale", "--rotate"], 1.0), (["--scale"], 1.25)]:
+        assert chosen(parse(*arguments), POINT_RECIPES["small"])[0].scale == scale
+    assert parse("--precision", "bf16").precision == "bf16-mixed"
     assert (args.workers, args.geometry) == (0, "auto")
 
 
@@ -48,5 +64,41 @@ def test_help_names_defaults(capsys):
     with pytest.raises(SystemExit):
         parse("--help")
     text = " ".join(capsys.readouterr().out.split())
-    for part in ("small, tiny (tiny)", "(0.002)", "--no-rotate", "(off)", "(runs/a)"):
+    for part in ("(0.01 | 0.002)", "--no-rotate", "(off | on)", "(runs/a)", "--no-scale"):
         assert part in text
+
+
+@dataclass(frozen=True)
+class Cake:
+    sugar: float = setting(0.5, number(float, 0), "of it")
+    layers: int = setting(2, int, "of them")
+    icing: bool = setting(True, bool, "on top")
+    kind: str = setting("plain", str, "of dough", choices=("plain", "nut"))
+
+
+def parse_cake(*arguments):
+    parser = Parser()
+    add_settings(parser, {"sweet": Cake(sugar=1.0), "bare": Cake(icing=False)})
+    return parser.parse_args(arguments)
+
+
+def test_given_settings_replace_a_recipes_own():
+    assert chosen(parse_cake(), Cake(layers=3)) == (Cake(layers=3), [])
+    args = parse_cake("--no-icing", "--kind", "nut", "--sugar", "0", "--layers", "1")
+    assert chosen(args, Cake())[0] == Cake(0.0, 1, False, "nut")
+    assert chosen(parse_cake("--icing"), Cake(icing=False))[0] == Cake()
+
+
+def test_a_changed_recipe_is_not_called_by_its_name_alone():
+    base = Cake(layers=3)
+    assert recipe_name("tall", chosen(parse_cake("--layers", "3"), base)[0], base) == "tall"
+    changed = chosen(parse_cake("--no-icing", "--sugar", "0.25"), base)[0]
+    assert recipe_name("tall", changed, base) == "tall with --sugar 0.25 --no-icing"
+
+
+def test_help_names_each_value_once(capsys):
+    with pytest.raises(SystemExit):
+        parse_cake("--help")
+    text = capsys.readouterr().out
+    assert "defaults for sweet | bare" in text
+    assert "of it (1.0 | 0.5)" in text and "of them (2)" in text and "(on | off)" in text

@@ -5,7 +5,7 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.training import fingerprint, hold_out, survey
-from pointcluster.training.run_folder import RunError
+from pointcluster.training.run import RunError
 
 
 def test_the_same_data_have_the_same(clouds):

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pointcluster.training import RunError
-from pointcluster.training.atomic_checkpoint_io import AtomicCheckpointIO
+from pointcluster.training.trainer import AtomicCheckpointIO
 
 
 def test_round_trip(tmp_path):

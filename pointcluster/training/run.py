@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from lightning.pytorch.utilities import rank_zero_only
 
 from pointcluster.files import PART, write_whole
 
@@ -29,6 +30,11 @@ class DivergedError(RunError):
     """The loss of a run is no finite number, in this process at least."""
 
     in_one_process = True
+
+
+def is_first_process() -> bool:
+    """Whether this process is the one that prints and writes, under ``torchrun`` or alone."""
+    return getattr(rank_zero_only, "rank", 0) == 0
 
 
 class RunFolder:

@@ -121,7 +121,7 @@ def test_what_is_said_is_kept(tmp_path, capsys):
 HOLDING = """
 import sys, time
 from pathlib import Path
-from pointcluster.training.run_folder import RunFolder
+from pointcluster.training.run import RunFolder
 RunFolder(sys.argv[1]).open({"a": 1}, command=["x"])
 print("holds", flush=True)
 time.sleep(100)
@@ -136,7 +136,7 @@ def test_a_second_run_in_a_folder_is_refused_until_the_first_is_gone(
     import subprocess
     import sys
 
-    from pointcluster.training import run_folder
+    from pointcluster.training import run as run_folder
 
     monkeypatch.setattr(run_folder, "WAIT", 0.2)
     path = tmp_path / "run"

@@ -3,8 +3,11 @@ from __future__ import annotations
 import argparse
 import os
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
+from torch import nn
 
 from pointcluster.models import create_model, save_model
 from pointcluster.training import (
@@ -12,11 +15,117 @@ from pointcluster.training import (
     ImageDataModule,
     ImageRecipe,
     RunError,
+    data_config,
+    eval_transform,
     fit_and_test,
     read_network,
+    train_transform,
 )
+from pointcluster.training.data import seeded
 
 CONFIG = {
+    "input_size": [3, 32, 32],
+    "interpolation": "bicubic",
+    "mean": [0.5, 0.4, 0.3],
+    "std": [0.2, 0.2, 0.2],
+    "crop_pct": 1.0,
+    "crop_mode": "center",
+}
+PLAIN = ImageRecipe(crop="shifted", auto_augment="none", random_erasing=0.0)
+
+
+@pytest.fixture
+def picture():
+    return Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 48, 3), dtype="uint8"))
+
+
+def test_data_config_is_plain_and_the_networks_own():
+    model = nn.Identity()
+    model.default_cfg = {"input_size": (3, 96, 96), "crop_pct": 0.95, "mean": (0.1, 0.2, 0.3)}
+    config = data_config(model)
+    assert (config["input_size"], config["crop_pct"]) == ([3, 96, 96], 0.95)
+    assert config["mean"] == [0.1, 0.2, 0.3]
+    assert data_config(model, img_size=64)["input_size"] == [3, 64, 64]
+    assert data_config(nn.Identity())["input_size"] == [3, 224, 224]
+
+
+def test_data_config_of_a_published_network():
+    config = data_config(create_model("coc_tiny"))
+    assert (config["input_size"], config["crop_pct"]) == ([3, 224, 224], 0.9)
+    assert config["interpolation"] == "bicubic"
+
+
+def test_evaluation_keeps_a_picture_of_the_right_size():
+    pixels = np.arange(32 * 32 * 3, dtype="uint8").reshape(32, 32, 3)
+    out = eval_transform(CONFIG)(Image.fromarray(pixels))
+    expected = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    expected = (expected - torch.tensor(CONFIG["mean"])[:, None, None]) / 0.2
+    torch.testing.assert_close(out, expected)
+
+
+@pytest.mark.parametrize("recipe", [ImageRecipe(), PLAIN])
+def test_training_depends_on_the_seed_alone(recipe, picture):
+    transform = train_transform(recipe, CONFIG)
+
+    def draw(seed):
+        with seeded(seed):
+            return transform(picture)
+
+    assert draw(0).shape == (3, 32, 32)
+    assert torch.equal(draw(0), draw(0))
+    assert not torch.equal(draw(0), draw(1))
+
+
+def test_shifted_moves_by_a_fourteenth_and_flips(picture):
+    config = CONFIG | {"mean": [0.0] * 3, "std": [1.0] * 3}
+    transform = train_transform(PLAIN, config)
+    whole = np.pad(np.asarray(picture.resize((32, 32), Image.BILINEAR)), ((2, 2), (2, 2), (0, 0)))
+    crops = [whole[i : i + 32, j : j + 32] for i in range(5) for j in range(5)]
+    crops += [crop[:, ::-1] for crop in crops]
+    found = set()
+    for seed in range(40):
+        with seeded(seed):
+            out = (transform(picture) * 255).round().byte().permute(1, 2, 0).numpy()
+        (number,) = (k for k, crop in enumerate(crops) if np.array_equal(crop, out))
+        found.add(number)
+    assert len(found) > 20 and {number < 25 for number in found} == {True, False}
+
+
+@pytest.mark.parametrize("recipe", [ImageRecipe(), PLAIN])
+def test_grey_pictures(recipe, picture):
+    config = CONFIG | {"input_size": [1, 32, 32], "mean": [0.3], "std": [0.3]}
+    for transform in (train_transform(recipe, config), eval_transform(config)):
+        assert transform(picture.convert("L")).shape == (1, 32, 32)
+
+
+def test_bad_policies():
+    with pytest.raises(ValueError, match="no policy --auto-augment 'rand-x9'"):
+        train_transform(ImageRecipe(auto_augment="rand-x9"), CONFIG)
+    with pytest.raises(ValueError, match="no policy --auto-augment 'shuffle'"):
+        train_transform(ImageRecipe(auto_augment="shuffle"), CONFIG)
+    with pytest.raises(ValueError, match="--auto-augment needs --crop resized"):
+        train_transform(ImageRecipe(crop="shifted"), CONFIG)
+
+
+@pytest.mark.parametrize("policy", ["rand-m10-mstd0-inc1", "v0"])
+def test_posterising_to_no_bits_is_black(policy, picture):
+    transform = train_transform(ImageRecipe(auto_augment=policy), CONFIG)
+    ops = []
+    for step in transform.transforms:
+        ops += getattr(step, "ops", []) + [
+            op for part in getattr(step, "policy", []) for op in part
+        ]
+    found = [op for op in ops if op.name.startswith("Posterize")]
+    assert found
+    black = []
+    for op in found:
+        op.prob = 1.0
+        black.append(not np.asarray(op(picture)).any())
+    assert any(black)
+    assert np.asarray(found[0].aug_fn(picture, 4)).max() == 240
+
+
+SMALL_CONFIG = {
     "input_size": [3, 8, 8],
     "interpolation": "bilinear",
     "mean": [0.0] * 3,
@@ -35,13 +144,13 @@ def run(tmp_path, tiny_image_network, pictures):
             batch_size=4, epochs=1, cooldown_epochs=0, warmup_epochs=0, lr_batch=4, **options
         )
         classifier = ImageClassifier(
-            tiny_image_network(), ["a", "b", "c"], recipe=recipe, data_config=CONFIG
+            tiny_image_network(), ["a", "b", "c"], recipe=recipe, data_config=SMALL_CONFIG
         )
         items = [(torch.rand(3, 8, 8), label) for _, label in pictures]
         data = ImageDataModule(
             items, items, train_transform=torch.abs, test_transform=torch.abs, batch_size=4
         )
-        fit_and_test(classifier, data, folder=tmp_path, epochs=1, accelerator="cpu")
+        fit_and_test(classifier, data, folder=tmp_path, accelerator="cpu")
         return tmp_path / "checkpoints" / "last.ckpt", classifier.evaluated().eval()
 
     return run
@@ -56,7 +165,7 @@ def test_a_runs_checkpoint(run, tiny_image_network, ema):
         return tiny_image_network(**config)
 
     model, classes, config = read_network(path, build=build, name="tiny")
-    assert (classes, config) == (["a", "b", "c"], CONFIG)
+    assert (classes, config) == (["a", "b", "c"], SMALL_CONFIG)
     assert not model.training
     images = torch.rand(2, 3, 8, 8)
     assert torch.equal(model(images), expected(images))
@@ -66,10 +175,10 @@ def test_a_runs_checkpoint(run, tiny_image_network, ema):
 
 def test_a_saved_network(tmp_path):
     model = create_model("coc_micro", num_classes=4).eval()
-    metadata = {"classes": list("abcd"), "data_config": CONFIG}
+    metadata = {"classes": list("abcd"), "data_config": SMALL_CONFIG}
     path = save_model(tmp_path / "model", model, metadata)
     found = read_network(path, build=create_model)
-    assert (found.classes, found.data_config) == (list("abcd"), CONFIG)
+    assert (found.classes, found.data_config) == (list("abcd"), SMALL_CONFIG)
     images = torch.rand(2, 3, 28, 28)
     assert torch.equal(found.model(images), model(images))
     with pytest.raises(RunError, match="holds 'coc_micro', expected 'coc_tiny'"):
@@ -143,7 +252,7 @@ def test_a_saved_network_of_points(tmp_path):
         ({}, {"data_config": [1]}, r"found \[1\]"),
         (
             {"in_channels": 1},
-            {"data_config": CONFIG},
+            {"data_config": SMALL_CONFIG},
             r"\[3, 8, 8\], expected \[1, height, width\]",
         ),
         ({"num_classes": 0}, {}, "without a classifier"),
@@ -161,7 +270,7 @@ def test_a_saved_network_whose_notes_do_not_fit(tmp_path, options, metadata, mes
 def network(**changes):
     config = {"name": "coc_micro", "num_classes": 3, "in_channels": 3}
     note = {"config": config | changes.pop("config", {}), "classes": list("abc")}
-    return note | {"data_config": CONFIG} | changes
+    return note | {"data_config": SMALL_CONFIG} | changes
 
 
 def without(note, key):
