@@ -16,6 +16,7 @@ from pointcluster.training.callbacks import ClusterFilm, TestEachEpoch
 from pointcluster.training.classifier import Classifier, ImageClassifier
 from pointcluster.training.data import ImageDataModule, PointDataModule, searching_collate
 from pointcluster.training.fit import evaluate, fit_and_test, vote
+from pointcluster.training.folders import cloud_folder, image_folder
 from pointcluster.training.pictures import (
     data_config,
     eval_transform,
@@ -23,6 +24,7 @@ from pointcluster.training.pictures import (
     train_transform,
 )
 from pointcluster.training.program import (
+    accuracies,
     bad_input,
     begin,
     each_seed,
@@ -41,7 +43,7 @@ from pointcluster.training.recipe import (
     PointRecipe,
     Recipe,
 )
-from pointcluster.training.run import RunError, RunFolder, is_first_process, write_json
+from pointcluster.training.run import RunError, RunFolder, is_first_process, write_json, write_table
 from pointcluster.training.survey import (
     Survey,
     fingerprint,
@@ -66,11 +68,13 @@ __all__ = [
     "RunFolder",
     "Survey",
     "TestEachEpoch",
+    "accuracies",
     "add_machine_arguments",
     "add_settings",
     "bad_input",
     "begin",
     "chosen",
+    "cloud_folder",
     "data_config",
     "each_seed",
     "eval_transform",
@@ -80,6 +84,7 @@ __all__ = [
     "finish",
     "fit_and_test",
     "hold_out",
+    "image_folder",
     "installed_by",
     "is_first_process",
     "log",
@@ -99,4 +104,5 @@ __all__ = [
     "versions",
     "vote",
     "write_json",
+    "write_table",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import os
 import sys
 import time
@@ -17,8 +16,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torchmetrics import MetricCollection
 
-from pointcluster.files import replacing
 from pointcluster.models.results import PointClusters
+from pointcluster.training.run import write_table
 from pointcluster.viz import make_scenes, write_films
 
 # What a printed row says of the shares that are measured.
@@ -257,12 +256,9 @@ class ClusterFilm(Callback):
 
 
 def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write a table as CSV, beside the old one, and rename."""
-    with replacing(path) as temporary, open(temporary, "w", newline="") as file:
-        names = dict.fromkeys(name for row in rows for name in row)
-        writer = csv.DictWriter(file, fieldnames=list(names))
-        writer.writeheader()
-        writer.writerows(rows)
+    """Write rows as CSV, under all names that one of them has."""
+    names = list(dict.fromkeys(name for row in rows for name in row))
+    write_table(path, [names, *([row.get(name, "") for name in names] for row in rows)])
 
 
 def _small(value: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import platform
 import shlex
 import statistics
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -72,20 +72,26 @@ def bad_input() -> Iterator[None]:
         raise RunError(error) from error
 
 
+FREE = ("resume", "out", "workers", "geometry", "accelerator")
+"""Arguments of the machine that do not decide a result, and may change when a run is resumed."""
+DECISIVE = ("pointcluster", "torch", "torch-geometric", "lightning", "torchmetrics", "numpy")
+"""Packages that decide a result."""
+
+
 def begin(
     args: argparse.Namespace,
     settings: dict[str, Any],
     *,
-    free: Sequence[str],
-    packages: Sequence[str],
+    free: Sequence[str] = (),
+    packages: Sequence[str] = (),
 ) -> None:
     """Open the run's folder, in the first process, and say where an earlier run went.
 
     Args:
         args: The command line's, with ``out`` and ``resume``.
         settings: What else decides the result.
-        free: Arguments that do not decide it, and may change when a run is resumed.
-        packages: Whose versions are noted.
+        free: Arguments beside :data:`FREE` that do not decide it.
+        packages: Packages beside :data:`DECISIVE` whose versions are noted.
 
     Raises:
         RunError: There is no run to resume, or it began with other settings.
@@ -93,7 +99,7 @@ def begin(
     """
     if not is_first_process():
         return
-    given = vars(args)
+    given, free = vars(args), [*FREE, *free]
     decisive = {name: value for name, value in given.items() if name not in free} | settings
     decisive["processes"] = int(os.environ.get("WORLD_SIZE", "1"))
     moved = RunFolder(args.out).open(
@@ -101,7 +107,7 @@ def begin(
         command=command_line(),
         resume=args.resume,
         notes={
-            "versions": versions(packages),
+            "versions": versions([*DECISIVE, *packages]),
             "arguments": {name: given[name] for name in free if name in given},
         },
     )
@@ -138,6 +144,14 @@ def each_seed(
 def spread(row: dict[str, float | None]) -> str:
     """Mean and standard deviation of shares, in percent."""
     return f"{row['mean']:.1%}" if row["std"] is None else f"{row['mean']:.1%} ± {row['std']:.1%}"
+
+
+def accuracies(metrics: Mapping[str, float]) -> str:
+    """What a test of clouds measured, in words."""
+    return (
+        f"test accuracy {metrics['test_accuracy']:.1%} overall, "
+        f"{metrics['test_mean_class_accuracy']:.1%} mean over classes"
+    )
 
 
 def summarise(

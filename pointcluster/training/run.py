@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import shlex
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -161,6 +163,13 @@ class RunFolder:
 def write_json(path: Path, value: Any) -> None:
     """Write JSON, whole or not at all."""
     write_whole(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
+    """Write CSV, whole or not at all."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 _held: dict[Path, FileLock] = {}
