@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import dataclasses
 import hashlib
 import itertools
 import json
@@ -38,9 +39,8 @@ from peer_networks import DGCNN, PointMLP, PointNet, PointNet2
 from peer_page import METRICS, draw, page
 from torch import Tensor, nn
 from torch_geometric.data import Batch, Data
-from torch_geometric.transforms import Compose
 
-from pointcluster import training, transforms
+from pointcluster import training
 from pointcluster.datasets import HomeObjects
 from pointcluster.models import create_model, list_models
 
@@ -90,14 +90,12 @@ class Classifier(training.Classifier):
 # The runs ----------------------------------------------------------------------------------------
 
 
-def recipe() -> argparse.Namespace:
+def recipe(**changes: Any) -> training.PointRecipe:
     """What examples/modelnet40.py trains HomeObjects with unless told otherwise."""
-    parser = training.Parser()
-    training.add_training_arguments(parser, models=list_models("point_*"), out="runs")
-    args = parser.parse_args([])
-    for name, value in modelnet40.RECIPES["HomeObjects"].items():
-        setattr(args, name, value)
-    return args
+    usual = modelnet40.RECIPES["HomeObjects"]
+    epochs = changes.get("epochs", usual.epochs)
+    warmup = usual.warmup_epochs * epochs // usual.epochs
+    return dataclasses.replace(usual, warmup_epochs=warmup, **changes)
 
 
 def parse_arguments(
@@ -235,12 +233,6 @@ def rate(text: str) -> tuple[str, float]:
     return name, found
 
 
-def train_transform(usual: argparse.Namespace, num_points: int) -> Compose:
-    """The example's augmentation."""
-    args = argparse.Namespace(**vars(usual) | {"num_points": num_points})
-    return Compose(modelnet40.augmentation(args))
-
-
 def settings_of(
     name: str, seed: int, args: argparse.Namespace, classes: int, fold: int | None = None
 ) -> dict[str, Any]:
@@ -257,7 +249,7 @@ def settings_of(
         "lr": args.lr.get(name, usual.lr),
         "weight_decay": usual.weight_decay,
         "label_smoothing": usual.label_smoothing,
-        "augmentation": repr(train_transform(usual, args.num_points)),
+        "augmentation": repr(usual.train_transform(args.num_points)),
         "parameters": sum(p.numel() for p in model.parameters()),
         "gflop": round(work(model, args.num_points), 6),
         **({} if fold is None else {"folds": args.folds, "fold": fold}),
@@ -290,6 +282,7 @@ def train_and_test(
 ) -> dict[str, Any]:
     """One run: its settings, the two test accuracies of the last epoch, seconds of training."""
     seed, title = settings["seed"], f"{settings['model']} seed {settings['seed']} "
+    own = recipe(**{name: settings[name] for name in ("epochs", "batch_size", "lr")})
     if "fold" in settings:
         train, test = without_fold(train, settings["folds"], settings["fold"])
         title += f"fold {settings['fold']} "
@@ -298,16 +291,14 @@ def train_and_test(
         test,
         batch_size=settings["batch_size"],
         seed=seed,
-        train_transform=train_transform(recipe(), settings["num_points"]),
-        test_transform=Compose([transforms.FirstPoints(settings["num_points"])]),
+        train_transform=own.train_transform(settings["num_points"]),
+        test_transform=own.test_transform(settings["num_points"]),
     )
     torch.manual_seed(seed)
     classifier = Classifier(
         create(settings["model"], len(train.classes)),
         train.classes,
-        lr=settings["lr"],
-        weight_decay=settings["weight_decay"],
-        label_smoothing=settings["label_smoothing"],
+        recipe=own,
         seed=seed,
     )
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode()).hexdigest()[:8]
@@ -317,7 +308,6 @@ def train_and_test(
         classifier,
         data,
         folder=folder,
-        epochs=settings["epochs"],
         resume=True,
         accelerator=args.accelerator,
         devices=1,

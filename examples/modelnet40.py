@@ -28,13 +28,8 @@ except ModuleNotFoundError as error:
 
 ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "modelnet40")
 SMALL = training.POINT_RECIPES["small"]
-RECIPES = {
-    "HomeObjects": SMALL,
-    "ModelNet40": dataclasses.replace(
-        SMALL, epochs=250, batch_size=32, warmup_epochs=25, label_smoothing=0.2
-    ),
-}
-MODELS = [*list_models("pointmlp*"), *list_models("point_*")]
+LARGE = {"epochs": 250, "batch_size": 32, "warmup_epochs": 25, "label_smoothing": 0.2}
+RECIPES = {"HomeObjects": SMALL, "ModelNet40": dataclasses.replace(SMALL, **LARGE)}
 
 EPILOG = """examples:
   python examples/modelnet40.py                          HomeObjects, minutes on two cores
@@ -53,22 +48,15 @@ def parse_arguments() -> argparse.Namespace:
     parser = training.Parser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    add = parser.add_argument_group("data and network").add_argument
-    add("--root", type=training.nonempty, metavar="FOLDER", help="where ModelNet40's files are; "
-        f"else they are looked for in {ROOT}, else HomeObjects is used")  # fmt: skip
+    add = parser.add_argument
+    add("--root", type=training.nonempty, metavar="FOLDER", help=f"where ModelNet40 is ({ROOT})")
     add("--form", choices=FORMS, default="hdf5", metavar="NAME", help="of ModelNet40: hdf5 (2,048 "
         "points), resampled (10,000) or meshes, whose points are drawn (%(default)s)")  # fmt: skip
     add("--download", action="store_true", help="fetch ModelNet40's HDF5 form if it is not there")
-    add("--num-points", type=training.number(int, 1), default=1024, metavar="N", help="points a "
-        "cloud: drawn anew each epoch in training, the first in the test (%(default)s)"
-        )  # fmt: skip
-    add("--normals", action="store_true", help="normals as input features, where the data have any")
-    add("--val-fraction", type=training.number(float, 0, 0.9), default=0.0, metavar="X",
-        help="part of the training clouds held out for validation (%(default)s)")  # fmt: skip
-    add("--model", choices=MODELS, default=MODELS[-1], metavar="NAME", help=", ".join(MODELS))
-    add("--animate", action="store_true",
-        help="clusters.gif: how the clusters of four test clouds change over the epochs"
-        )  # fmt: skip
+    add("--normals", action="store_true", help="normals as input features")
+    add("--animate", action="store_true", help="clusters.gif: how clusters change over the epochs")
+    models = [*list_models("pointmlp*"), *list_models("point_*")]
+    training.add_cloud_arguments(parser, models, default="point_coc_tiny")
     training.add_settings(parser, RECIPES)
     training.add_machine_arguments(parser, out="runs/modelnet40", workers=0, geometry=True)
     return parser.parse_args()
@@ -87,70 +75,62 @@ def load_data(args: argparse.Namespace) -> tuple[str, Any, Any]:
     return "HomeObjects", HomeObjects(split="train"), HomeObjects(split="test")
 
 
-def describe(args: argparse.Namespace, name: str, clouds: Any) -> str:
-    """What was tested, for every printed result."""
-    return f"{name}, {args.num_points:,} of {clouds[0].num_nodes:,} points"
-
-
 def train_and_test(
-    args: argparse.Namespace, recipe: training.PointRecipe, name: str, train: Any, test: Any,
-    held: Any, seed: int, folder: Path,
+    args: argparse.Namespace, recipe: training.PointRecipe, title: str, data: Any, seed: int,
+    folder: Path,
 ) -> dict[str, Any]:  # fmt: skip
     """One run: train, test, save the network, draw the pictures."""
-    features = [NormalsAsFeatures()] if args.normals else []
-    test_transform = Compose([recipe.test_transform(args.num_points), *features])
+    name, train, test, held = data
     torch.manual_seed(seed)
-    model = create_model(
-        args.model, num_classes=len(train.classes), in_channels=3 if args.normals else 0
-    )
-    data = training.PointDataModule(
+    channels = 3 if args.normals else 0
+    model = create_model(args.model, num_classes=len(train.classes), in_channels=channels)
+    train_transform = recipe.train_transform(args.num_points)
+    test_transform = recipe.test_transform(args.num_points)
+    if args.normals:
+        train_transform = Compose([train_transform, NormalsAsFeatures()])
+        test_transform = Compose([test_transform, NormalsAsFeatures()])
+    loaders = training.PointDataModule(
         train,
         test,
+        out=held,
+        train_transform=train_transform,
+        test_transform=test_transform,
         batch_size=recipe.batch_size,
         num_workers=args.workers,
-        seed=seed,
-        train_transform=Compose([recipe.train_transform(args.num_points), *features]),
-        test_transform=test_transform,
         collate=training.searching_collate(model, args.geometry, args.workers),
-        out=held,
+        seed=seed,
     )
     preprocessing = recipe.preprocessing(
-        args.num_points, sampled=train[0].num_nodes, normalized=True,
-        features=("normal",) if args.normals else (),
-    )  # fmt: skip
+        args.num_points, sampled=train[0].num_nodes, features=["normal"] if args.normals else []
+    )
     classifier = training.Classifier(
         model, train.classes, recipe=recipe, seed=seed, preprocessing=preprocessing
     )
     film = []
-    if args.animate:  # the first cloud of each of four classes, for a short while
-        first = {int(item.y): i for i, item in reversed(list(enumerate(test)))}
-        items = [test_transform(test[first[label]].clone()) for label in sorted(first)[:4]]
-        names = [train.classes[label].replace("_", " ") for label in sorted(first)[:4]]
-        every = max(1, recipe.epochs // 60)
-        film = [training.ClusterFilm(folder / "clusters.gif", items, titles=names, every=every)]
+    if args.animate:
+        clouds = (test, test.classes, test_transform)
+        film = [training.film_of_classes(folder / "clusters.gif", *clouds, epochs=recipe.epochs)]
     metrics = training.fit_and_test(
         classifier,
-        data,
+        loaders,
         folder=folder,
         resume=args.resume,
-        title=describe(args, name, train) + (f" seed {seed} " if args.seeds > 1 else " "),
-        callbacks=tuple(film),
+        title=f"{title} seed {seed} " if args.seeds > 1 else f"{title} ",
+        callbacks=film,
         **training.machine(args),
     )
     result = {"data": name, "num_points": args.num_points, "points": train[0].num_nodes}
     result |= {"model": args.model, "seed": seed, "epochs": recipe.epochs, **metrics}
-    heading = f"{describe(args, name, train)}, {args.model}, seed {seed}: "
+    heading = f"{title}, {args.model}, seed {seed}: "
     if training.is_first_process():
         model = model.cpu().eval()
         notes = {"classes": train.classes, "result": result, "preprocessing": preprocessing}
         save_model(folder / "model", model, notes)
-        title = f"{heading}test accuracy {metrics['test_accuracy']:.1%}"
-        matrix = classifier.test_confusion.numpy()
-        viz.confusion_picture(folder / "confusion.png", matrix, train.classes, heading=title)
         test.transform = test_transform
-        viz.model_clusters(
-            folder / "clusters.png", model, test, classes=train.classes, heading=title
-        )
+        short = f"{heading}test accuracy {metrics['test_accuracy']:.1%}"
+        look = {"classes": test.classes, "heading": short}
+        viz.confusion_picture(folder / "confusion.png", classifier.test_confusion.numpy(), **look)
+        viz.model_clusters(folder / "clusters.png", model, test, **look)
         test.transform = None
     say(f"{heading}{training.accuracies(metrics)} (last of {recipe.epochs} epochs)")
     return result
@@ -163,25 +143,22 @@ def run(args: argparse.Namespace) -> None:
         if args.num_points > (points := train[0].num_nodes):
             raise ValueError(f"--num-points is {args.num_points}, {name} has {points} points a "
                              "cloud")  # fmt: skip
-        usual = RECIPES["HomeObjects" if name == "HomeObjects" else "ModelNet40"]
-        recipe, _ = training.chosen(args, usual)
+        recipe, _ = training.chosen(args, RECIPES[name.split()[0]])
         known = training.survey(train)
-        held = training.hold_out(known, args.val_fraction)
+        data = name, train, test, training.hold_out(known, args.val_fraction)
         digest = known.digest + training.survey(test).digest
     settings = dataclasses.asdict(recipe) | {"data": name, "fingerprint": digest}
     training.begin(args, settings, free=("root", "download"))
-    say(f"{name}: {len(train):,} training and {len(test):,} test clouds, {len(train.classes)} "
+    title = f"{name}, {args.num_points:,} of {points:,} points"
+    say(f"{name}: {len(train):,} training and {len(test):,} test clouds, {len(test.classes)} "
         f"classes, {args.num_points:,} of {points:,} points each")  # fmt: skip
     results = training.each_seed(
-        args,
-        lambda seed, folder: train_and_test(args, recipe, name, train, test, held, seed, folder),
+        args, lambda seed, folder: train_and_test(args, recipe, title, data, seed, folder)
     )
     summary = training.summarise(results)
     if args.seeds > 1:
-        overall, mean = map(training.spread, summary.values())
-        say(f"{describe(args, name, train)}, {args.model}, {args.seeds} seeds: test accuracy "
-            f"{overall} overall, {mean} mean over classes (mean ± standard deviation)"
-            )  # fmt: skip
+        say(f"{title}, {args.model}, {args.seeds} seeds: {training.accuracies(summary)} "
+            "(mean ± standard deviation)")  # fmt: skip
     whole = {"data": name, "summary": summary, "runs": results}
     training.finish(args, whole, files=("model.*", "*.png", "*.gif"))
 

@@ -3,6 +3,7 @@
 from pointcluster._optional import installed_by
 from pointcluster.training.arguments import (
     Parser,
+    add_cloud_arguments,
     add_machine_arguments,
     add_settings,
     chosen,
@@ -12,12 +13,14 @@ from pointcluster.training.arguments import (
     processes,
     recipe_name,
 )
-from pointcluster.training.callbacks import ClusterFilm, TestEachEpoch
+from pointcluster.training.callbacks import ClusterFilm, TestEachEpoch, film_of_classes
 from pointcluster.training.classifier import Classifier, ImageClassifier
 from pointcluster.training.data import ImageDataModule, PointDataModule, searching_collate
 from pointcluster.training.fit import evaluate, fit_and_test, vote
 from pointcluster.training.folders import cloud_folder, image_folder
 from pointcluster.training.pictures import (
+    check_classes,
+    class_words,
     data_config,
     eval_transform,
     read_network,
@@ -69,16 +72,20 @@ __all__ = [
     "Survey",
     "TestEachEpoch",
     "accuracies",
+    "add_cloud_arguments",
     "add_machine_arguments",
     "add_settings",
     "bad_input",
     "begin",
+    "check_classes",
     "chosen",
+    "class_words",
     "cloud_folder",
     "data_config",
     "each_seed",
     "eval_transform",
     "evaluate",
+    "film_of_classes",
     "fingerprint",
     "fingerprint_images",
     "finish",

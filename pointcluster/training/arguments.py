@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import Field, field, fields, replace
 from typing import Any, NoReturn, TypeVar
 
@@ -46,6 +46,25 @@ def nonempty(text: str) -> str:
     if not text:
         raise argparse.ArgumentTypeError("is empty, expected a path")
     return text
+
+
+def add_cloud_arguments(parser: Parser, models: Sequence[str], default: str) -> None:
+    """Add which network is trained on clouds, and on how many points of how many of them.
+
+    Args:
+        parser: Gets a group of arguments.
+        models: Names that ``--model`` takes.
+        default: The one where none is given.
+    """
+    add = parser.add_argument_group("network and clouds").add_argument
+    add("--model", choices=models, default=default, metavar="NAME",
+        help=f"network: {', '.join(models)} (%(default)s)")  # fmt: skip
+    add("--num-points", type=number(int, 1), default=1024, metavar="N",
+        help="points a cloud that the network gets; in the test the first (%(default)s)"
+        )  # fmt: skip
+    add("--val-fraction", type=number(float, 0, 0.9), default=0.0, metavar="X",
+        help="part of the training clouds held out for validation, the same for every seed "
+        "(%(default)s)")  # fmt: skip
 
 
 def add_machine_arguments(

@@ -255,6 +255,32 @@ class ClusterFilm(Callback):
         self.kept.append(found)
 
 
+def film_of_classes(
+    path: Path,
+    clouds: Sequence[Data],
+    classes: Sequence[str],
+    transform: Callable[[Data], Data],
+    *,
+    epochs: int,
+    count: int = 4,
+) -> ClusterFilm:
+    """A short film of the first cloud of each of the first classes.
+
+    Args:
+        path: The film, .gif or .mp4.
+        clouds: With their class as ``y``.
+        classes: Names of the classes.
+        transform: Makes of a cloud what the network takes.
+        epochs: Of the training.
+        count: How many clouds.
+    """
+    first = {int(cloud.y): i for i, cloud in reversed(list(enumerate(clouds)))}
+    labels = sorted(first)[:count]
+    items = [transform(clouds[first[label]].clone()) for label in labels]
+    titles = [classes[label].replace("_", " ") for label in labels]
+    return ClusterFilm(path, items, titles=titles, every=max(1, epochs // 60))
+
+
 def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
     """Write rows as CSV, under all names that one of them has."""
     names = list(dict.fromkeys(name for row in rows for name in row))

@@ -42,7 +42,7 @@ def fit_and_test(
     limit_batches: int | None = None,
     val_every: int = 1,
     say: Callable[[str], None] | None = None,
-    callbacks: tuple[lightning.Callback, ...] = (),
+    callbacks: Sequence[lightning.Callback] = (),
 ) -> dict[str, float]:
     """Train to the last epoch and test once, with the weights of that epoch.
 

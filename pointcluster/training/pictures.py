@@ -183,6 +183,47 @@ def read_network(
     return _checked(path, TrainedNetwork(model, noted["classes"], noted["data_config"]))
 
 
+def check_classes(
+    path: str | os.PathLike[str], trained: TrainedNetwork, data: str, classes: Sequence[str]
+) -> None:
+    """Check that a network knows the classes of a data set, in its order.
+
+    Args:
+        path: The network's file, for the error.
+        trained: The network.
+        data: Name of the data set, for the error.
+        classes: Of the data set.
+
+    Raises:
+        RunError: It knows others.
+    """
+    if (number := trained.model.config["num_classes"]) != len(classes):  # type: ignore[index]
+        raise RunError(f"{path} knows {number:,} classes, {data} has {len(classes):,}")
+    for known, name in zip(trained.classes or (), classes, strict=False):
+        if known != name:
+            raise RunError(
+                f"{path} was trained on other classes: it knows {known!r} where {data} has {name!r}"
+            )
+
+
+def class_words(classes: Sequence[str] | None, number: int) -> list[str]:
+    """Names of classes, in words where they are ImageNet's numbers.
+
+    Args:
+        classes: Their names; `None` for those of a published network.
+        number: How many there are.
+
+    Raises:
+        ImportError: timm is not installed.
+    """
+    with installed_by("image"):
+        from timm.data import ImageNetInfo
+    words = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    if classes is None and number == 1000:
+        classes = ImageNetInfo().label_names()
+    return [words.get(name, name) for name in classes or map(str, range(number))]
+
+
 def _checked(path: Path, found: TrainedNetwork) -> TrainedNetwork:
     """What is noted beside the weights must fit the network."""
     config: Any = found.model.config

@@ -141,17 +141,20 @@ def each_seed(
     return results
 
 
-def spread(row: dict[str, float | None]) -> str:
+def spread(row: Mapping[str, float | None]) -> str:
     """Mean and standard deviation of shares, in percent."""
     return f"{row['mean']:.1%}" if row["std"] is None else f"{row['mean']:.1%} ± {row['std']:.1%}"
 
 
-def accuracies(metrics: Mapping[str, float]) -> str:
-    """What a test of clouds measured, in words."""
-    return (
-        f"test accuracy {metrics['test_accuracy']:.1%} overall, "
-        f"{metrics['test_mean_class_accuracy']:.1%} mean over classes"
-    )
+def accuracies(measured: Mapping[str, Any]) -> str:
+    """What tests of clouds measured, in words.
+
+    Args:
+        measured: Of one test, or a summary of several.
+    """
+    overall, mean = (measured[f"test_{name}"] for name in ("accuracy", "mean_class_accuracy"))
+    shares = [spread(x) if isinstance(x, Mapping) else f"{x:.1%}" for x in (overall, mean)]
+    return f"test accuracy {shares[0]} overall, {shares[1]} mean over classes"
 
 
 def summarise(

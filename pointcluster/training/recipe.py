@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -236,9 +236,14 @@ class PointRecipe(Recipe):
         return Compose([*steps, FirstPoints(num_points)])
 
     def preprocessing(
-        self, num_points: int, *, sampled: int, normalized: bool, up: str = "y",
-        features: tuple[str, ...] = (),
-    ) -> dict[str, Any]:  # fmt: skip
+        self,
+        num_points: int,
+        *,
+        sampled: int,
+        normalized: bool = True,
+        up: str = "y",
+        features: Sequence[str] = (),
+    ) -> dict[str, Any]:
         """What ``python -m pointcluster.predict`` is to do with a scan, as the test does it here.
 
         Args:
@@ -246,7 +251,7 @@ class PointRecipe(Recipe):
             sampled: Of how many points of the surface these are the first.
             normalized: Whether the data set's clouds lie in the unit sphere around their mean.
             up: The axis that points up.
-            features: What else of a point the network gets, such as ``("normal",)``.
+            features: What else of a point the network gets, such as ``["normal"]``.
         """
         return {
             "num_points": num_points,

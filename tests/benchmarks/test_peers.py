@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import argparse
 import copy
 import json
 
@@ -128,10 +127,10 @@ def test_training_is_that_of_the_example(script, monkeypatch, tmp_path):
     monkeypatch.setattr(peers, "Classifier", stop)
     train = peers.HomeObjects(split="train")
 
-    usual = argparse.Namespace(**vars(peers.recipe()), num_points=64, normals=False)
-    usual.model, usual.val_fraction = "point_coc_tiny", 0.0
+    monkeypatch.setattr("sys.argv", ["modelnet40.py", "--num-points", "64"])
+    usual, data = peers.modelnet40.parse_arguments(), ("HomeObjects", train, train, None)
     with pytest.raises(Stop):
-        peers.modelnet40.train_and_test(usual, "HomeObjects", train, train, None, 3, tmp_path)
+        peers.modelnet40.train_and_test(usual, peers.recipe(), "", data, 3, tmp_path)
 
     args = peers.parse_arguments(["--num-points", "64", "--work", str(tmp_path)])
     settings = peers.settings_of("point_coc_tiny", 3, args, len(train.classes))
@@ -145,7 +144,7 @@ def test_training_is_that_of_the_example(script, monkeypatch, tmp_path):
     assert weight[0].pop("preprocessing")["num_points"] == 64  # told, without an effect
     assert weight[0] == own_weight[0]
     assert torch.equal(weight[1], own_weight[1])
-    assert args.epochs == peers.modelnet40.RECIPES["HomeObjects"]["epochs"]
+    assert args.epochs == peers.modelnet40.RECIPES["HomeObjects"].epochs
 
 
 def test_runs_are_written_compared_and_not_repeated(script, monkeypatch, tmp_path, capsys):

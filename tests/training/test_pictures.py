@@ -15,6 +15,7 @@ from pointcluster.training import (
     ImageDataModule,
     ImageRecipe,
     RunError,
+    class_words,
     data_config,
     eval_transform,
     fit_and_test,
@@ -96,6 +97,13 @@ def test_grey_pictures(recipe, picture):
     config = CONFIG | {"input_size": [1, 32, 32], "mean": [0.3], "std": [0.3]}
     for transform in (train_transform(recipe, config), eval_transform(config)):
         assert transform(picture.convert("L")).shape == (1, 32, 32)
+
+
+def test_words_for_the_classes_of_a_published_network():
+    names = class_words(None, 1000)
+    assert len(names) == 1000 and names[1] == "goldfish, Carassius auratus"
+    assert class_words(["n01443537", "own"], 2) == ["goldfish, Carassius auratus", "own"]
+    assert class_words(None, 2) == ["0", "1"]
 
 
 def test_bad_policies():
