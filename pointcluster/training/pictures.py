@@ -218,7 +218,7 @@ def class_words(classes: Sequence[str] | None, number: int) -> list[str]:
     """
     with installed_by("image"):
         from timm.data import ImageNetInfo
-    words = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
+    words: Any = ImageNetInfo("imagenet-22k").label_descriptions(as_dict=True)
     if classes is None and number == 1000:
         classes = ImageNetInfo().label_names()
     return [words.get(name, name) for name in classes or map(str, range(number))]
