@@ -9,13 +9,16 @@ import lightning
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchmetrics import MeanMetric, Metric, MetricCollection
+from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from pointcluster._optional import installed_by
 from pointcluster.training.data import mix, seeded
 from pointcluster.training.recipe import ImageRecipe, Recipe
 from pointcluster.training.run import DivergedError, RunError
+
+SELDOM = 50
+"""Steps after which a GPU is waited for, to see whether training has diverged."""
 
 
 class Classifier(lightning.LightningModule):
@@ -56,15 +59,15 @@ class Classifier(lightning.LightningModule):
         self.train_metrics = metrics.clone(prefix="train_")
         self.val_metrics = metrics.clone(prefix="val_")
         self.test_metrics = metrics.clone(prefix="test_")
-        self.train_mean_loss, self.val_mean_loss = MeanMetric(), MeanMetric()
-        self.test_mean_loss = MeanMetric()
-        self.confusion = MulticlassConfusionMatrix(number)
+        self.train_mean_loss, self.val_mean_loss = MeanLoss(), MeanLoss()
+        self.test_mean_loss = MeanLoss()
+        self.confusion = MulticlassConfusionMatrix(number, validate_args=False)
         self.test_confusion: Tensor | None = None  # [true, predicted] counts, after a test
 
     def measures(self, number: int) -> dict[str, Metric]:
         """What is measured on every split, for so many classes."""
-        return {
-            "accuracy": MulticlassAccuracy(number, average="micro"),
+        return {  # to validate arguments, a GPU's would be waited for in every step
+            "accuracy": MulticlassAccuracy(number, average="micro", validate_args=False),
             "mean_class_accuracy": MeanClassAccuracy(number),
         }
 
@@ -101,24 +104,31 @@ class Classifier(lightning.LightningModule):
         inputs, y = self.unpack(batch)
         logits = self.model(inputs).float()
         loss = self.loss(logits, y, smoothing=self.label_smoothing)
-        self.train_metrics(logits, y)
+        self.train_metrics.update(logits, y)
         self._log("train", loss, len(y))
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
         inputs, y = self.unpack(batch)
         logits = self.evaluated()(inputs).float()
-        self.val_metrics(logits, y)
+        self.val_metrics.update(logits, y)
         self._log("val", self.loss(logits, y), len(y))
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
         inputs, y = self.unpack(batch)
         logits = self.evaluated()(inputs).float()
-        self.test_metrics(logits, y)
-        self.confusion(logits, y)
+        self.test_metrics.update(logits, y)
+        self.confusion.update(logits, y)
         self._log("test", self.loss(logits, y), len(y))
 
+    def on_train_epoch_end(self) -> None:  # before the checkpoint is written
+        self._check_loss("train")
+
+    def on_validation_epoch_end(self) -> None:
+        self._check_loss("val")
+
     def on_test_epoch_end(self) -> None:
+        self._check_loss("test")
         self.test_confusion = self.confusion.compute().cpu()  # over all processes
         self.confusion.reset()
 
@@ -128,16 +138,22 @@ class Classifier(lightning.LightningModule):
         self.log_dict(metrics, on_step=False, on_epoch=True, batch_size=size)
 
     def _log_loss(self, split: str, loss: Tensor, size: int) -> None:
-        if not loss.isfinite():
-            when = "" if split == "test" else f" in epoch {self.current_epoch + 1}"
-            raise DivergedError(
-                f"the {split} loss is {loss.item():g}{when}: training has diverged, or the data "
-                "hold such numbers; try a lower learning rate (--lr)"
-            )
         # Not the number: Lightning's mean over processes rounds their average share of the items.
         mean = getattr(self, f"{split}_mean_loss")
-        mean(loss.detach(), weight=size)
+        mean.update(loss.detach(), size)
+        if loss.device.type == "cpu" or mean.update_count % SELDOM == 0:
+            self._check_loss(split)
         self.log(f"{split}_loss", mean, on_step=False, on_epoch=True, batch_size=size)
+
+    def _check_loss(self, split: str) -> None:
+        """Whether all losses of the epoch so far are finite; to look at one waits for its step."""
+        total = getattr(self, f"{split}_mean_loss").total
+        if not total.isfinite():
+            when = "" if split == "test" else f" in epoch {self.current_epoch + 1}"
+            raise DivergedError(
+                f"the {split} loss is {total.item():g}{when}: training has diverged, or the data "
+                "hold such numbers; try a lower learning rate (--lr)"
+            )
 
     def highest_rate(self) -> float:
         """The learning rate at the end of the warm-up."""
@@ -230,10 +246,11 @@ class ImageClassifier(Classifier):
 
     def measures(self, number: int) -> dict[str, Metric]:
         """Top-1 and, where there are more than five classes, top-5."""
-        measured: dict[str, Metric] = {"accuracy": MulticlassAccuracy(number, average="micro")}
-        if number > 5:
-            measured["top5_accuracy"] = MulticlassAccuracy(number, average="micro", top_k=5)
-        return measured
+        return {
+            name: MulticlassAccuracy(number, top_k=best, average="micro", validate_args=False)
+            for name, best in (("accuracy", 1), ("top5_accuracy", 5))
+            if best == 1 or number > best
+        }
 
     def unpack(self, batch: Any) -> tuple[Tensor, Tensor]:
         """Images and their classes."""
@@ -277,6 +294,7 @@ class ImageClassifier(Classifier):
 
     def on_validation_epoch_end(self) -> None:
         self._check_batches("validation")
+        super().on_validation_epoch_end()
 
     def on_test_epoch_end(self) -> None:
         self._check_batches("test")
@@ -310,6 +328,27 @@ class ImageClassifier(Classifier):
         return super()._network() | {"data_config": self.data_config}
 
 
+class MeanLoss(Metric):
+    """The mean of a loss over items; torchmetrics' own looks at every number, to find a NaN."""
+
+    full_state_update = False
+    total: Tensor
+    items: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.add_state("total", torch.zeros(()), dist_reduce_fx="sum")
+        self.add_state("items", torch.zeros(()), dist_reduce_fx="sum")
+
+    def update(self, loss: Tensor, size: int) -> None:
+        """Add the mean loss of so many items."""
+        self.total += loss * size
+        self.items += size
+
+    def compute(self) -> Tensor:
+        return self.total / self.items
+
+
 class MeanClassAccuracy(MulticlassConfusionMatrix):
     r"""The mean, over the classes that have items, of the share that is recognised.
 
@@ -324,7 +363,7 @@ class MeanClassAccuracy(MulticlassConfusionMatrix):
     """
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes)
+        super().__init__(num_classes, validate_args=False)
 
     def compute(self) -> Tensor:
         counts = super().compute()  # [true, predicted]
