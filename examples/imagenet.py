@@ -19,7 +19,7 @@ try:
     from torch import nn
 
     from pointcluster import training
-    from pointcluster.datasets import FashionMNIST, read_image
+    from pointcluster.datasets import FashionMNIST
     from pointcluster.models import create_model, list_models, save_model
     from pointcluster.nn import BatchNorm
     from pointcluster.training import bad_input, log, say
@@ -30,57 +30,6 @@ except ModuleNotFoundError as error:
 # Of the pictures of Fashion-MNIST's training part.
 SAMPLE = {"input_size": [1, 28, 28], "interpolation": "bilinear", "mean": [0.286], "std": [0.353],
           "crop_pct": 1.0, "crop_mode": "center"}  # fmt: skip
-
-EPILOG = """examples:
-  python examples/imagenet.py                             Fashion-MNIST, minutes on two cores
-  python examples/imagenet.py --seeds 3 --model small_cnn a convolutional network, mean and spread
-  python examples/imagenet.py --data ~/imagenet           the published recipe
-  torchrun --nproc-per-node 8 examples/imagenet.py --data ~/imagenet --model coc_small \\
-      --precision bf16 --out runs/coc_small               on eight GPUs; --nnodes for more machines
-  python examples/imagenet.py --data ~/imagenet --resume  go on after Ctrl-C
-  python examples/imagenet.py --data ~/imagenet --validate runs/imagenet/model.safetensors
-  python examples/imagenet.py --data ~/imagenet --validate coc_tiny.pth.tar --model coc_tiny
-  python examples/imagenet.py --predict cat.jpg dog.png --weights runs/imagenet/model.safetensors
-
-A run leaves config.json, command.txt, log.txt, metrics.csv, tensorboard/, checkpoints/,
-results.json and model.safetensors with model.json in the --out folder; with --seeds, in one folder
-a seed. Accuracy is that of the last epoch: no epoch is picked by it."""
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = training.Parser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    task = parser.add_mutually_exclusive_group().add_argument
-    task("--train", action="store_true", help="train and test; the default")
-    task("--validate", metavar="CHECKPOINT", help="test a network: model.safetensors, a run's "
-         "last.ckpt, or a published file with --model")  # fmt: skip
-    task("--predict", nargs="+", metavar="IMAGE", help="name what is in pictures, by --weights")
-    add, count = parser.add_argument, training.number(int, 1)
-    add("--weights", metavar="CHECKPOINT", help="for --predict; as for --validate")
-    add("--data", type=training.nonempty, metavar="FOLDER", help="ImageNet or the like: "
-        "train/CLASS/*.JPEG and val/CLASS/*.JPEG (the bundled part of Fashion-MNIST)")  # fmt: skip
-    add("--fashion-mnist", type=training.nonempty, metavar="FOLDER", help="its own four files")
-    add("--img-size", type=count, metavar="N", help="height and width of what the network gets")
-    add("--on-error", choices=("raise", "skip"), default="raise", metavar="RULE", help="of a "
-        "picture that cannot be read: raise stops; skip names it and leaves it out of the test, "
-        "and in training takes the next one in its place (%(default)s)")  # fmt: skip
-    add("--limit-batches", type=count, metavar="N", help="batches of each part, to try a run")
-    add("--val-every", type=count, metavar="N",
-        help="epochs from one validation to the next (1; 10 for Fashion-MNIST)")  # fmt: skip
-    training.add_settings(parser, training.RECIPES)
-    training.add_machine_arguments(parser, out="runs/imagenet")
-    args = parser.parse_args()
-    if args.predict and not args.weights:
-        parser.error("--predict needs --weights")
-    if args.weights and not args.predict:
-        parser.error("--weights is for --predict; --validate names its checkpoint itself")
-    if args.data and args.fashion_mnist:
-        parser.error("--data and --fashion-mnist: give one of them")
-    known = [*list_models("coc_*"), "small_cnn"]
-    if args.model and args.model not in known:
-        parser.error(f"--model: there is no {args.model!r}: choose one of {', '.join(known)}")
-    return args
 
 
 class SmallCNN(nn.Sequential):
@@ -259,17 +208,12 @@ def validate(args: argparse.Namespace) -> None:
 def predict(args: argparse.Namespace) -> None:
     """The likeliest classes of pictures."""
     trained = training.read_network(args.weights, build=build, name=args.model)
-    transform = training.eval_transform(trained.data_config)
-    names = training.class_words(trained.classes, trained.model.config["num_classes"])
-    mode = "L" if trained.data_config["input_size"][0] == 1 else "RGB"
     for path in args.predict:
         with bad_input():
-            image = transform(read_image(path).convert(mode))
-        with torch.inference_mode():
-            shares = trained.model(image[None]).float().softmax(1)[0]
+            best = training.likeliest(trained, path)
         say(path)
-        for share, number in zip(*shares.topk(min(5, len(names))), strict=True):
-            say(f"  {share:6.1%}  {names[int(number)]}")
+        for share, name in best:
+            say(f"  {share:6.1%}  {name}")
 
 
 def accuracies(metrics: dict[str, float]) -> str:
@@ -282,6 +226,60 @@ def left_out(args: argparse.Namespace, data: Pictures, counted: int) -> str:
     """How many test pictures could not be read, if any."""
     number = 0 if args.limit_batches else len(data.test) - counted
     return f"({number:,} of {len(data.test):,} unreadable, left out) " if number else ""
+
+
+# The command line ---------------------------------------------------------------------------------
+
+EPILOG = """examples:
+  python examples/imagenet.py                             Fashion-MNIST, minutes on two cores
+  python examples/imagenet.py --seeds 3 --model small_cnn a convolutional network, mean and spread
+  python examples/imagenet.py --data ~/imagenet           the published recipe
+  torchrun --nproc-per-node 8 examples/imagenet.py --data ~/imagenet --model coc_small \\
+      --precision bf16 --out runs/coc_small               on eight GPUs; --nnodes for more machines
+  python examples/imagenet.py --data ~/imagenet --resume  go on after Ctrl-C
+  python examples/imagenet.py --data ~/imagenet --validate runs/imagenet/model.safetensors
+  python examples/imagenet.py --data ~/imagenet --validate coc_tiny.pth.tar --model coc_tiny
+  python examples/imagenet.py --predict cat.jpg dog.png --weights runs/imagenet/model.safetensors
+
+A run leaves config.json, command.txt, log.txt, metrics.csv, tensorboard/, checkpoints/,
+results.json and model.safetensors with model.json in the --out folder; with --seeds, in one folder
+a seed. Accuracy is that of the last epoch: no epoch is picked by it."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = training.Parser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    task = parser.add_mutually_exclusive_group().add_argument
+    task("--train", action="store_true", help="train and test; the default")
+    task("--validate", metavar="CHECKPOINT", help="test a network: model.safetensors, a run's "
+         "last.ckpt, or a published file with --model")  # fmt: skip
+    task("--predict", nargs="+", metavar="IMAGE", help="name what is in pictures, by --weights")
+    add, count = parser.add_argument, training.number(int, 1)
+    add("--weights", metavar="CHECKPOINT", help="for --predict; as for --validate")
+    add("--data", type=training.nonempty, metavar="FOLDER", help="ImageNet or the like: "
+        "train/CLASS/*.JPEG and val/CLASS/*.JPEG (the bundled part of Fashion-MNIST)")  # fmt: skip
+    add("--fashion-mnist", type=training.nonempty, metavar="FOLDER", help="its own four files")
+    add("--img-size", type=count, metavar="N", help="height and width of what the network gets")
+    add("--on-error", choices=("raise", "skip"), default="raise", metavar="RULE", help="of a "
+        "picture that cannot be read: raise stops; skip names it and leaves it out of the test, "
+        "and in training takes the next one in its place (%(default)s)")  # fmt: skip
+    add("--limit-batches", type=count, metavar="N", help="batches of each part, to try a run")
+    add("--val-every", type=count, metavar="N",
+        help="epochs from one validation to the next (1; 10 for Fashion-MNIST)")  # fmt: skip
+    training.add_settings(parser, training.RECIPES)
+    training.add_machine_arguments(parser, out="runs/imagenet")
+    args = parser.parse_args()
+    if args.predict and not args.weights:
+        parser.error("--predict needs --weights")
+    if args.weights and not args.predict:
+        parser.error("--weights is for --predict; --validate names its checkpoint itself")
+    if args.data and args.fashion_mnist:
+        parser.error("--data and --fashion-mnist: give one of them")
+    known = [*list_models("coc_*"), "small_cnn"]
+    if args.model and args.model not in known:
+        parser.error(f"--model: there is no {args.model!r}: choose one of {', '.join(known)}")
+    return args
 
 
 def main() -> int:

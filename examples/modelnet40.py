@@ -31,36 +31,6 @@ SMALL = training.POINT_RECIPES["small"]
 LARGE = {"epochs": 250, "batch_size": 32, "warmup_epochs": 25, "label_smoothing": 0.2}
 RECIPES = {"HomeObjects": SMALL, "ModelNet40": dataclasses.replace(SMALL, **LARGE)}
 
-EPILOG = """examples:
-  python examples/modelnet40.py                          HomeObjects, minutes on two cores
-  python examples/modelnet40.py --download               ModelNet40, fetched first (435 MB)
-  python examples/modelnet40.py --root ~/data --seeds 3  a local ModelNet40, mean and spread
-  python examples/modelnet40.py --resume                 go on after Ctrl-C
-  torchrun --nproc-per-node 4 examples/modelnet40.py --devices 4 --precision bf16
-
-A run leaves config.json, command.txt, metrics.csv, tensorboard/, checkpoints/, results.json,
-model.safetensors with model.json, clusters.png and confusion.png (with --animate clusters.gif,
-too) in the --out folder; with --seeds, in one folder a seed. Accuracy is that of the last epoch: no
-epoch is picked by it."""
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = training.Parser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("--root", type=training.nonempty, metavar="FOLDER", help=f"where ModelNet40 is ({ROOT})")
-    add("--form", choices=FORMS, default="hdf5", metavar="NAME", help="of ModelNet40: hdf5 (2,048 "
-        "points), resampled (10,000) or meshes, whose points are drawn (%(default)s)")  # fmt: skip
-    add("--download", action="store_true", help="fetch ModelNet40's HDF5 form if it is not there")
-    add("--normals", action="store_true", help="normals as input features")
-    add("--animate", action="store_true", help="clusters.gif: how clusters change over the epochs")
-    models = [*list_models("pointmlp*"), *list_models("point_*")]
-    training.add_cloud_arguments(parser, models, default="point_coc_tiny")
-    training.add_settings(parser, RECIPES)
-    training.add_machine_arguments(parser, out="runs/modelnet40", workers=0, geometry=True)
-    return parser.parse_args()
-
 
 def load_data(args: argparse.Namespace) -> tuple[str, Any, Any]:
     """The two splits: ModelNet40 where it is or was asked for, otherwise HomeObjects."""
@@ -132,7 +102,7 @@ def train_and_test(
         viz.confusion_picture(folder / "confusion.png", classifier.test_confusion.numpy(), **look)
         viz.model_clusters(folder / "clusters.png", model, test, **look)
         test.transform = None
-    say(f"{heading}{training.accuracies(metrics)} (last of {recipe.epochs} epochs)")
+    say(f"{heading}test accuracy {training.accuracies(metrics)} (last of {recipe.epochs} epochs)")
     return result
 
 
@@ -157,10 +127,43 @@ def run(args: argparse.Namespace) -> None:
     )
     summary = training.summarise(results)
     if args.seeds > 1:
-        say(f"{title}, {args.model}, {args.seeds} seeds: {training.accuracies(summary)} "
-            "(mean ± standard deviation)")  # fmt: skip
+        say(f"{title}, {args.model}, {args.seeds} seeds: test accuracy "
+            f"{training.accuracies(summary)} (mean ± standard deviation)")  # fmt: skip
     whole = {"data": name, "summary": summary, "runs": results}
     training.finish(args, whole, files=("model.*", "*.png", "*.gif"))
+
+
+# The command line ---------------------------------------------------------------------------------
+
+EPILOG = """examples:
+  python examples/modelnet40.py                          HomeObjects, minutes on two cores
+  python examples/modelnet40.py --download               ModelNet40, fetched first (435 MB)
+  python examples/modelnet40.py --root ~/data --seeds 3  a local ModelNet40, mean and spread
+  python examples/modelnet40.py --resume                 go on after Ctrl-C
+  torchrun --nproc-per-node 4 examples/modelnet40.py --devices 4 --precision bf16
+
+A run leaves config.json, command.txt, metrics.csv, tensorboard/, checkpoints/, results.json,
+model.safetensors with model.json, clusters.png and confusion.png (with --animate clusters.gif,
+too) in the --out folder; with --seeds, in one folder a seed. Accuracy is that of the last epoch: no
+epoch is picked by it."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = training.Parser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("--root", type=training.nonempty, metavar="FOLDER", help=f"where ModelNet40 is ({ROOT})")
+    add("--form", choices=FORMS, default="hdf5", metavar="NAME", help="of ModelNet40: hdf5 (2,048 "
+        "points), resampled (10,000) or meshes, whose points are drawn (%(default)s)")  # fmt: skip
+    add("--download", action="store_true", help="fetch ModelNet40's HDF5 form if it is not there")
+    add("--normals", action="store_true", help="normals as input features")
+    add("--animate", action="store_true", help="clusters.gif: how clusters change over the epochs")
+    models = [*list_models("pointmlp*"), *list_models("point_*")]
+    training.add_cloud_arguments(parser, models, default="point_coc_tiny")
+    training.add_settings(parser, RECIPES)
+    training.add_machine_arguments(parser, out="runs/modelnet40", workers=0, geometry=True)
+    return parser.parse_args()
 
 
 def main() -> int:

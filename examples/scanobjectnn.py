@@ -29,65 +29,6 @@ ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "scano
 MODELS = [*list_models("point_*"), *list_models("pointmlp_*")]
 RECIPES = training.POINT_RECIPES
 
-EPILOG = """recipes:
-  published   what the program released with the paper on context clusters does; for pointmlp_coc
-  modern      AdamW, cosine, smoothed labels, turned and stretched clouds, other points each time;
-              for all other networks
-  small       modern, shorter, and without turning; for HomeObjects
-Any setting of a recipe can be changed: --recipe published --epochs 100 --rotate
-
-examples:
-  python examples/scanobjectnn.py                        HomeObjects, minutes on two cores
-  python examples/scanobjectnn.py --root h5_files.zip --seeds 3
-  python examples/scanobjectnn.py --root ~/h5_files --variant OBJ_ONLY --num-points 2048
-  python examples/scanobjectnn.py --data ~/scans         folders of clouds or meshes, one a class
-  python examples/scanobjectnn.py --resume               go on after Ctrl-C
-  torchrun --nproc-per-node 4 examples/scanobjectnn.py --root ~/h5_files --precision bf16
-
-A run leaves config.json, command.txt, log.txt, metrics.csv, tensorboard/, checkpoints/,
-results.json, confusion.csv, confusion.png and model.safetensors with model.json in the --out
-folder; with --seeds, in one folder a seed. The result is the test accuracy of the last epoch, one
-look at each cloud's first points: no epoch is picked by it. --best-test-epoch and --vote add
-columns of their own beside it. Validation clouds are taken from the training split; in the PB
-variants it has five copies of each object, so that these are easier than the test."""
-
-
-def parse_arguments() -> argparse.Namespace:
-    parser = training.Parser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    place = parser.add_mutually_exclusive_group().add_argument
-    place("--root", type=training.nonempty, metavar="PATH",
-          help=f"ScanObjectNN: h5_files.zip, or the folder it unpacks to ({ROOT})")  # fmt: skip
-    place("--data", type=training.nonempty, metavar="FOLDER", help="clouds or meshes of your own, "
-          "train/CLASS/* and test/CLASS/*, or CLASS/* of which a part is the test")  # fmt: skip
-    add = parser.add_argument
-    of = "of ScanObjectNN: "
-    add("--variant", choices=VARIANTS, metavar="NAME", help=of + f"{', '.join(VARIANTS)}")
-    add("--background", action=argparse.BooleanOptionalAction,
-        help=of + "with the points around the object (yes, but for OBJ_ONLY)")  # fmt: skip
-    add("--part", choices=PARTS, metavar="NAME", help=of + f"{', '.join(PARTS)} (main_split)")
-    add("--up", choices=AXES, metavar="AXIS", help="of --data: the axis that points up (y)")
-    add("--columns", type=training.nonempty, metavar="NAMES", help="of --data: what the columns of "
-        "tables are, such as 'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
-    add("--recipe", choices=RECIPES, metavar="NAME", help="see below (what fits)")
-    add("--vote", type=training.number(int, 0), default=0, metavar="N",
-        help="beside the result, test on the mean of N augmented views a cloud")  # fmt: skip
-    add("--best-test-epoch", action="store_true",
-        help="beside the result, name the best test epoch: picked on the test set")  # fmt: skip
-    training.add_cloud_arguments(parser, MODELS, default="point_coc_tiny")
-    training.add_settings(parser, RECIPES)
-    training.add_machine_arguments(parser, out="runs/scanobjectnn", workers=0, geometry=True)
-    args = parser.parse_args()
-    for name in ("variant", "background", "part"):
-        if args.data and getattr(args, name) is not None:
-            parser.error(f"--{name} is of ScanObjectNN, and --data is given")
-    for name in ("up", "columns"):
-        if getattr(args, name) and not args.data:
-            parser.error(f"--{name} is of --data, which is not given")
-    args.up = args.up or "y"
-    return args
-
 
 class Clouds(NamedTuple):
     """The two splits of a data set, and what results call it."""
@@ -172,8 +113,7 @@ def train_and_test(
         views = {"transform": augment, **loading, **training.machine(args)}
         vote = training.vote(classifier, data.test, args.vote, **views)
         result["vote"] = {"votes": args.vote, **vote}
-        beside.append(f"with {args.vote} votes: {vote['voted_accuracy']:.1%} overall, "
-                      f"{vote['voted_mean_class_accuracy']:.1%} mean over classes")  # fmt: skip
+        beside.append(f"with {args.vote} votes: {training.accuracies(vote, 'voted')}")
     if args.best_test_epoch:
         best = result["best_test_epoch"] = epochs.best()
         beside.append(f"{best['test_accuracy']:.1%} overall after epoch {best['epoch']} "
@@ -186,8 +126,8 @@ def train_and_test(
         viz.confusion_picture(folder / "confusion.png", counts, classes, heading=short)
         rows = [[name, *row] for name, row in zip(classes, counts.tolist(), strict=True)]
         training.write_table(folder / "confusion.csv", [["true \\ predicted", *classes], *rows])
-    log(args, f"{heading}{training.accuracies(metrics)} (last of {recipe.epochs} epochs), "
-        f"{result['seconds']:.0f} s")  # fmt: skip
+    log(args, f"{heading}test accuracy {training.accuracies(metrics)} (last of {recipe.epochs} "
+        f"epochs), {result['seconds']:.0f} s")  # fmt: skip
     for line in beside:
         log(args, heading + line)
     return result
@@ -240,8 +180,8 @@ def run(args: argparse.Namespace) -> None:
     summary: dict[str, Any] = training.summarise(results)
     heading = f"{title}, {args.model}, {args.seeds} seeds: "
     if args.seeds > 1:
-        log(args, f"{heading}{training.accuracies(summary)} (last of {recipe.epochs} epochs, "
-            "mean ± sample standard deviation)")  # fmt: skip
+        log(args, f"{heading}test accuracy {training.accuracies(summary)} (last of {recipe.epochs} "
+            "epochs, mean ± sample standard deviation)")  # fmt: skip
     for column, key, label in (
         ("vote", "voted_accuracy", f"with {args.vote} votes"),
         ("best_test_epoch", "test_accuracy", training.TestEachEpoch.LABEL),
@@ -255,6 +195,68 @@ def run(args: argparse.Namespace) -> None:
     whole |= {"model": args.model, "recipe": called(args, recipe)}
     training.finish(args, whole | {"summary": summary, "runs": results},
                     files=("model.*", "confusion.*"))  # fmt: skip
+
+
+# The command line ---------------------------------------------------------------------------------
+
+EPILOG = """recipes:
+  published   what the program released with the paper on context clusters does; for pointmlp_coc
+  modern      AdamW, cosine, smoothed labels, turned and stretched clouds, other points each time;
+              for all other networks
+  small       modern, shorter, and without turning; for HomeObjects
+Any setting of a recipe can be changed: --recipe published --epochs 100 --rotate
+
+examples:
+  python examples/scanobjectnn.py                        HomeObjects, minutes on two cores
+  python examples/scanobjectnn.py --root h5_files.zip --seeds 3
+  python examples/scanobjectnn.py --root ~/h5_files --variant OBJ_ONLY --num-points 2048
+  python examples/scanobjectnn.py --data ~/scans         folders of clouds or meshes, one a class
+  python examples/scanobjectnn.py --resume               go on after Ctrl-C
+  torchrun --nproc-per-node 4 examples/scanobjectnn.py --root ~/h5_files --precision bf16
+
+A run leaves config.json, command.txt, log.txt, metrics.csv, tensorboard/, checkpoints/,
+results.json, confusion.csv, confusion.png and model.safetensors with model.json in the --out
+folder; with --seeds, in one folder a seed. The result is the test accuracy of the last epoch, one
+look at each cloud's first points: no epoch is picked by it. --best-test-epoch and --vote add
+columns of their own beside it. Validation clouds are taken from the training split; in the PB
+variants it has five copies of each object, so that these are easier than the test."""
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = training.Parser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    place = parser.add_mutually_exclusive_group().add_argument
+    place("--root", type=training.nonempty, metavar="PATH",
+          help=f"ScanObjectNN: h5_files.zip, or the folder it unpacks to ({ROOT})")  # fmt: skip
+    place("--data", type=training.nonempty, metavar="FOLDER", help="clouds or meshes of your own, "
+          "train/CLASS/* and test/CLASS/*, or CLASS/* of which a part is the test")  # fmt: skip
+    add = parser.add_argument
+    of = "of ScanObjectNN: "
+    add("--variant", choices=VARIANTS, metavar="NAME", help=of + f"{', '.join(VARIANTS)}")
+    add("--background", action=argparse.BooleanOptionalAction,
+        help=of + "with the points around the object (yes, but for OBJ_ONLY)")  # fmt: skip
+    add("--part", choices=PARTS, metavar="NAME", help=of + f"{', '.join(PARTS)} (main_split)")
+    add("--up", choices=AXES, metavar="AXIS", help="of --data: the axis that points up (y)")
+    add("--columns", type=training.nonempty, metavar="NAMES", help="of --data: what the columns of "
+        "tables are, such as 'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
+    add("--recipe", choices=RECIPES, metavar="NAME", help="see below (what fits)")
+    add("--vote", type=training.number(int, 0), default=0, metavar="N",
+        help="beside the result, test on the mean of N augmented views a cloud")  # fmt: skip
+    add("--best-test-epoch", action="store_true",
+        help="beside the result, name the best test epoch: picked on the test set")  # fmt: skip
+    training.add_cloud_arguments(parser, MODELS, default="point_coc_tiny")
+    training.add_settings(parser, RECIPES)
+    training.add_machine_arguments(parser, out="runs/scanobjectnn", workers=0, geometry=True)
+    args = parser.parse_args()
+    for name in ("variant", "background", "part"):
+        if args.data and getattr(args, name) is not None:
+            parser.error(f"--{name} is of ScanObjectNN, and --data is given")
+    for name in ("up", "columns"):
+        if getattr(args, name) and not args.data:
+            parser.error(f"--{name} is of --data, which is not given")
+    args.up = args.up or "y"
+    return args
 
 
 def main() -> int:

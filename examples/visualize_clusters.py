@@ -47,54 +47,26 @@ CLOUDS, PICTURES = "point_coc_tiny", "coc_micro"
 """The networks that are used where none is named."""
 IMAGENET = {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]}
 
-EPILOG = f"""examples:
-  python examples/visualize_clusters.py chair --out chair.png chair.html chair.gif
-  python examples/visualize_clusters.py coffee --stage 0 --block 0 --highlight 20000
-  python examples/visualize_clusters.py photo.jpg --model coc_tiny --weights published.pth.tar --all
-  python examples/visualize_clusters.py scan.ply --up z --weights runs/modelnet40/model.safetensors
 
-Where no file is named: the photographs {", ".join(PHOTOGRAPHS)} (of scikit-image and
-scikit-learn), or a class of HomeObjects such as chair or table.
-exit status: 0, or 2 where anything is wrong."""
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
-def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
-    parser = Parser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
-    add = parser.add_argument
-    add("input", nargs="?", default="chair",
-        help="a picture or a scan, or one of the names below (%(default)s)")  # fmt: skip
-    add("--model", choices=list_models(), metavar="NAME",
-        help="the network; by default one whose weights come with the package")  # fmt: skip
-    add("--weights", metavar="FILE", help="of that network: the .safetensors of save_model() or a "
-        "training run, a run's .ckpt, a published checkpoint, the data of weights that come with "
-        "the package, or none for the random start")  # fmt: skip
-    add("--stage", type=int, metavar="S", help="one stage; by default all")
-    add("--block", type=int, metavar="B", help="which block of the stage; by default the last")
-    add("--head", metavar="H",
-        help="one head, or all; by default all of one block, or head 0 of several")  # fmt: skip
-    add("--all", action="store_true", help="all blocks of all stages")
-    add("--out", nargs="+", type=Path, default=[Path("clusters.png")], metavar="FILE",
-        help=f"what is written: {' '.join(KINDS)} (clusters.png)")  # fmt: skip
-    add("--show", action="store_true", help="open Open3D's window, too")
-    add("--opacity", type=float, metavar="X",
-        help="how much of the clusters' colours lies over the others, 0 to 1")  # fmt: skip
-    add("--highlight", type=int, metavar="N", help="a point whose cluster stands out")
-    add("--size", type=int, default=224, metavar="PIXELS",
-        help="longer side of a picture (%(default)s)")  # fmt: skip
-    add("--num-points", type=int, default=2048, metavar="N", help="of a scan (%(default)s)")
-    add("--columns", metavar="NAMES", help="what the columns of a table are, such as "
-        "'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
-    add("--up", choices=AXES, default="y", metavar="AXIS", help="of a scan (%(default)s)")
-    return parser.parse_args(arguments)
+def run(args: argparse.Namespace) -> None:
+    check(args)
+    title, given = read_input(args)
+    is_cloud = isinstance(given, Data)
+    model, noted = read_network(args.model, args.weights, CLOUDS if is_cloud else PICTURES)
+    if is_cloud == hasattr(model, "out_indices"):  # which networks of pictures have
+        kinds = ("scan", "pictures") if is_cloud else ("picture", "clouds")
+        raise ValueError(f"{args.input} is a {kinds[0]}, {model.config['name']} a network of "
+                         f"{kinds[1]}: choose another --model")  # fmt: skip
+    prepare = prepare_cloud if is_cloud else prepare_picture
+    data, drawn = prepare(model, noted, given, args)
+    clusters = find_clusters(model, data, args)
+    head = args.head if args.head is not None or len(clusters) == 1 else 0
+    look = {"head": None if head == "all" else head, "opacity": args.opacity,
+            "highlight": args.highlight, "title": title}  # fmt: skip
+    for path in args.out:
+        print(viz.save(path, drawn, clusters, **look), flush=True)
+    if args.show:
+        viz.show(drawn, clusters, **look)
 
 
 def read_input(args: argparse.Namespace) -> tuple[str, Any]:
@@ -234,6 +206,58 @@ def find_clusters(model: Any, data: Any, args: argparse.Namespace) -> Any:
     return {f"stage {stage}, block {block % model.num_blocks[stage]}": clusters}
 
 
+# The command line ---------------------------------------------------------------------------------
+
+EPILOG = f"""examples:
+  python examples/visualize_clusters.py chair --out chair.png chair.html chair.gif
+  python examples/visualize_clusters.py coffee --stage 0 --block 0 --highlight 20000
+  python examples/visualize_clusters.py photo.jpg --model coc_tiny --weights published.pth.tar --all
+  python examples/visualize_clusters.py scan.ply --up z --weights runs/modelnet40/model.safetensors
+
+Where no file is named: the photographs {", ".join(PHOTOGRAPHS)} (of scikit-image and
+scikit-learn), or a class of HomeObjects such as chair or table.
+exit status: 0, or 2 where anything is wrong."""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says what is wrong in one line."""
+
+    def error(self, message: str) -> NoReturn:
+        self.exit(2, f"error: {message}\n")
+
+
+def parse_arguments(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(
+        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    add = parser.add_argument
+    add("input", nargs="?", default="chair",
+        help="a picture or a scan, or one of the names below (%(default)s)")  # fmt: skip
+    add("--model", choices=list_models(), metavar="NAME",
+        help="the network; by default one whose weights come with the package")  # fmt: skip
+    add("--weights", metavar="FILE", help="of that network: the .safetensors of save_model() or a "
+        "training run, a run's .ckpt, a published checkpoint, the data of weights that come with "
+        "the package, or none for the random start")  # fmt: skip
+    add("--stage", type=int, metavar="S", help="one stage; by default all")
+    add("--block", type=int, metavar="B", help="which block of the stage; by default the last")
+    add("--head", metavar="H",
+        help="one head, or all; by default all of one block, or head 0 of several")  # fmt: skip
+    add("--all", action="store_true", help="all blocks of all stages")
+    add("--out", nargs="+", type=Path, default=[Path("clusters.png")], metavar="FILE",
+        help=f"what is written: {' '.join(KINDS)} (clusters.png)")  # fmt: skip
+    add("--show", action="store_true", help="open Open3D's window, too")
+    add("--opacity", type=float, metavar="X",
+        help="how much of the clusters' colours lies over the others, 0 to 1")  # fmt: skip
+    add("--highlight", type=int, metavar="N", help="a point whose cluster stands out")
+    add("--size", type=int, default=224, metavar="PIXELS",
+        help="longer side of a picture (%(default)s)")  # fmt: skip
+    add("--num-points", type=int, default=2048, metavar="N", help="of a scan (%(default)s)")
+    add("--columns", metavar="NAMES", help="what the columns of a table are, such as "
+        "'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
+    add("--up", choices=AXES, default="y", metavar="AXIS", help="of a scan (%(default)s)")
+    return parser.parse_args(arguments)
+
+
 def check(args: argparse.Namespace) -> None:
     """What can be known to be wrong before anything is read."""
     for path in args.out:
@@ -247,27 +271,6 @@ def check(args: argparse.Namespace) -> None:
             args.head = int(args.head)
         except ValueError:
             raise ValueError(f"--head is {args.head!r}, expected a number, or all") from None
-
-
-def run(args: argparse.Namespace) -> None:
-    check(args)
-    title, given = read_input(args)
-    is_cloud = isinstance(given, Data)
-    model, noted = read_network(args.model, args.weights, CLOUDS if is_cloud else PICTURES)
-    if is_cloud == hasattr(model, "out_indices"):  # which networks of pictures have
-        kinds = ("scan", "pictures") if is_cloud else ("picture", "clouds")
-        raise ValueError(f"{args.input} is a {kinds[0]}, {model.config['name']} a network of "
-                         f"{kinds[1]}: choose another --model")  # fmt: skip
-    prepare = prepare_cloud if is_cloud else prepare_picture
-    data, drawn = prepare(model, noted, given, args)
-    clusters = find_clusters(model, data, args)
-    head = args.head if args.head is not None or len(clusters) == 1 else 0
-    look = {"head": None if head == "all" else head, "opacity": args.opacity,
-            "highlight": args.highlight, "title": title}  # fmt: skip
-    for path in args.out:
-        print(viz.save(path, drawn, clusters, **look), flush=True)
-    if args.show:
-        viz.show(drawn, clusters, **look)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -23,6 +23,7 @@ from pointcluster.training.pictures import (
     class_words,
     data_config,
     eval_transform,
+    likeliest,
     read_network,
     train_transform,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "image_folder",
     "installed_by",
     "is_first_process",
+    "likeliest",
     "log",
     "machine",
     "nonempty",

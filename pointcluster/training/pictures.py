@@ -8,9 +8,11 @@ from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from pointcluster._optional import installed_by
+from pointcluster.datasets import read_image
 from pointcluster.models import CoC, load_model
 from pointcluster.models.factory import network_of_run
 from pointcluster.models.files import is_run, read_safely, short
@@ -181,6 +183,28 @@ def read_network(
     except ValueError as error:
         raise RunError(error) from error
     return _checked(path, TrainedNetwork(model, noted["classes"], noted["data_config"]))
+
+
+def likeliest(
+    trained: TrainedNetwork, path: str | os.PathLike[str], count: int = 5
+) -> list[tuple[float, str]]:
+    """The likeliest classes of a picture, in words, after the share that each is given.
+
+    Args:
+        trained: The network.
+        path: The picture.
+        count: Most classes to name.
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no picture, or a damaged one.
+    """
+    image = read_image(path).convert("L" if trained.data_config["input_size"][0] == 1 else "RGB")
+    with torch.inference_mode():
+        shares = trained.model(eval_transform(trained.data_config)(image)[None])[0].float()
+    names = class_words(trained.classes, len(shares))
+    best = shares.softmax(0).topk(min(count, len(names)))
+    return [(float(share), names[i]) for share, i in zip(*map(Tensor.tolist, best), strict=True)]
 
 
 def check_classes(

@@ -146,15 +146,16 @@ def spread(row: Mapping[str, float | None]) -> str:
     return f"{row['mean']:.1%}" if row["std"] is None else f"{row['mean']:.1%} ± {row['std']:.1%}"
 
 
-def accuracies(measured: Mapping[str, Any]) -> str:
+def accuracies(measured: Mapping[str, Any], of: str = "test") -> str:
     """What tests of clouds measured, in words.
 
     Args:
         measured: Of one test, or a summary of several.
+        of: Which measures: ``"test"``, or ``"voted"``.
     """
-    overall, mean = (measured[f"test_{name}"] for name in ("accuracy", "mean_class_accuracy"))
+    overall, mean = (measured[f"{of}_{name}"] for name in ("accuracy", "mean_class_accuracy"))
     shares = [spread(x) if isinstance(x, Mapping) else f"{x:.1%}" for x in (overall, mean)]
-    return f"test accuracy {shares[0]} overall, {shares[1]} mean over classes"
+    return f"{shares[0]} overall, {shares[1]} mean over classes"
 
 
 def summarise(

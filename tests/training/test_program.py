@@ -9,6 +9,7 @@ import torch
 
 from pointcluster.training import (
     RunError,
+    accuracies,
     bad_input,
     begin,
     each_seed,
@@ -185,3 +186,12 @@ def test_one_seed_has_no_spread():
 def test_in_percent():
     assert spread({"mean": 0.8125, "std": 0.0214}) == "81.2% ± 2.1%"
     assert spread({"mean": 0.8125, "std": None}) == "81.2%"
+
+
+def test_measures_in_words():
+    result = {"test_accuracy": 0.75, "test_mean_class_accuracy": 0.5, "voted_accuracy": 1.0,
+              "voted_mean_class_accuracy": 0.25}  # fmt: skip
+    assert accuracies(result) == "75.0% overall, 50.0% mean over classes"
+    assert accuracies(result, "voted") == "100.0% overall, 25.0% mean over classes"
+    summary = summarise([result, result | {"test_accuracy": 0.85}])
+    assert accuracies(summary) == "80.0% ± 7.1% overall, 50.0% ± 0.0% mean over classes"
