@@ -39,9 +39,8 @@ BELOW = {
 }
 # The lower packages also keep to few libraries.
 LIBRARIES = {
-    "geometry": {
-        "torch", "torch_geometric", "numpy", "scipy", "numba", "fpsample", "torch_cluster",
-    },
+    "ops": {"torch", "torch_geometric", "numpy", "scipy", "numba", "torch_cluster"},
+    "geometry": {"torch", "torch_geometric", "numpy"},
     "nn": {"torch", "torch_geometric", "numpy", "numba"},
 }  # fmt: skip
 # Heavy or optional: loaded by what needs them, when it runs.

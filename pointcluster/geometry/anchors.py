@@ -13,7 +13,7 @@ from pointcluster import ops
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.ops.launch import outside_transforms
-from pointcluster.ops.search.clouds import alike, cloud_index, on_device, take
+from pointcluster.ops.search.clouds import cloud_index, common_size, on_device, take
 from pointcluster.ops.search.threads import threads_for_searches
 
 FPS_LIMIT = 16_384
@@ -144,7 +144,7 @@ def gathered_anchors(
         batch=batch,
         num_points=len(pos),
         batch_size=len(counts),
-        cloud_size=counts[0] or None if alike(counts) else None,
+        cloud_size=common_size(counts),
     )
 
 

@@ -15,7 +15,7 @@ from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.lattice import LatticePlan, reduced
 from pointcluster.geometry.region import ClusterGeometry, canonical_order, stored_regions
 from pointcluster.ops.launch import outside_transforms
-from pointcluster.ops.search.clouds import cloud_index
+from pointcluster.ops.search.clouds import cloud_index, common_size
 
 
 @outside_transforms
@@ -163,21 +163,17 @@ def _stage(
         batch=image,
         num_points=n,
         batch_size=batch_size,
-        cloud_size=_common(cells_per_image),
+        cloud_size=common_size(cells_per_image),
         outside=bool((grouping == n).any()),
     )
     clusters = _clusters(goal, region, parts[image], new[image], image, batch_size, plan.centers)
-    clusters = clusters._replace(cloud_size=_common(cells_per_image))
+    clusters = clusters._replace(cloud_size=common_size(cells_per_image))
     return (
         StageGeometry(anchors, clusters),
         goal,
         image,
         cells_per_image,
     )
-
-
-def _common(sizes: Sequence[int]) -> int | None:
-    return sizes[0] if len(set(sizes)) == 1 else None
 
 
 def _clusters(

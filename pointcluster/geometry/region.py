@@ -16,6 +16,7 @@ from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import (
     alike,
     cloud_index,
+    common_size,
     of_like_size,
     on_device,
     padded_rows,
@@ -322,14 +323,14 @@ def stored_geometry(
     grouping = ops.knn(pos, pos[center], k, regions, [num_centers] * len(regions), backend=backend)
     group = grouping.view(-1, num_centers, k) - starts[:, None, None]
     count = counts.clamp(max=k)[:, None].repeat(1, num_centers)
-    size = regions[0] if alike(regions) else None
+    size = common_size(regions)  # a region holds points
     return ClusterGeometry(
         order=order,
         regions=stored_regions(group, count, region, bounds, size, pos.dtype),
         center=center,
         batch=cloud_index(sizes, device),
         batch_size=len(sizes),
-        cloud_size=sizes[0] if len(set(sizes)) == 1 and sizes[0] > 0 else None,
+        cloud_size=common_size(sizes),
     )
 
 

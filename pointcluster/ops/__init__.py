@@ -1,4 +1,4 @@
-"""Functions of features, without parameters: a reference to read for each, and who works it out."""
+"""Functions of features and positions, without parameters: a reference to read, and backends."""
 
 from pointcluster.ops.backend import use_backend
 from pointcluster.ops.context_cluster import Weights, context_cluster, gather_around

@@ -53,6 +53,11 @@ def alike(sizes: Sequence[int]) -> bool:
     return len(sizes) > 0 and sizes.count(sizes[0]) == len(sizes)
 
 
+def common_size(sizes: Sequence[int]) -> int | None:
+    """Points a cloud where all have the same number, and are not empty."""
+    return (sizes[0] or None) if alike(sizes) else None
+
+
 def pointers(sizes: Sequence[int], device: torch.device) -> Tensor:
     """:func:`starts_of` as a tensor. [B + 1]"""
     if alike(sizes):  # nothing to copy

@@ -50,6 +50,7 @@ def fps(
         - **output:** $(M)$ indices into `pos`, cloud by cloud and in the order they were picked
 
     Raises:
+        TypeError: Positions are of another type.
         ValueError: Sizes and tensors do not fit, or there is no such backend.
         ModuleNotFoundError: The backend asked for is not installed.
     """
@@ -86,6 +87,7 @@ def knn(
         - **output:** $(M, k)$ indices into `pos`
 
     Raises:
+        TypeError: Positions are of another type.
         ValueError: Sizes and tensors do not fit, or there is no such backend.
         ModuleNotFoundError: The backend asked for is not installed.
     """
@@ -113,6 +115,7 @@ def _fps(pos: Tensor, sizes: list[int], nums: list[int], start: Tensor, backend:
             f"{len(pos)} points of {clouds} clouds need as many sizes that add up to them, and nums"
             f": found {len(sizes)} that add up to {sum(sizes)}, and {len(nums)}"
         )
+    _check_dtypes(pos)
     if any(map(operator.gt, nums, sizes)):
         raise ValueError("nums must not be larger than sizes: a cloud has no more points to pick")
     # Trees find neighbours; for farthest points their name stands for whoever is fastest.
@@ -147,6 +150,7 @@ def _knn(
                 f"{name} has {len(points)} rows of {clouds} clouds, found {len(of)} sizes that add "
                 f"up to {sum(of)}"
             )
+    _check_dtypes(pos, query)
     if any(m and not n for n, m in zip(sizes, query_sizes, strict=True)):
         raise ValueError("a cloud without points must have no queries")
     if len(query) == 0:
@@ -167,6 +171,12 @@ def _knn(
             if backend == "numba":
                 raise
     return dense.knn(*given)
+
+
+def _check_dtypes(*points: Tensor) -> None:
+    dtypes = {each.dtype for each in points}
+    if len(dtypes) > 1 or not dtypes <= {torch.float32, torch.float64}:
+        raise TypeError(f"positions must be all float32 or all float64, found {dtypes}")
 
 
 def _on_host(search: Callable[..., Tensor], pos: Tensor, *given: Any) -> Tensor:
