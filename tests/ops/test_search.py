@@ -26,6 +26,10 @@ SIZES = {
 DTYPES = [torch.float32, torch.float64]
 
 
+class Elsewhere(torch.Tensor):
+    """Takes the way of tensors that are not on the CPU."""
+
+
 def batch_of(sizes):
     return torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes, dtype=torch.int64))
 
@@ -67,10 +71,14 @@ def test_every_backend_gives_what_the_reference_gives(sizes, kind, dim, dtype):
         truth = reference.fps(pos, sizes, some, start)
         for name in [*HERE, "auto"]:
             assert ops.fps(pos, sizes, some, start, backend=name).equal(truth), name
+        found = dense.fps(pos.as_subclass(Elsewhere), sizes, some, start)
+        assert found.as_subclass(torch.Tensor).equal(truth)
     for k in (1, 9, max(sizes, default=3) or 3):
         truth = reference.knn(pos, query, k, sizes, queries)
         for name in [*HERE, "auto"]:
             assert ops.knn(pos, query, k, sizes, queries, backend=name).equal(truth), name
+        found = dense.knn(pos.as_subclass(Elsewhere), query, k, sizes, queries)
+        assert found.as_subclass(torch.Tensor).equal(truth)
 
 
 @given(
@@ -114,10 +122,6 @@ def test_the_smallest_by_value_and_place(rows, width, k, values, dtype, seed):
     d = torch.randint(0, values, (rows, width), generator=generator).to(dtype)
     k = min(k, width)
     truth = d.sort(dim=1, stable=True).indices[:, :k]
-
-    class Elsewhere(torch.Tensor):  # takes the way of other devices
-        pass
-
     assert smallest(d, k).equal(truth)
     assert smallest(d.as_subclass(Elsewhere), k).as_subclass(torch.Tensor).equal(truth)
 
@@ -213,10 +217,12 @@ def test_large_clouds_and_many_axes(monkeypatch):
         return "torch"
 
     monkeypatch.setattr("pointcluster.ops.search.op.search_backend", record)
-    for n, dim, k in ((321, 3, 1), (320, 3, 1), (321, 8, 1), (321, 9, 1), (321, 3, 2)):
-        pos = torch.rand(n, dim)
-        ops.knn(pos, pos[:2], k, [n], [2])
-    assert asked == [True, False, True, False, False]
+    for here, most in ((True, 320), (False, 144)):
+        monkeypatch.setattr("pointcluster.ops.search.op.available", lambda _, here=here: here)
+        for n, dim, k in ((1, 3, 1), (0, 3, 1), (1, 8, 1), (1, 9, 1), (1, 3, 2)):
+            pos = torch.rand(most + n, dim)
+            ops.knn(pos, pos[:2], k, [len(pos)], [2])
+    assert asked == [True, False, True, False, False] * 2
 
 
 @pytest.mark.parametrize("name", ["reference", "torch"])

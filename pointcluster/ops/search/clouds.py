@@ -125,9 +125,12 @@ def smallest(values: Tensor, k: int) -> Tensor:
     if values.dtype != torch.float32:
         return values.sort(dim=1, stable=True).indices[:, :k]
     if values.device.type == "cpu" and type(values) is Tensor:
-        keys = sort_keys(values.numpy())
-        if k < keys.shape[1]:
-            keys = np.partition(keys, k - 1)[:, :k]
+        keys = values.numpy().view(np.int32).astype(np.int64)
+        keys <<= 32
+        keys |= np.arange(values.size(1))
+        if k < values.size(1):
+            keys.partition(k - 1)
+            keys = keys[:, :k].copy()
         keys.sort()
         return torch.from_numpy(keys & 0xFFFFFFFF)
     column = torch.arange(values.size(1), device=values.device)

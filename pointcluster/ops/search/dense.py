@@ -4,7 +4,9 @@ value is waited for."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -44,6 +46,8 @@ def _rows(points: Tensor, count: Tensor, first: Tensor, num: int) -> Tensor:
 
     Where a row has fewer points than `num`, what follows them means nothing.
     """
+    if points.device.type == "cpu" and type(points) is Tensor:
+        return torch.from_numpy(_rows_numpy(points.numpy(), count.numpy(), first.numpy(), num))
     # The same [S, W, D], but in memory axis by axis: the loop reads whole axes.
     points = points.movedim(2, 0).contiguous().movedim(0, 2)
     pad = torch.arange(points.size(1), device=points.device) >= count[:, None]
@@ -57,6 +61,29 @@ def _rows(points: Tensor, count: Tensor, first: Tensor, num: int) -> Tensor:
         pick = nearest.max(dim=1, keepdim=True).indices  # the first of equals
         picks.append(pick)
     return torch.cat(picks, dim=1)
+
+
+def _rows_numpy(points: np.ndarray, count: np.ndarray, first: np.ndarray, num: int) -> np.ndarray:
+    """The same on a CPU: on so little data, NumPy's calls cost a fifth of torch's."""
+    rows, width, dim = points.shape
+    axes = np.ascontiguousarray(np.moveaxis(points, 2, 0))  # [D, S, W]
+    flat, start = axes.reshape(dim, -1), np.arange(rows) * width
+    nearest = np.full((rows, width), np.inf, points.dtype)
+    nearest[np.arange(width) >= count[:, None]] = -1
+    distance, term = np.empty((2, rows, width), points.dtype)
+    picks = np.empty((num, rows), np.int64)
+    picks[0] = first
+    for before, pick in pairwise(picks):
+        chosen = before + start
+        anchor = flat.take(chosen, axis=1)[:, :, None]
+        np.square(np.subtract(axes[0], anchor[0], out=distance), out=distance)
+        for axis in range(1, dim):
+            np.square(np.subtract(axes[axis], anchor[axis], out=term), out=term)
+            np.add(distance, term, out=distance)
+        np.minimum(nearest, distance, out=nearest)
+        nearest.reshape(-1)[chosen] = -1
+        nearest.argmax(axis=1, out=pick)
+    return np.ascontiguousarray(picks.T)
 
 
 def knn(
