@@ -285,63 +285,66 @@ def find_files(
         raise FileNotFoundError(f"{root} is no folder")
     tops = subfolders(root)
     if not tops:
-        loose = _scans(root)[:1]
+        loose = files_of(root, SUFFIXES)[:1]
         raise ValueError(
             f"{root} has no class folders"
             + (f", only files such as {loose[0]}" if loose else "")
             + f": expected {root / 'CLASS'}/*.ply, or another of {' '.join(SUFFIXES)}"
         )
     # A class may be called "train": such a folder holds files and not folders.
-    splits = [s for s in _SPLITS if subfolders(root / s) and not _scans(root / s)]
+    splits = [s for s in _SPLITS if subfolders(root / s) and not _below(root, s)]
+    classes = tops
     if len(splits) == 2:
-        inside = {split: subfolders(root / split) for split in _SPLITS}
-        if inside["train"] != inside["test"]:
-            only = {s: sorted(set(inside[s]) - set(inside[o])) for s, o in (_SPLITS, _SPLITS[::-1])}
-            raise ValueError(
-                f"{root}: the classes of train and test differ: "
-                + " and ".join(f"only {s} has {listed(only[s])}" for s in _SPLITS if only[s])
-                + ". A class without test files needs an empty folder there"
-            )
-        classes = inside["train"]
-        found = {
-            split: {name: _below(root, root / split / name) for name in classes}
-            for split in _SPLITS
-        }
+        classes = _classes_of_splits(root)
+        found = {(s, name): _below(root, f"{s}/{name}") for s in _SPLITS for name in classes}
     elif splits and {*tops} - {*splits} <= _VALIDATION:
         other = "test" if splits == ["train"] else "train"
         raise ValueError(f"{root} has a folder {splits[0]} of classes, but no folder {other}")
-    elif all(set(subfolders(root / top)) & {*_SPLITS} and not _scans(root / top) for top in tops):
-        classes = tops
-        found = {
-            split: {
-                name: _below(root, root / name / split) if (root / name / split).is_dir() else []
-                for name in classes
-            }
-            for split in _SPLITS
-        }
+    elif all({*subfolders(root / top)} & {*_SPLITS} and not _below(root, top) for top in tops):
+        found = {(s, name): _below(root, f"{name}/{s}") for s in _SPLITS for name in classes}
     else:
-        classes = tops
-        everything = {name: _below(root, root / name) for name in classes}
-        _check_splits(root, {file for files in everything.values() for file in files})
-        found = {split: {} for split in _SPLITS}
-        for name, files in everything.items():
-            held = _held(files, test_fraction, split_seed)
-            found["test"][name] = [file for file in files if file in held]
-            found["train"][name] = [file for file in files if file not in held]
-    lacking = [name for name in classes if not found["train"][name] and not found["test"][name]]
+        found = _divided(root, classes, test_fraction, split_seed)
+    lacking = [name for name in classes if not any(found[split, name] for split in _SPLITS)]
     if lacking:
         raise ValueError(
             f"no scans in {listed(lacking)} of {root}: expected files of the form "
             f"{root / lacking[0]}/*.ply, or another of {' '.join(SUFFIXES)}; remove what is no "
             "class"
         )
-    untrained = [name for name in classes if not found["train"][name]]
+    untrained = [name for name in classes if not found["train", name]]
     if untrained and test_fraction < 1:
         raise ValueError(f"{root}: {listed(untrained)} has test files and no training files")
     return classes, {
-        split: [(file, y) for y, name in enumerate(classes) for file in found[split][name]]
+        split: [(file, y) for y, name in enumerate(classes) for file in found[split, name]]
         for split in _SPLITS
     }
+
+
+def _classes_of_splits(root: Path) -> list[str]:
+    """The folders in ``train``, which must be those in ``test``."""
+    train, test = (subfolders(root / split) for split in _SPLITS)
+    if train == test:
+        return train
+    only = {"train": sorted({*train} - {*test}), "test": sorted({*test} - {*train})}
+    raise ValueError(
+        f"{root}: the classes of train and test differ: "
+        + " and ".join(f"only {s} has {listed(names)}" for s, names in only.items() if names)
+        + ". A class without test files needs an empty folder there"
+    )
+
+
+def _divided(
+    root: Path, classes: Sequence[str], test_fraction: float, split_seed: int
+) -> dict[tuple[str, str], list[str]]:
+    """The files of each split and class, where folders do not say what is for testing."""
+    everything = {name: _below(root, name) for name in classes}
+    _check_splits(root, {file for files in everything.values() for file in files})
+    found = {}
+    for name, files in everything.items():
+        held = _held(files, test_fraction, split_seed)
+        found["test", name] = [file for file in files if file in held]
+        found["train", name] = [file for file in files if file not in held]
+    return found
 
 
 def other_scans(root: Path, used: Set[str]) -> list[str]:
@@ -372,12 +375,11 @@ def _check_splits(root: Path, used: Set[str]) -> None:
             )
 
 
-def _scans(folder: Path) -> list[str]:
-    return files_of(folder, SUFFIXES)
-
-
-def _below(root: Path, folder: Path) -> list[str]:
-    return [(folder / name).relative_to(root).as_posix() for name in _scans(folder)]
+def _below(root: Path, folder: str) -> list[str]:
+    """Paths, below the root, of the scans in one of its folders, which need not be there."""
+    if not (root / folder).is_dir():
+        return []
+    return [f"{folder}/{name}" for name in files_of(root / folder, SUFFIXES)]
 
 
 def _held(files: Sequence[str], fraction: float, seed: int) -> set[str]:
