@@ -24,7 +24,7 @@ try:
     from pointcluster.datasets import HomeObjects, read_points
     from pointcluster.datasets.readers.image import read_image
     from pointcluster.datasets.readers.points import SUFFIXES
-    from pointcluster.models import create_model, list_models, list_pretrained, load_model
+    from pointcluster.models import CoC, create_model, list_models, list_pretrained, load_model
     from pointcluster.models.factory import FOLDER, network_of_run
     from pointcluster.models.files import is_run, read_safely
     from pointcluster.models.published import unwrapped
@@ -53,7 +53,7 @@ def run(args: argparse.Namespace) -> None:
     title, given = read_input(args)
     is_cloud = isinstance(given, Data)
     model, noted = read_network(args.model, args.weights, CLOUDS if is_cloud else PICTURES)
-    if is_cloud == hasattr(model, "out_indices"):  # which networks of pictures have
+    if is_cloud == isinstance(model, CoC):
         kinds = ("scan", "pictures") if is_cloud else ("picture", "clouds")
         raise ValueError(f"{args.input} is a {kinds[0]}, {model.config['name']} a network of "
                          f"{kinds[1]}: choose another --model")  # fmt: skip

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pointcluster.nn.plain import is_plain, is_watched
+from pointcluster.nn.hooks import is_plain, is_watched
 from pointcluster.ops.precision import at_least_float32, no_autocast
 
 

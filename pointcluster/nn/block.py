@@ -11,8 +11,8 @@ from pointcluster import ops
 from pointcluster.geometry import ClusterGeometry, LatticeGeometry
 from pointcluster.nn.context_cluster import Clusters, ContextCluster, check_features
 from pointcluster.nn.drop_path import DropPath
+from pointcluster.nn.hooks import is_plain_mlp, is_watched
 from pointcluster.nn.norm import CloudNorm
-from pointcluster.nn.plain import is_plain_mlp, is_watched
 
 
 class ContextClusterBlock(nn.Module):

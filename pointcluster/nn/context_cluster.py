@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from pointcluster import ops
 from pointcluster.geometry import ClusterGeometry, LatticeGeometry, cluster_geometry
 from pointcluster.geometry.check import check_positive
-from pointcluster.nn.plain import is_plain
+from pointcluster.nn.hooks import is_plain
 from pointcluster.ops.precision import is_autocast
 
 

@@ -6,16 +6,17 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from torch_geometric.utils import scatter
 
 from pointcluster.geometry import AnchorGeometry, LatticeGeometry, lattice_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
+from pointcluster.nn.anchors import anchors_for
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.context_cluster import ContextCluster, check_features
-from pointcluster.nn.given import check_gathered, given_anchors
-from pointcluster.nn.plain import is_plain, is_watched
+from pointcluster.nn.hooks import is_plain, is_watched
 from pointcluster.nn.residual_mlp import ResidualMLP
 from pointcluster.ops.precision import at_least_float32
 
@@ -117,17 +118,14 @@ class GroupEncoder(nn.Module):
         Raises:
             TypeError, ValueError: The point set is malformed or does not fit the layer.
         """
-        geometry = given_anchors(pos, batch, batch_size, num, own=self.num, k=self.k)
-        self._check(x, geometry)
-        features, groups = self._features(x, geometry), len(geometry.anchor)
-        # Without gradients or statistics of its own, groups know nothing of each other.
-        alone = not (torch.is_grad_enabled() or self.training or torch.compiler.is_compiling())
-        step = max(1, CHUNK // (self.k * self.linear.out_features)) if alone else max(1, groups)
-        parts = [x.new_zeros(0, self.linear.out_features)]
-        for start in range(0, groups, step):
-            y = self._run(features(slice(start, start + step)), len(self.mlps))
-            parts.append(y.unflatten(0, (-1, self.k)).amax(dim=1))
-        return torch.cat(parts[1:] or parts), geometry.pos, geometry.batch
+        geometry = anchors_for(pos, batch, batch_size, num, default=self.num, k=self.k)
+        first = self._first(x, geometry)
+        out = [
+            self._run(first(rows), len(self.mlps)).unflatten(0, (-1, self.k)).amax(dim=1)
+            for rows in self._slices(len(geometry.anchor), self.linear.out_features)
+        ]
+        y = torch.cat(out) if out else x.new_zeros(0, self.linear.out_features)  # [R, C]
+        return y, geometry.pos, geometry.batch
 
     @torch.no_grad()
     def similarities(self, x: Tensor, geometry: AnchorGeometry, block: int) -> Tensor:
@@ -136,58 +134,64 @@ class GroupEncoder(nn.Module):
         Shapes:
             - **output:** $(R, k)$
         """
-        self._check(x, geometry)
-        y = self._run(self._features(x, geometry)(slice(None)), block)
+        y = self._run(self._first(x, geometry)(slice(None)), block)
         _, clusters = self.clusters[block](y, one_region(self.k, y.device), return_clusters=True)
         return clusters.similarity.view(-1, self.k)
 
-    def _check(self, x: Tensor, geometry: AnchorGeometry) -> None:
-        check_gathered(geometry, self.k)
+    def _slices(self, groups: int, channels: int) -> list[slice]:
+        """The groups to work on at a time.
+
+        Without gradients or statistics of a batch groups know nothing of each other.
+        """
+        whole = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
+        step = max(1, groups) if whole else max(1, CHUNK // (self.k * channels))
+        return [slice(start, start + step) for start in range(0, groups, step)]
+
+    def _first(self, x: Tensor, geometry: AnchorGeometry) -> Callable[[slice], Tensor]:
+        """A function of some groups that gives what their points begin with. [r * k, C]"""
         if geometry.outside:
             raise ValueError("the geometry gathers zeros at a border, too: the layer takes points")
         check_features(x, geometry.num_points, self.in_channels, self.alpha, geometry.anchor.device)
-
-    def _features(self, x: Tensor, geometry: AnchorGeometry) -> Callable[[slice], Tensor]:
-        """A function of some groups that gives what their points begin with. [R * k, C]"""
-        anchor, index, batch = geometry.anchor, geometry.grouping, geometry.batch
+        index, batch, here = geometry.grouping, geometry.batch, x[geometry.anchor]  # [R, C_in]
         cloud = torch.zeros(len(x), dtype=torch.int64, device=x.device)
         cloud[index.reshape(-1)] = batch.repeat_interleave(self.k)
         # Differences are the same seen from the anchors' mean, and there they lose no digits.
-        mean = scatter(x[anchor].detach(), batch, dim_size=geometry.batch_size, reduce="mean")
-        std = self._spread(x, geometry) + self.EPS
-        seen = (x - mean[cloud]) / std.to(x.dtype)[cloud, None]
+        mean = scatter(here.detach(), batch, dim_size=geometry.batch_size, reduce="mean")
+        std = self._spread(x, here, geometry) + self.EPS
+        seen = (x - mean[cloud]) / std.to(x.dtype)[cloud, None]  # [N, C_in]
         if not is_plain(self.linear, bias=False):  # it wants to be called, pair by pair
 
             def paired(rows: slice) -> Tensor:
-                near = (seen[index[rows]] - seen[anchor[rows], None]) * self.alpha + self.beta
-                here = x[anchor[rows], None].expand_as(near)
-                return self._start(self.linear(torch.cat([near, here], dim=2).flatten(0, 1)))
+                near = (seen[index[rows]] - seen[geometry.anchor[rows], None]) * self.alpha
+                pairs = torch.cat([near + self.beta, here[rows, None].expand_as(near)], dim=2)
+                return self.norm(self.linear(pairs.flatten(0, 1))).relu_()
 
             return paired
-        near, here = self.linear.weight.split(self.in_channels, dim=1)
-        u = nn.functional.linear(seen, near * self.alpha)
-        bias = (near @ self.beta).to(u.dtype)
-        a = nn.functional.linear(x[anchor], here) + bias - u[anchor]
+        of_near, of_here = self.linear.weight.split(self.in_channels, dim=1)
+        u = F.linear(seen, of_near * self.alpha)  # [N, C]
+        bias = (of_near @ self.beta).to(u.dtype)
+        a = F.linear(here, of_here) + bias - u[geometry.anchor]  # [R, C]
 
         def summed(rows: slice) -> Tensor:
-            chosen = u.index_select(0, index[rows].flatten()).unflatten(0, (-1, self.k))
-            return self._start((chosen + a[rows, None]).flatten(0, 1))
+            pairs = F.embedding(index[rows], u).add_(a[rows, None])  # [r, k, C], in place
+            return self.norm(pairs.flatten(0, 1)).relu_()
 
         return summed
 
-    def _start(self, x: Tensor) -> Tensor:
-        return self.norm(x).relu_()
-
-    def _spread(self, x: Tensor, geometry: AnchorGeometry) -> Tensor:
+    def _spread(self, x: Tensor, here: Tensor, geometry: AnchorGeometry) -> Tensor:
         """The standard deviation of all differences to the anchors, for each cloud. [B]"""
-        difference = x[geometry.grouping] - x[geometry.anchor][:, None]  # [R, k, C]
-        difference = at_least_float32(difference).flatten(1)
-        batch, size = geometry.batch, geometry.batch_size
-        count = scatter(torch.ones_like(difference[:, 0]), batch, dim_size=size)
-        count = count * difference.size(1)
-        mean = scatter(difference.sum(dim=1), batch, dim_size=size) / count.clamp_min(1)
-        square = (difference - mean[batch, None]).square().sum(dim=1)
-        variance = scatter(square, batch, dim_size=size) / (count - 1).clamp_min(1)
+        if not len(here):
+            return here.new_zeros(geometry.batch_size)
+        parts = []
+        for rows in self._slices(len(here), self.in_channels):
+            near = F.embedding(geometry.grouping[rows], x).sub_(here[rows, None])  # [r, k, C_in]
+            parts.append(torch.var_mean(at_least_float32(near), dim=(1, 2), correction=0))
+        var, mean = (torch.cat(part) for part in zip(*parts, strict=True))  # [R]
+        batch, size, number = geometry.batch, geometry.batch_size, self.k * self.in_channels
+        middle = scatter(mean, batch, dim_size=size, reduce="mean")  # [B]
+        square = number * scatter(var + (mean - middle[batch]).square(), batch, dim_size=size)
+        count = number * scatter(torch.ones_like(mean), batch, dim_size=size)
+        variance = square / (count - 1).clamp_min(1)
         return torch.where(variance > 0, variance, 1.0).sqrt() * (variance > 0)
 
     def _run(self, x: Tensor, depth: int) -> Tensor:

@@ -14,9 +14,9 @@ from pointcluster.geometry import AnchorGeometry, LatticeStage
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.fps import anchor_numbers
 from pointcluster.geometry.lattice import overhang
+from pointcluster.nn.anchors import anchors_for
 from pointcluster.nn.batch_norm import BatchNorm
-from pointcluster.nn.given import check_gathered, given_anchors
-from pointcluster.nn.plain import is_plain
+from pointcluster.nn.hooks import is_plain
 from pointcluster.ops.precision import is_autocast
 
 CHUNK = 1 << 22
@@ -125,7 +125,7 @@ class PointReducer(nn.Module):
         if isinstance(pos, LatticeStage):
             assert x is not None
             return self._convolve(x, pos)
-        geometry = given_anchors(pos, batch, batch_size, num, own=self.num, k=self.k)
+        geometry = anchors_for(pos, batch, batch_size, num, default=self.num, k=self.k)
         if x is not None and (x.dim() != 2 or len(x) != geometry.num_points):
             raise ValueError(
                 f"x must have shape [{geometry.num_points}, {self.in_channels}] (points, "
@@ -142,7 +142,6 @@ class PointReducer(nn.Module):
         found = 0 if x is None else x.size(1)
         if found != self.in_channels:
             raise ValueError(f"x must have {self.in_channels} channels, found {found}")
-        check_gathered(geometry, self.k)
         y = self._gather(x, geometry)
         y = y if self.norm is None else self.norm(y)
         return y, geometry.pos, geometry.batch

@@ -181,7 +181,7 @@ def test_similarities_are_those_of_the_operator():
     layer = make().eval()
     x, pos, batch = points()
     geometry = anchor_geometry(pos, 0.5, 5, batch)
-    rows, groups = layer._features(x, geometry)(slice(None)), len(geometry.anchor)
+    rows, groups = layer._first(x, geometry)(slice(None)), len(geometry.anchor)
     for block in range(2):
         y, found = layer.clusters[block](rows, one_region(5, x.device), return_clusters=True)
         s = layer.similarities(x, geometry, block)

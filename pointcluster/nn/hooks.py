@@ -1,4 +1,4 @@
-"""Which layers are just their weights, so that an operator may take these: the one place."""
+"""Whether layers are just their weights, which an operator may take, or must be called."""
 
 from __future__ import annotations
 
