@@ -112,84 +112,149 @@ def lay_out(
     gr.Markdown(_HEADING, elem_id="heading")
     with gr.Row(equal_height=False):
         with gr.Column(scale=4, min_width=300):
-            put(gr.Dropdown, "network", choices=list(titles), label="Network")
-            put(gr.Markdown, "about")
-            put(
-                gr.File, "upload", label=f"Picture or scan, up to {max_bytes / 1e6:,.3g} MB",
-                file_types=[*PICTURES, *SCANS], height=150,
-            )  # fmt: skip
-            for kind, there in examples.items():
-                put(
-                    gr.Gallery, f"{kind}s", value=[(thumbnail(each), "") for each in there],
-                    label=f"Or a {kind} from here", columns=4, height="auto",
-                    object_fit="cover", allow_preview=False, buttons=[], interactive=False,
-                )  # fmt: skip
-            with gr.Row():
-                put(gr.Dropdown, "size", choices=[], label="Size", min_width=120)
-                put(
-                    gr.Dropdown, "up", choices=list(AXES), label="Axis that points up",
-                    min_width=120,
-                )  # fmt: skip
-            with gr.Accordion("Your own network", open=False, elem_id="yours"):
-                put(
-                    gr.File, "checkpoint", label=".safetensors with its .json, or .pth.tar",
-                    file_types=[".safetensors", ".json", ".pth", ".tar", ".ckpt"],
-                    file_count="multiple", height=150,
-                )  # fmt: skip
-                gr.Markdown(_OWN)
+            _lay_out_inputs(gr, put, titles, examples, max_bytes)
         with gr.Column(scale=9, min_width=480):
-            with gr.Row(equal_height=True):
-                put(gr.Markdown, "title", value="### Open a picture or a scan")
-                put(
-                    gr.Checkbox, "compare", value=False, label="Compare two blocks",
-                    container=False, min_width=190, scale=0,
-                )  # fmt: skip
-            with gr.Row():
-                for side in ASIDES:
-                    seen = {"visible": side == "a"} | _plain(start.get(f"column_{side}"))
-                    with gr.Column(min_width=320, elem_id=f"column_{side}", **seen) as column:
-                        with gr.Row():
-                            for name in ("Stage", "Block", "Head"):
-                                put(
-                                    gr.Dropdown, f"{name.lower()}_{side}", choices=[], label=name,
-                                    min_width=90,
-                                )  # fmt: skip
-                        put(gr.Plot, f"plot_{side}", show_label=False, elem_classes="plot")
-                    parts[f"column_{side}"] = column
+            parts |= _lay_out_clusters(gr, put, start)
             with gr.Row(equal_height=False):
-                with gr.Column(scale=4, min_width=260):
-                    put(
-                        gr.Label, "classes", num_top_classes=5,
-                        label="What the network takes it for",
-                    )  # fmt: skip
-                with gr.Column(scale=3, min_width=220):
-                    put(
-                        gr.Textbox, "point", value="", label="Point", placeholder="number",
-                        max_lines=1,
-                    )  # fmt: skip
-                    for side in ASIDES:
-                        put(gr.Markdown, f"words_{side}", elem_classes="words")
-                with gr.Column(scale=3, min_width=220):
-                    put(
-                        gr.Slider, "opacity", minimum=0, maximum=1, value=0.6, step=0.05,
-                        label="Opacity",
-                    )  # fmt: skip
-                    put(
-                        gr.Checkbox, "borders", value=True, label="Borders of regions",
-                        container=False,
-                    )  # fmt: skip
-                    put(gr.Checkbox, "centers", value=True, label="Centres", container=False)
-                    with gr.Row(equal_height=True):
-                        put(
-                            gr.Dropdown, "format", choices=list(FORMATS), value=".png",
-                            show_label=False, label="Format", container=False, min_width=90,
-                        )  # fmt: skip
-                        parts["download"] = gr.Button(
-                            "Download", variant="primary", elem_id="download", min_width=110
-                        )
-                        put(gr.DownloadButton, "file", label="File", visible="hidden")
+                _lay_out_words_and_looks(gr, put)
             put(gr.Markdown, "code")
     return parts
+
+
+def _lay_out_inputs(
+    gr: Any,
+    put: Callable[..., None],
+    titles: Sequence[str],
+    examples: Mapping[str, Sequence[Source]],
+    max_bytes: int,
+) -> None:
+    """What is looked at, and by which network."""
+    put(gr.Dropdown, "network", choices=list(titles), label="Network")
+    put(gr.Markdown, "about")
+    put(
+        gr.File,
+        "upload",
+        label=f"Picture or scan, up to {max_bytes / 1e6:,.3g} MB",
+        file_types=[*PICTURES, *SCANS],
+        height=150,
+    )
+    for kind, there in examples.items():
+        put(
+            gr.Gallery,
+            f"{kind}s",
+            value=[(thumbnail(each), "") for each in there],
+            label=f"Or a {kind} from here",
+            columns=4,
+            height="auto",
+            object_fit="cover",
+            allow_preview=False,
+            buttons=[],
+            interactive=False,
+        )
+    with gr.Row():
+        put(gr.Dropdown, "size", choices=[], label="Size", min_width=120)
+        put(
+            gr.Dropdown,
+            "up",
+            choices=list(AXES),
+            label="Axis that points up",
+            min_width=120,
+        )
+    with gr.Accordion("Your own network", open=False, elem_id="yours"):
+        put(
+            gr.File,
+            "checkpoint",
+            label=".safetensors with its .json, or .pth.tar",
+            file_types=[".safetensors", ".json", ".pth", ".tar", ".ckpt"],
+            file_count="multiple",
+            height=150,
+        )
+        gr.Markdown(_OWN)
+
+
+def _lay_out_clusters(gr: Any, put: Callable[..., None], start: Answer) -> dict[str, Any]:
+    """The clusters of one block, and of another beside it; the columns that they stand in."""
+    columns = {}
+    with gr.Row(equal_height=True):
+        put(gr.Markdown, "title", value="### Open a picture or a scan")
+        put(
+            gr.Checkbox,
+            "compare",
+            value=False,
+            label="Compare two blocks",
+            container=False,
+            min_width=190,
+            scale=0,
+        )
+    with gr.Row():
+        for side in ASIDES:
+            seen = {"visible": side == "a"} | _plain(start.get(f"column_{side}"))
+            with gr.Column(min_width=320, elem_id=f"column_{side}", **seen) as column:
+                with gr.Row():
+                    for name in ("Stage", "Block", "Head"):
+                        put(
+                            gr.Dropdown,
+                            f"{name.lower()}_{side}",
+                            choices=[],
+                            label=name,
+                            min_width=90,
+                        )
+                put(gr.Plot, f"plot_{side}", show_label=False, elem_classes="plot")
+            columns[f"column_{side}"] = column
+    return columns
+
+
+def _lay_out_words_and_looks(gr: Any, put: Callable[..., None]) -> None:
+    """What the network says, what there is to say of a point, how the clusters look, downloads."""
+    with gr.Column(scale=4, min_width=260):
+        put(
+            gr.Label,
+            "classes",
+            num_top_classes=5,
+            label="What the network takes it for",
+        )
+    with gr.Column(scale=3, min_width=220):
+        put(
+            gr.Textbox,
+            "point",
+            value="",
+            label="Point",
+            placeholder="number",
+            max_lines=1,
+        )
+        for side in ASIDES:
+            put(gr.Markdown, f"words_{side}", elem_classes="words")
+    with gr.Column(scale=3, min_width=220):
+        put(
+            gr.Slider,
+            "opacity",
+            minimum=0,
+            maximum=1,
+            value=0.6,
+            step=0.05,
+            label="Opacity",
+        )
+        put(
+            gr.Checkbox,
+            "borders",
+            value=True,
+            label="Borders of regions",
+            container=False,
+        )
+        put(gr.Checkbox, "centers", value=True, label="Centres", container=False)
+        with gr.Row(equal_height=True):
+            put(
+                gr.Dropdown,
+                "format",
+                choices=list(FORMATS),
+                value=".png",
+                show_label=False,
+                label="Format",
+                container=False,
+                min_width=90,
+            )
+            put(gr.Button, "download", value="Download", variant="primary", min_width=110)
+            put(gr.DownloadButton, "file", label="File", visible="hidden")
 
 
 def _plain(update: Any) -> dict[str, Any]:
@@ -260,7 +325,11 @@ def _connect(gr: Any, desk: Desk, parts: dict[str, Any], app: Blocks) -> None:
         trigger_mode="always_last",
         show_progress="minimal",
     )
-    saved = listen(parts["download"].click, answered(desk.save), "format",
-                   outputs=[parts["file"], parts["shown"]],
-                   show_progress_on=parts["download"])  # fmt: skip
+    saved = listen(
+        parts["download"].click,
+        answered(desk.save),
+        "format",
+        outputs=[parts["file"], parts["shown"]],
+        show_progress_on=parts["download"],
+    )
     saved.success(None, js=DOWNLOAD)

@@ -111,11 +111,7 @@ def plotly_camera(
     toward = np.array([math.sin(a) * math.cos(b), math.sin(b), math.cos(a) * math.cos(b)])
     view = np.stack([right, np.cross(toward, right), toward]) @ back
     seen = (pos - (low + high) / 2) / scale @ view.T  # right, up, to the eye
-    middle = (seen.min(axis=0) + seen.max(axis=0)) / 2 * [1, 1, 0]
-    # Of each point, how far back the eye must be to see it.
-    aside, above = np.abs(seen - middle)[:, :2].T
-    away = np.maximum(aside / wide, above) / ((1 - 2 * MARGIN) * math.tan(ANGLE / 2))
-    distance = float((seen[:, 2] + away).max())
+    middle, distance = _fitted(seen, wide)
     center = middle @ view
     hidden = {"visible": False}
 
@@ -133,7 +129,7 @@ def plotly_camera(
         "camera": {
             "up": named(np.array([0, 1, 0]) @ back),
             "center": named(center),
-            "eye": named(center + max(distance, 0.1) * view[2]),
+            "eye": named(center + distance * view[2]),
         },
     }
 
@@ -142,3 +138,20 @@ def nearness(depth: np.ndarray) -> np.ndarray:
     """0 at the back, 1 at the front. [P]"""
     span = float(np.ptp(depth))
     return (depth - depth.min()) / span if span else np.ones(len(depth))
+
+
+def _fitted(seen: np.ndarray, wide: float) -> tuple[np.ndarray, float]:
+    """What the eye looks at, and from how far, so that points (right, up, near) fill the frame."""
+
+    def distance() -> float:
+        """From where the last of the points comes into view."""
+        aside, above = np.abs(seen - middle)[:, :2].T
+        away = np.maximum(aside / wide, above) / ((1 - 2 * MARGIN) * math.tan(ANGLE / 2))
+        return max(float((seen[:, 2] + away).max()), 0.1)
+
+    middle = (seen.min(axis=0) + seen.max(axis=0)) / 2 * [1, 1, 0]
+    for _ in range(8):  # what is near appears large, which moves the middle
+        far = distance()
+        screen = (seen - middle)[:, :2] / np.maximum(far - seen[:, 2:], 1e-9)
+        middle[:2] += far * (screen.min(axis=0) + screen.max(axis=0)) / 2
+    return middle, distance()

@@ -55,3 +55,4 @@ def test_plotly_sees_the_whole_cloud_and_little_else(up, wide, stretch):
     assert (away > 0).all() and max(np.abs(x).max(), np.abs(y).max()) <= 1 - MARGIN
     if any(stretch):
         assert max(np.abs(x).max(), np.abs(y).max()) == pytest.approx(1 - 2 * MARGIN)
+        assert max(abs(x.min() + x.max()), abs(y.min() + y.max())) < 0.05  # in the middle
