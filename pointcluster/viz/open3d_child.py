@@ -28,8 +28,8 @@ def main(arguments: list[str]) -> int:
         arguments: What to run, and a file of arrays: of `render` or of `open_window`.
     """
     kind, file = arguments
-    with np.load(file) as found:
-        arrays = {name: found[name] for name in found.files}
+    with np.load(file) as stored:
+        arrays = {name: stored[name] for name in stored.files}
     try:
         open3d = load_open3d()
         if kind == "picture":
@@ -82,9 +82,9 @@ def render(
     )
     unit = float(radius) * float(high[0] - low[0]) / width
     out = []
-    for each in colours:
+    for painted in colours:
         scene.clear_geometry()
-        scene.add_geometry("points", _balls(open3d, points, each, unit), material)
+        scene.add_geometry("points", _balls(open3d, points, painted, unit), material)
         out.append(np.asarray(renderer.render_to_image())[..., :3].copy())
     return np.stack(out)
 
@@ -126,7 +126,7 @@ def open_window(
         RuntimeError: No window can be opened.
     """
     about = json.loads(str(told))
-    stepper = Stepper([tuple(each) for each in about["panels"]])
+    stepper = Stepper([tuple(panel) for panel in about["panels"]])
     cloud = open3d.geometry.PointCloud()
     cloud.points = open3d.utility.Vector3dVector(points.astype(np.float64))
     window = open3d.visualization.VisualizerWithKeyCallback()

@@ -67,8 +67,8 @@ def paint(
     side = float(np.clip(WIDEST / columns, 1.35, 3.2))
     low, high = _frame(scene, turn, tilt, fit)
     width, height = high - low
-    tall, wide = (side * each / max(height, width) for each in (height, width))
-    tall, wide = max(tall, 0.3), max(wide, 0.6)
+    scale = side / max(height, width)
+    tall, wide = max(scale * height, 0.3), max(scale * width, 0.6)
     short = min(width, height) * min(wide / width, tall / height)  # of what is drawn, in inches
     gap = 0.08 if side < 2 else 0.12
     small = 9.5 if side > 2 else 8.0
@@ -84,14 +84,19 @@ def paint(
     figure = new_figure(full_width, full_height)
     if widest:
         figure.set_dpi(min(figure.dpi, widest / full_width))
+
+    def at(x: float, y: float) -> tuple[float, float]:
+        """A place in the figure, from inches to the right of its corner and below it."""
+        return x / full_width, 1 - y / full_height
+
     if scene.title:
-        figure.text(0.5, 1 - 0.12 / full_height, scene.title, ha="center", va="top", fontsize=12)
+        figure.text(*at(full_width / 2, 0.12), scene.title, ha="center", va="top", fontsize=12)
     rendered = None
     if points is not None:
         screen, depth = project(subject.pos, turn=turn, tilt=tilt, up=scene.up)
         colours = np.stack([painted(scene, panel) for panel in scene.panels])
         if points is not eye_dome:  # which shows depth by itself
-            colours = np.stack([faded(each, nearness(depth)) for each in colours])
+            colours = np.stack([faded(panel, nearness(depth)) for panel in colours])
         size = round(wide * figure.dpi), round(tall * figure.dpi)
         images = points(np.concatenate([screen, depth[:, None]], 1), colours, size, low, high)
         rendered = list(zip(images, colours, strict=True))
@@ -99,33 +104,15 @@ def paint(
     for cell in cells:
         x = left + cell.column * (wide + gap)
         y = top + sum(above[: cell.row + 1]) + cell.row * (tall + gap)
-        axes = figure.add_axes(
-            (
-                x / full_width,
-                1 - (y + tall) / full_height,
-                wide / full_width,
-                tall / full_height,
-            )
-        )
+        axes = figure.add_axes((*at(x, y + tall), wide / full_width, tall / full_height))
         axes.set_axis_off()
         if cell.above:
-            figure.text(
-                (x + wide / 2) / full_width,
-                1 - (y - 0.06) / full_height,
-                cell.above,
-                ha="center",
-                va="bottom",
-                fontsize=small,
-            )
+            place = at(x + wide / 2, y - 0.06)
+            figure.text(*place, cell.above, ha="center", va="bottom", fontsize=small)
         if cell.beside:
+            place, turned = at(left - 0.08, y + tall / 2), 0 if lying else 90
             figure.text(
-                (left - 0.08) / full_width,
-                1 - (y + tall / 2) / full_height,
-                cell.beside,
-                ha="right",
-                va="center",
-                rotation=0 if lying else 90,
-                fontsize=small,
+                *place, cell.beside, ha="right", va="center", rotation=turned, fontsize=small
             )
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
         if subject.is_picture:
@@ -138,7 +125,7 @@ def paint(
             axes.invert_yaxis()
         if cell.panel is not None:
             drawn.append((cell.panel.title, axes, where, colour))
-    return Picture(figure, tuple(drawn_panel(figure, *each) for each in drawn))
+    return Picture(figure, tuple(drawn_panel(figure, *panel) for panel in drawn))
 
 
 def drawn_panel(

@@ -47,7 +47,7 @@ class Panel(NamedTuple):
     @property
     def title(self) -> str:
         """Clustering and head."""
-        return ", ".join(each for each in (self.entry, self.head) if each)
+        return ", ".join(filter(None, (self.entry, self.head)))
 
 
 class Scene(NamedTuple):
@@ -128,11 +128,11 @@ def make_scenes(
     before: dict[int, Panel] = {}  # of each head
     for step in steps:
         rows = []
-        for name, found in _entries(step).items():
+        for name, clusters in _entries(step).items():
             row: list[Panel] = []
-            for number, label in _heads(name, found, head, subject):
+            for number, label in _heads(name, clusters, head, subject):
                 last = before.get(number, row[0] if row else None)
-                before[number] = _panel(subject, touching, found, number, name, label, last)
+                before[number] = _panel(subject, touching, clusters, number, name, label, last)
                 row.append(before[number])
             rows.append(tuple(row))
         scenes.append(
@@ -217,27 +217,27 @@ def positions(scene: Scene) -> np.ndarray:
 def _entries(step: Any) -> Mapping[str, PointClusters]:
     """Titles and clusterings; one alone has no title."""
     entries = step if isinstance(step, Mapping) else {"": step}
-    for each in entries.values():
-        if not isinstance(each, PointClusters):
+    for clusters in entries.values():
+        if not isinstance(clusters, PointClusters):
             raise TypeError(
                 "clusters must be what model.clusters() gives, or a mapping of titles to such, "
-                f"found {type(each).__name__}"
+                f"found {type(clusters).__name__}"
             )
     if not entries:
         raise ValueError("there are no clusters to draw")
-    return {str(name): each for name, each in entries.items()}
+    return {str(name): clusters for name, clusters in entries.items()}
 
 
 def _heads(
-    name: str, found: PointClusters, head: int | None, subject: Subject
+    name: str, clusters: PointClusters, head: int | None, subject: Subject
 ) -> list[tuple[int, str]]:
     """The heads that are drawn, with what stands above them."""
-    if found.index.dim() != 2 or len(found.index) != subject.total:
+    if clusters.index.dim() != 2 or len(clusters.index) != subject.total:
         raise ValueError(
-            f"the clusters{f' of {name}' if name else ''} are of {len(found.index)} points, the "
+            f"the clusters{f' of {name}' if name else ''} are of {len(clusters.index)} points, the "
             f"data has {subject.total}: they belong to other data"
         )
-    count = found.index.size(1)
+    count = clusters.index.size(1)
     if head is None:
         return [(h, f"head {h}" if count > 1 else "") for h in range(count)]
     number = place(f"head{f' of {name}' if name else ''}", head, count)
@@ -247,7 +247,7 @@ def _heads(
 def _panel(
     subject: Subject,
     touching: np.ndarray,
-    found: PointClusters,
+    clusters: PointClusters,
     head: int,
     name: str,
     label: str,
@@ -258,27 +258,27 @@ def _panel(
     def numbers(values: Tensor) -> np.ndarray:
         return values.detach().cpu().numpy()
 
-    center, index = np.unique(numbers(found.index[rows, head]), return_inverse=True)
+    center, index = np.unique(numbers(clusters.index[rows, head]), return_inverse=True)
     wanted = None
     if before is not None:
         match = match_clusters(before.index, index)
         wanted = np.where(match >= 0, before.colour[match], -1)
-    region = numbers(found.region[rows])
-    own = np.flatnonzero(numbers(found.center_batch) == int(found.batch[subject.first]))
-    pos = numbers(found.center_pos.double())[own]
+    region = numbers(clusters.region[rows])
+    mine = np.flatnonzero(numbers(clusters.center_batch) == int(clusters.batch[subject.first]))
+    pos = numbers(clusters.center_pos.double())[mine]
     if subject.is_picture:
         pos = (pos + 0.5) * (np.array(subject.size) - 1)
-    slot = np.searchsorted(center, own).clip(max=len(center) - 1)
+    slot = np.searchsorted(center, mine).clip(max=len(center) - 1)
     return Panel(
         entry=name,
         head=label,
         index=index,
         center=center,
         colour=colour_numbers(subject.pos, index, touching, region=region, wanted=wanted),
-        similarity=numbers(found.similarity[rows, head].double()),
+        similarity=numbers(clusters.similarity[rows, head].double()),
         region=region,
         center_pos=pos,
-        center_cluster=np.where(center[slot] == own, slot, -1),
+        center_cluster=np.where(center[slot] == mine, slot, -1),
     )
 
 

@@ -60,8 +60,8 @@ def eye_dome(
         owner[r[won], c[won]] = order[won]
     light = 1 - DARKEST * _nearer_around(depth, max(1, round(radius)))
     out = []
-    for each in colours:
-        image = np.where(owner[..., None] >= 0, each[owner] * light[..., None], 1.0)
+    for painted in colours:
+        image = np.where(owner[..., None] >= 0, painted[owner] * light[..., None], 1.0)
         image = image.reshape(size[1], FINER, size[0], FINER, 3).mean(axis=(1, 3))
         out.append(np.rint(255 * image).astype(np.uint8))
     return np.stack(out)

@@ -86,7 +86,7 @@ def subject_of(
     where = pos[points].detach().cpu().double().numpy()
     if not np.isfinite(where).all():
         raise ValueError("a position is NaN or infinite")
-    name = next((each for each in ("grid", "extent") if data.get(each) is not None), None)
+    name = next((key for key in ("grid", "extent") if data.get(key) is not None), None)
     if name is None:
         if mean is not None or std is not None:
             raise ValueError("mean and std undo the normalisation of pictures; these are clouds")
@@ -105,7 +105,7 @@ def _points_of_clouds(data: Data) -> list[int]:
     """How many points each cloud has."""
     if data.batch is not None:
         count = getattr(data, "num_graphs", None) or int(data.batch.max()) + 1
-        return [int(each) for each in torch.bincount(data.batch, minlength=count)]
+        return torch.bincount(data.batch, minlength=count).tolist()
     grid = data.get("grid")
     grids = [] if grid is None else picture_sizes("grid", grid)
     return [h * w for h, w in grids] if len(grids) > 1 else [len(data.pos)]
@@ -188,6 +188,6 @@ def _own_colours(data: Data, points: slice) -> np.ndarray | None:
     color = data.get("color")
     if not isinstance(color, Tensor) or color.shape != (len(data.pos), 3):
         return None
-    found = color[points].detach().cpu()
-    scale = 1 if found.is_floating_point() else 255
-    return (found.double() / scale).clamp(0, 1).numpy()
+    color = color[points].detach().cpu()
+    scale = 1 if color.is_floating_point() else 255
+    return (color.double() / scale).clamp(0, 1).numpy()
