@@ -52,8 +52,9 @@ def load_data(args: argparse.Namespace) -> Clouds:
     if args.root or find_scanobjectnn(ROOT):
         train, test = (ScanObjectNN(args.root or ROOT, part, **asked) for part in ("train", "test"))
         return Clouds(train.name, train, test, train.num_points, train.num_points, False)
-    for name in asked:
-        raise ValueError(f"--{name} is of ScanObjectNN, which is not in {ROOT}: give --root")
+    if asked:
+        raise ValueError(f"--{next(iter(asked))} is of ScanObjectNN, which is not in {ROOT}: give "
+                         "--root")  # fmt: skip
     say(f"ScanObjectNN is not in {ROOT} (python datasets/fetch.py scanobjectnn tells how to get "
         "it): training on HomeObjects")  # fmt: skip
     train, test = HomeObjects(split="train"), HomeObjects(split="test")
