@@ -21,8 +21,7 @@ try:
     from torch_geometric.data import Data
 
     from pointcluster import viz
-    from pointcluster.datasets import HomeObjects, read_points
-    from pointcluster.datasets.readers.image import read_image
+    from pointcluster.datasets import HomeObjects, read_image, read_points
     from pointcluster.datasets.readers.points import SUFFIXES
     from pointcluster.models import CoC, create_model, list_models, list_pretrained, load_model
     from pointcluster.models.factory import FOLDER, network_of_run
