@@ -113,6 +113,8 @@ def run(args: argparse.Namespace) -> None:
         if args.num_points > (points := train[0].num_nodes):
             raise ValueError(f"--num-points is {args.num_points}, {name} has {points} points a "
                              "cloud")  # fmt: skip
+        if args.epochs and args.warmup_epochs is None:
+            args.warmup_epochs = args.epochs // 10  # as in both recipes
         recipe, _ = training.chosen(args, RECIPES[name.split()[0]])
         known = training.survey(train)
         data = name, train, test, training.hold_out(known, args.val_fraction)
