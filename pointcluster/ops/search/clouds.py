@@ -108,13 +108,6 @@ def padded_rows(
     return start[:, None] + torch.minimum(slot, count[:, None] - 1), count
 
 
-def sort_keys(values: np.ndarray) -> np.ndarray:
-    """Float32 rows [S, W] as integers that hold the value above the column: all are different."""
-    bits = (values + np.float32(0)).view(np.int32).astype(np.int64)  # -0 becomes 0
-    bits = np.where(bits < 0, bits ^ 0x7FFFFFFF, bits) << 32
-    return bits | np.arange(values.shape[1])
-
-
 def smallest(values: Tensor, k: int) -> Tensor:
     """Columns of the `k` smallest values of each row [S, W], none negative; the lower of equals
     first. [S, k]
