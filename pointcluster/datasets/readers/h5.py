@@ -73,18 +73,16 @@ def read_h5(
     except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is truncated or is no HDF5 file: {error}") from error
     pos = np.asarray(arrays["data"]).astype(np.float32, copy=False)
-    if not np.isfinite(pos).all():
-        bad = int(np.argmin(np.isfinite(pos).all(axis=(1, 2))))
-        raise ValueError(f"{path}: cloud {bad} has NaN or infinite positions")
+    _check_finite(path, pos, "NaN or infinite positions")
     read = {"pos": pos, "y": _labels(path, np.asarray(arrays["label"]), len(pos), num_classes)}
     if "mask" in arrays:
         values = np.asarray(arrays["mask"])
-        if not np.isfinite(values).all():
-            bad = int(np.argmin(np.isfinite(values).all(axis=1)))
-            raise ValueError(f"{path}: cloud {bad} has a 'mask' that is NaN or infinite")
+        _check_finite(path, values, "a 'mask' that is NaN or infinite")
         read["mask"] = values
     if "normal" in arrays:
-        read["normal"] = _normals(path, np.asarray(arrays["normal"]))
+        values = np.asarray(arrays["normal"]).astype(np.float32, copy=False)
+        _check_finite(path, values, "NaN or infinite normals")
+        read["normal"] = values / np.maximum(np.linalg.norm(values, axis=2, keepdims=True), 1e-12)
     return read
 
 
@@ -124,12 +122,10 @@ def _check_forms(path: Path, entries: Mapping[str, Any], dtypes: Sequence[str]) 
             )
 
 
-def _normals(path: Path, normal: np.ndarray) -> np.ndarray:
-    normal = normal.astype(np.float32, copy=False)
-    if not np.isfinite(normal).all():
-        bad = int(np.argmin(np.isfinite(normal).all(axis=(1, 2))))
-        raise ValueError(f"{path}: cloud {bad} has NaN or infinite normals")
-    return normal / np.maximum(np.linalg.norm(normal, axis=2, keepdims=True), 1e-12)
+def _check_finite(path: Path, array: np.ndarray, wrong: str) -> None:
+    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
+    if not finite.all():
+        raise ValueError(f"{path}: cloud {int(np.argmin(finite))} has {wrong}")
 
 
 def _target(link: Any) -> str:
