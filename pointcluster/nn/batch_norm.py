@@ -14,6 +14,8 @@ from pointcluster.nn.hooks import is_plain, is_watched
 from pointcluster.ops.precision import at_least_float32, no_autocast
 
 
+# PyG's BatchNorm(allow_single_element=True) takes one point, too, but each process by itself, and
+# torch's SyncBatchNorm runs on GPUs alone: two processes would not learn what one does.
 class BatchNorm(nn.BatchNorm1d):
     r"""Batch normalisation of points, over all processes that train together.
 

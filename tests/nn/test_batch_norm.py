@@ -7,8 +7,10 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
+from torch_geometric.nn import BatchNorm as PygBatchNorm
 
 from pointcluster.nn import BatchNorm
+from pointcluster.nn.batch_norm import statistics_kept
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -136,6 +138,26 @@ def test_one_single_point(monkeypatch, processes):
     torch.testing.assert_close(y, x / (1 + 1e-5) ** 0.5)
     y.sum().backward()
     assert x.grad.isfinite().all() and layer.running_mean.tolist() == [0, 0, 0]
+
+
+def test_alone_it_is_pygs_too():
+    torch.manual_seed(0)
+    layer, truth = BatchNorm(3).double(), PygBatchNorm(3, allow_single_element=True).double()
+    for n in (9, 1):
+        x = torch.randn(n, 3, dtype=torch.float64)
+        torch.testing.assert_close(layer(x), truth(x))
+    torch.testing.assert_close(layer.running_var, truth.module.running_var)
+
+
+def test_work_done_again_is_counted_once():
+    torch.manual_seed(0)
+    for momentum in (0.1, None):
+        layer, x = BatchNorm(3, momentum=momentum), torch.randn(9, 3)
+        y, before = layer(x), [value.clone() for value in layer.buffers()]
+        with statistics_kept(nn.Sequential(layer)):
+            assert torch.equal(layer(x), y)
+        assert layer.momentum == momentum
+        assert all(torch.equal(a, b) for a, b in zip(layer.buffers(), before, strict=True))
 
 
 def test_it_may_be_left_to_each_process(monkeypatch):

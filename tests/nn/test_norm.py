@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import torch
+from torch_geometric.nn import LayerNorm
 
 from pointcluster.nn import CloudNorm
 
@@ -40,3 +41,12 @@ def test_gradients_and_half_precision():
     assert torch.autograd.gradcheck(lambda x: norm(x, batch, 3), (x,))
     half = CloudNorm(4)(1e4 + torch.randn(5, 4).bfloat16(), batch, 3)
     assert half.dtype == torch.bfloat16 and torch.isfinite(half).all()
+
+
+def test_is_what_pyg_calls_layer_norm_of_a_graph():
+    torch.manual_seed(0)
+    norm, truth = make(), LayerNorm(4, mode="graph").double()
+    truth.load_state_dict(norm.state_dict())
+    batch = torch.arange(4).repeat_interleave(torch.tensor([5, 0, 1, 9]))
+    x = 3 + 2 * torch.randn(15, 4, dtype=torch.float64)
+    torch.testing.assert_close(norm(x, batch, 4), truth(x, batch, 4), rtol=0, atol=1e-12)
