@@ -147,7 +147,7 @@ class PointMLPCoC(Network):
     def forward_stages(
         self, data: Data, hierarchy: Hierarchy | None = None, *, stop: tuple[int, int] | None = None
     ) -> Iterator[Features]:
-        """The anchors of each stage with their features; `stop` leaves a stage's groups out."""
+        """The anchors of each stage with their features; `stop` is for blocks of anchors alone."""
         hierarchy = self.checked_hierarchy(data, hierarchy)
         x = self.points(data, hierarchy.batch_size).x  # [N, E]
         for s, (anchors, _) in enumerate(hierarchy.stages):

@@ -56,11 +56,11 @@ def published_entries(
         elif isinstance(name, tuple):
             halves.setdefault(name[0], {})[name[1]] = value.flatten(1) if value.dim() > 1 else value
         else:
-            entries[name] = _flattened(value, key)
+            entries[name] = _flattened(value)
     for name, parts in halves.items():
         if len(parts) == 2:
             entries[name] = torch.cat([parts[0], parts[1]])
-    return _fitted(entries, own, unknown, "head.")
+    return _fitted(entries, own, unknown)
 
 
 def published_cloud_entries(
@@ -99,7 +99,7 @@ def published_cloud_entries(
         number, kind = int(key.split(".")[1]), key.split(".", 2)[2]
         name = f"neck.{key.split('.', 1)[1]}" if number <= last else f"head.{kind}"
         entries[name] = entries.pop(key)
-    return _fitted(entries, own, unknown, "head.")
+    return _fitted(entries, own, unknown)
 
 
 def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, 
 
 
 def _fitted(
-    entries: Mapping[str, Tensor], own: Mapping[str, Tensor], unknown: list[str], head: str
+    entries: Mapping[str, Tensor], own: Mapping[str, Tensor], unknown: list[str]
 ) -> dict[str, Tensor]:
     """Entries in the network's own dtypes, if they are those that there must be."""
     problems = [f"{key} is not known" for key in unknown]
@@ -134,11 +134,11 @@ def _fitted(
         if key in own and value.shape != own[key].shape:
             problems.append(f"{key} has shape {list(value.shape)}, expected {list(own[key].shape)}")
     if problems:
-        classes = [p for p in problems if p.startswith(f"{head}weight has")]
+        classes = [p for p in problems if p.startswith("head.weight has")]
         hint = (
             ": the checkpoint has another number of classes; build the network with that number, "
             "load, then call reset_classifier()."
-            if classes and all(p.startswith(head) for p in problems)
+            if classes and all(p.startswith("head.") for p in problems)
             else ": is it a checkpoint of this very network?"
         )
         raise ValueError(
@@ -165,7 +165,7 @@ def _renamed(key: str) -> str | tuple[str, int] | None:
     return None
 
 
-def _flattened(value: Tensor, key: str) -> Tensor:
+def _flattened(value: Tensor) -> Tensor:
     """A convolution's weight as a linear map's: square by square, row by row, then channels."""
     if value.dim() != 4:
         return value
