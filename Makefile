@@ -65,7 +65,7 @@ print("torch-cluster", torch_cluster.__version__, "and torch-scatter", s.__versi
 endef
 export EXT_TAG EXT_CHECK
 
-ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 minutes, needs g++), install them and fpsample
+ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 minutes, needs g++) and install them
 	@set -e; \
 	tag=$$($(BIN)/python -c "$$EXT_TAG"); \
 	cache="$(WHEELS)/$$tag"; \
@@ -89,11 +89,10 @@ ext: $(VENV)/.train  ## build torch-cluster and torch-scatter once (about 10 min
 	    set -- "$$@" "$$cache/$$name"-*.whl; \
 	done; \
 	$(PIP) install -qq --no-deps --no-index --force-reinstall "$$@"; \
-	$(INSTALL) 'fpsample>=0.3.3'; \
 	$(BIN)/python -c "$$EXT_CHECK"
 
-no-ext: $(VENV)/.train  ## take torch-cluster, torch-scatter and fpsample out of the environment again
-	$(PIP) uninstall --quiet --yes torch-cluster torch-scatter fpsample
+no-ext: $(VENV)/.train  ## take torch-cluster and torch-scatter out of the environment again
+	$(PIP) uninstall --quiet --yes torch-cluster torch-scatter
 
 clean:  ## delete the environment and all caches in the checkout; built wheels stay
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -62,7 +62,7 @@ def parser(
 
 def machine() -> str:
     """One line on what the figures were measured with."""
-    extensions = ("torch_cluster", "torch_scatter", "pyg_lib", "fpsample", "numba")
+    extensions = ("torch_cluster", "torch_scatter", "pyg_lib", "numba")
     here = {name: importlib.util.find_spec(name) is not None for name in extensions}
     named = {
         flag: ", ".join(name.replace("_", "-") for name in here if here[name] == flag)

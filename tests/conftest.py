@@ -22,7 +22,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 torch.set_num_threads(1)
 
 
-EXTENSIONS = ("torch_cluster", "torch_scatter", "fpsample")
+EXTENSIONS = ("torch_cluster", "torch_scatter")
 
 
 def loads(name):
@@ -44,7 +44,7 @@ def pytest_addoption(parser):
     group.addoption(
         "--forbid-ext",
         action="store_true",
-        help="stop if torch-cluster, torch-scatter or fpsample is installed",
+        help="stop if torch-cluster or torch-scatter is installed",
     )
     group.addoption(
         "--require-browser",

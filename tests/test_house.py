@@ -45,7 +45,7 @@ LIBRARIES = {
 }  # fmt: skip
 # Heavy or optional: loaded by what needs them, when it runs.
 ON_DEMAND = {
-    "IPython", "PIL", "dash", "fpsample", "gradio", "h5py", "huggingface_hub", "imageio_ffmpeg",
+    "IPython", "PIL", "dash", "gradio", "h5py", "huggingface_hub", "imageio_ffmpeg",
     "laspy", "lazrs", "libusb_package", "lightning", "matplotlib", "numba", "onnx", "open3d",
     "plotly", "pypcd4", "pytorch_lightning", "skimage", "tensorboard", "timm", "torch_cluster",
     "torchmetrics", "torchvision", "trimesh",

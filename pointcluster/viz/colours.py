@@ -132,7 +132,7 @@ def colour_nodes(
     Shapes and units:
         Colours are counted from 0, ``[M]``.
     """
-    import networkx as nx  # type: ignore[import-untyped]
+    import networkx as nx
 
     count = len(size)
     touched = np.zeros((count, colours))  # by nodes of each colour
