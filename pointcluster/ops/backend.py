@@ -15,8 +15,12 @@ from torch._subclasses.fake_tensor import FakeTensor
 
 from pointcluster.ops import launch
 
-NAMES = ("auto", "reference", "torch", "cpu")
+NAMES = ("auto", "reference", "torch", "cpu", "gpu")
 VARIABLE = "POINTCLUSTER_BACKEND"
+KERNELS = {"cpu": "cpu", "cuda": "gpu"}
+"""Whose kernels take a device's tensors; all other devices' go to torch's operations."""
+DTYPES = {"cpu": (torch.float32,), "gpu": (torch.float32, torch.bfloat16, torch.float16)}
+"""What they take."""
 _chosen: list[str] = []
 """The last one counts; the first is the process's own."""
 
@@ -26,7 +30,7 @@ def chosen() -> str:
 
     Raises:
         ValueError: The environment names a backend that there is not.
-        RuntimeError: It names the CPU's kernels, which cannot be had here.
+        RuntimeError: It names kernels that cannot be had here.
     """
     if not _chosen:
         _chosen.append(_checked(os.environ.get(VARIABLE) or "auto", VARIABLE))
@@ -41,15 +45,24 @@ def _checked(name: str, source: str) -> str:
             f"{source} asks for the CPU's kernels, which need Linux, a torch with MKL and Numba "
             "(pip install 'pointcluster[fast]')"
         )
+    if name == "gpu" and not any(map(launch.gpu_kernels, _cards())):
+        raise RuntimeError(
+            f"{source} asks for the GPU's kernels, which need Triton and an NVIDIA GPU of compute "
+            "capability 8.0 or newer that torch sees (torch.cuda.is_available())"
+        )
     return name
+
+
+def _cards() -> list[torch.device]:
+    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
 
 
 @contextmanager
 def use_backend(name: str) -> Iterator[None]:
     """Let all operators take one backend for a while, as `POINTCLUSTER_BACKEND` does for a process.
 
-    `"reference"` and `"torch"` serve anything; `"cpu"` what its kernels are made for (dense float32
-    tensors on the CPU), as `"auto"` does.
+    `"reference"` and `"torch"` serve anything; `"cpu"` and `"gpu"` what their kernels are made for,
+    and leave the rest to torch's operations; `"auto"` takes either.
 
     Raises:
         ValueError: There is no such backend.
@@ -64,36 +77,38 @@ def use_backend(name: str) -> Iterator[None]:
 
 
 def backend_for(*tensors: Tensor | None) -> str:
-    """The backend for an operator on these tensors: `"reference"`, `"torch"` or `"cpu"`.
+    """The backend for an operator on these tensors: `"reference"`, `"torch"`, `"cpu"` or `"gpu"`.
 
-    Kernels take plain dense float32 tensors on the CPU. Whatever must see plain operations gets
-    them: exports, autocast, function transforms, subclasses of tensors.
+    Kernels take plain dense tensors: float32 on the CPU, and float32, bfloat16 and float16 on an
+    NVIDIA GPU, where Triton is there. Whatever must see plain operations gets them: exports,
+    function transforms, subclasses of tensors, autocast on the CPU.
     """
     name = chosen()
     if name in ("reference", "torch"):
         return name
-    if (
-        torch.jit.is_tracing()
-        or torch.compiler.is_exporting()
-        or torch.is_autocast_enabled("cpu")
-        or not launch.cpu_kernels()
-    ):
+    if torch.jit.is_tracing() or torch.compiler.is_exporting():
         return "torch"
-    for tensor in tensors:
-        if tensor is not None and (
-            tensor.device.type != "cpu"
-            or tensor.dtype != torch.float32
+    there = [tensor for tensor in tensors if tensor is not None]
+    backend = KERNELS.get(there[0].device.type, "torch") if there else "torch"
+    if backend == "torch" or name not in ("auto", backend):
+        return "torch"
+    if backend == "cpu" and (torch.is_autocast_enabled("cpu") or not launch.cpu_kernels()):
+        return "torch"
+    if backend == "gpu" and not launch.gpu_kernels(there[0].device):
+        return "torch"
+    for tensor in there:
+        if (
+            tensor.device != there[0].device
+            or tensor.dtype not in DTYPES[backend]
             or tensor.layout != torch.strided
             or tensor.numel() == 0
         ):
             return "torch"
     if not torch.compiler.is_compiling():  # which knows what its tensors are
         plain = (Tensor, torch.nn.Parameter, FakeTensor)
-        if any(tensor is not None and type(tensor) not in plain for tensor in tensors):
+        if any(type(tensor) not in plain for tensor in there) or launch.transformed():
             return "torch"
-        if launch.transformed():
-            return "torch"
-    return "cpu"
+    return backend
 
 
 # Searches ----------------------------------------------------------------------------------------

@@ -50,6 +50,34 @@ def cpu_kernels() -> bool:
     return _torch() is not None
 
 
+def gpu_kernels(device: torch.device) -> bool:
+    """Whether Triton's kernels run on a device: NVIDIA's from compute capability 8.0 on.
+
+    A fake tensor may say that it is on such a device where there is none.
+    """
+    return device.type == "cuda" and _triton() and _is_new(device.index or 0)
+
+
+@torch.compiler.assume_constant_result
+@cache
+def _triton() -> bool:
+    from importlib.util import find_spec
+
+    return torch.version.hip is None and find_spec("triton") is not None
+
+
+@torch.compiler.assume_constant_result
+@cache
+def _is_new(index: int) -> bool:
+    here = torch.cuda.is_available()
+    return not here or torch.cuda.get_device_capability(index) >= (8, 0)
+
+
+def power_of_two(number: int, least: int = 1) -> int:
+    """The lowest power of two that is no smaller."""
+    return max(least, 1 << max(0, number - 1).bit_length())
+
+
 @cache
 def _torch() -> Torch | None:
     from importlib.util import find_spec

@@ -29,6 +29,8 @@ class Regions(NamedTuple):
     """Region of each point. [N]"""
     pool: Tensor | None = None
     """`group` as a matrix, for regions of one size: 1 where a point counts. [R or 1, M, P]"""
+    most: int | None = None
+    """Points that no region has more of, where that is known without asking a GPU."""
 
     @property
     def num_centers(self) -> int:

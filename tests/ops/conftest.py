@@ -1,11 +1,74 @@
 from __future__ import annotations
 
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
 from pointcluster.ops import Regions, Weights, launch, use_backend
 
 here = pytest.mark.skipif(not launch.cpu_kernels(), reason="needs Numba, OpenMP's team and MKL")
+
+INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+"""Whether Triton's kernels are run by its interpreter, on CPU tensors."""
+card = "cpu" if INTERPRETED else "cuda"
+"""The device that tests of GPU kernels take."""
+
+
+def pytest_collection_modifyitems(config, items):
+    """Tests of GPU kernels run where there is a GPU, and in a child process by the interpreter.
+
+    Triton decides when it is imported, and PyTorch Geometric imports it: too late for this process.
+    """
+    child = test_by_the_interpreter.__name__
+    direct = INTERPRETED or torch.cuda.is_available()
+
+    def runs(item):
+        if item.path.parent != Path(__file__).parent or not item.path.stem.endswith("_gpu"):
+            return True
+        return not INTERPRETED if item.name == child else direct
+
+    left = [item for item in items if not runs(item)]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if runs(item)]
+
+
+def test_by_the_interpreter(request):
+    """All other tests of the file, by Triton's interpreter on a CPU."""
+    if importlib.util.find_spec("triton") is None:
+        pytest.skip("Triton is not installed; it comes with torch's builds for GPUs")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", str(request.path)],
+        env=os.environ | {"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"},
+        cwd=request.config.rootpath, capture_output=True, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+@pytest.fixture
+def kernels(monkeypatch):
+    """Let operators take Triton's kernels for CPU tensors, too: by the interpreter."""
+    if not INTERPRETED:
+        yield
+        return
+    from pointcluster.ops import backend, launch
+    from pointcluster.ops.context_cluster import op as context_cluster_op
+
+    monkeypatch.setattr(launch, "gpu_kernels", lambda device: True)
+    monkeypatch.setattr(backend, "KERNELS", {"cpu": "gpu"})
+    monkeypatch.setattr(context_cluster_op.gpu, "PRECISION", "wide")
+    library = torch.library.Library("pointcluster", "IMPL")
+    for operator in (context_cluster_op,):
+        name = operator.__name__.split(".")[-2]
+        library.impl(name, operator._forward_gpu, "CPU")
+        library.impl(f"{name}_backward", operator._backward_gpu, "CPU")
+    yield
+    library._destroy()
 
 
 def draw(*shapes, seed=0):

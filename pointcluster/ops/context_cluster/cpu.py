@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pointcluster.ops.context_cluster.dense import lifting_pays
-from pointcluster.ops.context_cluster.weights import Weights
+from pointcluster.ops.context_cluster.weights import Weights, shapes_fit
 from pointcluster.ops.regions import Regions
 
 ROWS = 256
@@ -25,25 +25,8 @@ def fits(
 
     What does not fit is left to torch's operations, and to the errors that they raise.
     """
-    if x.dim() != 2 or w.fv.dim() != 2 or w.out.dim() != 2 or regions.group.dim() != 3:
-        return False
-    (points, channels), (out, width) = x.shape, w.out.shape
-    if regions.ptr is None and (not regions.size or points % regions.size):
-        return False
-    rows = len(regions.group)
-    alike = regions.ptr is None and rows in (1, points // (regions.size or 1))
-    return (
-        width % heads == 0
-        and w.fv.shape == (2 * width, channels)
-        and w.fv_bias.shape == (2 * width,)
-        and w.out_bias.shape == (out,)
-        and w.alpha.shape == w.beta.shape == (1,)
-        and (residual is None or residual.shape == (points, out))
-        and (alike or (regions.ptr is not None and rows in (1, len(regions.ptr) - 1)))
-        and regions.filled.shape == regions.group.shape[:2]
-        and (regions.closed is None or regions.closed.shape == regions.filled.shape)
-        and lifting_pays(w, heads, regions.num_centers)
-    )
+    fit = shapes_fit(x, regions, w, heads, residual)
+    return fit and lifting_pays(w, heads, regions.num_centers)
 
 
 def plan(x: Tensor, regions: Regions, w: Weights, heads: int) -> dict[str, int] | None:

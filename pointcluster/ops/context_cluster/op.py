@@ -9,8 +9,9 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from pointcluster.ops.backend import backend_for
-from pointcluster.ops.context_cluster import cpu, dense, reference
+from pointcluster.ops.context_cluster import cpu, dense, gpu, reference
 from pointcluster.ops.context_cluster.weights import Weights
+from pointcluster.ops.precision import is_autocast, no_autocast
 from pointcluster.ops.regions import Regions
 
 
@@ -48,10 +49,14 @@ def context_cluster(
     backend = backend_for(x, *weights, residual)
     if backend == "reference":
         return reference.context_cluster(x, regions, weights, heads, residual)
-    if backend == "cpu" and cpu.fits(x, regions, weights, heads, residual):
-        group, count, closed, size, ptr, of, pool = regions
-        given = (x, *weights, residual, group, count, closed, size, ptr, of, pool, heads)
-        return torch.ops.pointcluster.context_cluster(*given)
+    fits = {"cpu": cpu.fits, "gpu": gpu.fits}.get(backend)
+    if fits is not None and fits(x, regions, weights, heads, residual):
+        if is_autocast(x):  # what it would do to the linear maps
+            dtype = torch.get_autocast_dtype(x.device.type)
+            x, maps = x.to(dtype), (each.to(dtype) for each in weights[:4])
+            weights = Weights(*maps, weights.alpha, weights.beta)
+        with no_autocast(x):
+            return torch.ops.pointcluster.context_cluster(x, *weights, residual, *regions, heads)
     return dense.context_cluster(x, regions, weights, heads, residual)
 
 
@@ -64,15 +69,15 @@ def gather_around(
         - **f**, **v:** $(N, H, c)$
         - **output:** $(N, H, c)$, and index and similarity as :func:`context_cluster` gives them
     """
-    backend = backend_for(f, v, alpha, beta)
-    around = reference if backend == "reference" else dense
+    around = reference if backend_for(f, v, alpha, beta) == "reference" else dense
     return around.gather_around(f, v, regions, alpha, beta)
 
 
 # One op for torch: compilers, fake tensors and counters see it whole ------------------------------
 
 _REGIONS = (
-    "Tensor group, Tensor count, Tensor? closed, int? size, Tensor? ptr, Tensor? of, Tensor? pool"
+    "Tensor group, Tensor count, Tensor? closed, int? size, Tensor? ptr, Tensor? of, Tensor? pool, "
+    "int? most"
 )
 _WEIGHTS = "Tensor fv, Tensor fv_bias, Tensor out, Tensor out_bias, Tensor alpha, Tensor beta"
 torch.library.define(
@@ -86,28 +91,48 @@ torch.library.define(
 )
 
 
+def _unpacked(x: Tensor, given: tuple[Any, ...]) -> tuple[Any, ...]:
+    """The arguments of the op as those of the backends' functions, all contiguous."""
+    w, residual = Weights(*(each.contiguous() for each in given[:6])), given[6]
+    residual = None if residual is None else residual.contiguous()
+    return x.contiguous(), w, residual, Regions(*given[7:15]), given[15]
+
+
 @torch.library.impl("pointcluster::context_cluster", "CPU")
 def _forward(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
-    w, residual = Weights(*(each.contiguous() for each in given[:6])), given[6]
-    regions, heads = Regions(*given[7:14]), given[14]
-    x, residual = x.contiguous(), None if residual is None else residual.contiguous()
+    x, w, residual, regions, heads = _unpacked(x, given)
     sizes = cpu.plan(x, regions, w, heads)
     if sizes is None:
         return dense.context_cluster(x, regions, w, heads, residual)
     return cpu.context_cluster(x, regions, w, heads, residual, sizes)
 
 
+def _forward_gpu(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, w, residual, regions, heads = _unpacked(x, given)
+    return gpu.context_cluster(x, regions, w, heads, residual)
+
+
+torch.library.impl("pointcluster::context_cluster", "CUDA", _forward_gpu)
+
+
 @torch.library.impl("pointcluster::context_cluster_backward", "CPU")
 def _backward(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
-    w, regions, heads = Weights(*given[:6]), Regions(*given[6:13]), given[13]
-    index, similarity, grad = given[14:]
-    x, w = x.contiguous(), Weights(*(each.contiguous() for each in w))
+    x, w, _, regions, heads = _unpacked(x, (*given[:6], None, *given[6:15]))
+    index, similarity, grad = given[15:]
     sizes = cpu.plan(x, regions, w, heads)
     if sizes is None:
         return _differentiate(x, w, regions, heads, grad, create_graph=False)
     return cpu.context_cluster_backward(
         x, regions, w, heads, index.contiguous(), similarity.contiguous(), grad.contiguous(), sizes
     )
+
+
+def _backward_gpu(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
+    x, w, _, regions, heads = _unpacked(x, (*given[:6], None, *given[6:15]))
+    return gpu.context_cluster_backward(x, regions, w, heads, *given[15:])
+
+
+torch.library.impl("pointcluster::context_cluster_backward", "CUDA", _backward_gpu)
 
 
 def _differentiate(
@@ -125,9 +150,11 @@ def _differentiate(
 
 @torch.library.register_fake("pointcluster::context_cluster")
 def _forward_fake(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
-    heads = given[14]
+    residual, heads = given[6], given[15]
     index = x.new_empty(len(x), heads, dtype=torch.int64)
-    return x.new_empty(len(x), given[2].size(0)), index, x.new_empty(len(x), heads)
+    dtype = x.dtype if residual is None else torch.promote_types(x.dtype, residual.dtype)
+    similarity = x.new_empty(len(x), heads, dtype=torch.promote_types(x.dtype, torch.float32))
+    return x.new_empty(len(x), given[2].size(0), dtype=dtype), index, similarity
 
 
 @torch.library.register_fake("pointcluster::context_cluster_backward")
@@ -136,12 +163,12 @@ def _backward_fake(x: Tensor, *given: Any) -> tuple[Tensor, ...]:
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    x, w, regions, heads = inputs[0], inputs[1:7], inputs[8:15], inputs[15]
+    x, w, regions, heads = inputs[0], inputs[1:7], inputs[8:16], inputs[16]
     _, index, similarity = output
     ctx.mark_non_differentiable(index, similarity)
     kept = [each for each in regions if isinstance(each, Tensor)]
     ctx.which = [isinstance(each, Tensor) for each in regions]
-    ctx.size, ctx.heads = regions[3], heads
+    ctx.size, ctx.most, ctx.heads = regions[3], regions[7], heads
     ctx.save_for_backward(x, *w, index, similarity, *kept)
 
 
@@ -149,7 +176,7 @@ def _to_inputs(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     x, *rest = ctx.saved_tensors
     w, (index, similarity), kept = Weights(*rest[:6]), rest[6:8], iter(rest[8:])
     fields: list[Any] = [next(kept) if there else None for there in ctx.which]
-    fields[3] = ctx.size
+    fields[3], fields[7] = ctx.size, ctx.most
     regions = Regions(*fields)
     if torch.is_grad_enabled():
         grads = _differentiate(x, w, regions, ctx.heads, grad, create_graph=True)
@@ -157,7 +184,7 @@ def _to_inputs(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
         grads = torch.ops.pointcluster.context_cluster_backward(
             x, *w, *regions, ctx.heads, index, similarity, grad
         )
-    return *grads, grad if ctx.needs_input_grad[7] else None, *[None] * 8
+    return *grads, grad if ctx.needs_input_grad[7] else None, *[None] * 9
 
 
 torch.library.register_autograd("pointcluster::context_cluster", _to_inputs, setup_context=_save)
@@ -166,7 +193,7 @@ torch.library.register_autograd("pointcluster::context_cluster", _to_inputs, set
 @register_flop_formula(torch.ops.pointcluster.context_cluster, get_raw=True)
 def _flops(x: Tensor, *given: Any, out_val: Any = None) -> int:
     """Of the products with linear maps moved to the centres, as `dense.py` has them."""
-    (out, width), regions, heads = given[2].shape, Regions(*given[7:14]), given[14]
+    (out, width), regions, heads = given[2].shape, Regions(*given[7:15]), given[15]
     (n, channels), m, rows = x.shape, regions.num_centers, len(regions.starts(len(x))) - 1
     of_points = width * channels + m * channels + heads * m * (2 * channels + out) + out
     of_centers = 2 * width * channels + 2 * width * channels + width + width * out
