@@ -61,7 +61,6 @@ def kernels(monkeypatch):
 
     monkeypatch.setattr(launch, "gpu_kernels", lambda device: True)
     monkeypatch.setattr(backend, "KERNELS", {"cpu": "gpu"})
-    monkeypatch.setattr(context_cluster_op.gpu, "PRECISION", "wide")
     library = torch.library.Library("pointcluster", "IMPL")
     for operator in (context_cluster_op,):
         name = operator.__name__.split(".")[-2]

@@ -26,7 +26,7 @@ pytestmark = pytest.mark.usefixtures("kernels")
 def chunks(monkeypatch):
     """No region is small enough for one program, and none for one step of it."""
     monkeypatch.setattr(gpu, "TILE_POINTS", 0)
-    monkeypatch.setattr(gpu, "STEP_NUMBERS", 1)
+    monkeypatch.setattr(gpu, "STEP_NUMBERS", 64)
     monkeypatch.setattr(gpu, "PROGRAMS", 1)
 
 

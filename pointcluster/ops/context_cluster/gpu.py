@@ -13,13 +13,11 @@ from pointcluster.ops.launch import power_of_two
 from pointcluster.ops.regions import Regions
 
 TILE_POINTS, TILE_NUMBERS = 256, 8192
-"""Points, and numbers of f, of a program that takes whole regions; larger ones go in chunks."""
-STEP_NUMBERS = 4096
-"""Numbers of f that a program takes at a time of a chunk."""
+"""Points, and numbers of f, of a region that a program takes whole; larger ones go in chunks."""
+STEP_NUMBERS = 2048
+"""Numbers of f that a program takes at a time."""
 PROGRAMS = 2048
 """About as many programs work on the chunks of a large batch."""
-PRECISION = "tf32x3"
-"""How float32 is multiplied: by three products in TF32, whose error is that of float32."""
 
 
 def fits(
@@ -54,21 +52,25 @@ def plan(n: int, regions: Regions, heads: int, channels: int) -> Plan:
     size, most = regions.size, regions.size or regions.most
     count = n // size if size else len(regions.starts(n)) - 1
     m = regions.num_centers
-    block_c = power_of_two(channels, 16)
-    blocks = {"M": m, "BC": block_c, "PRECISION": PRECISION}
+    block_c = power_of_two(channels)
+    blocks = {"M": m, "BC": block_c}
     numbers = (count, n, size, heads, channels)
-    if most is not None and power_of_two(most, 16) <= min(TILE_POINTS, TILE_NUMBERS // block_c):
-        together = 1 if most > 16 else max(1, min(64 // most, 16 // m))
-        together = min(together, count)
-        block_p = power_of_two(together * most, 16)
-        blocks |= {"BR": together, "BP": block_p, "BS": power_of_two(together * m, 16)}
-        blocks["num_warps"] = max(1, min(8, block_p * block_c // 1024))
+    if most is not None and power_of_two(most) <= min(TILE_POINTS, TILE_NUMBERS // block_c):
+        block_p = power_of_two(most)
+        together = max(1, min(64, STEP_NUMBERS // (block_p * block_c)))
+        blocks |= {"BR": together, "BP": block_p, "BK": min(16, power_of_two(regions.group.size(2)))}
+        blocks["num_warps"] = _warps(together * block_p * block_c)
         return Plan(numbers, blocks, -(-count // together), None)
-    block_p = max(16, min(128, STEP_NUMBERS // block_c))
+    block_p = max(1, min(128, STEP_NUMBERS // block_c))
     chunk = block_p * max(1, min(64, power_of_two(n * heads // (block_p * PROGRAMS))))
-    blocks |= {"BM": power_of_two(m, 16), "BP": block_p, "num_warps": 4}
+    blocks |= {"BM": power_of_two(m), "BP": block_p, "num_warps": _warps(block_p * block_c)}
     programs = n // chunk + count if size is None else count * -(-size // chunk)
     return Plan(numbers, blocks, programs, chunk)
+
+
+def _warps(numbers: int) -> int:
+    """So many that a thread has 16 numbers of f: six such arrays are held at once."""
+    return max(1, min(16, numbers // 512))
 
 
 def context_cluster(
@@ -166,7 +168,7 @@ def gather_around_backward(
             return to_fv, numbers.sum(dim=0), y
         center, (parts, masses) = work.centers(), work.parts()
         gather = kernels.chunk_gather[work.grid]
-        blocks, assigned = work.some("M", "BM", "BP", "BC", "PRECISION"), (index, similarity)
+        blocks, assigned = work.some("M", "BM", "BP", "BC"), (index, similarity)
         v = fv[:, wide // 2 :]
         gather(work.ptr, *assigned, v, parts, masses, *work.chunks, wide, **blocks)
         h, mass = work.clusters(parts, masses, center)
@@ -241,6 +243,6 @@ class _Work:
 
         m, block = self.centers_a_region, self.plan.blocks["BC"]
         kernels.add_chunks[(self.plan.numbers[0] * self.heads * m,)](
-            self.fv, parts, masses, self.ptr, *given[:-1], *self.plan.numbers, self.plan.chunk, M=m,
+            parts, masses, self.ptr, *given[:-1], *self.plan.numbers, self.plan.chunk, M=m,
             BQ=max(1, 2048 // block), BC=block, WHAT=given[-1], num_warps=4,
         )  # fmt: skip

@@ -1,27 +1,25 @@
 """The context cluster on a GPU, in Triton: between the linear maps, forward and backward.
 
 Layout. `fv` has a row a point: f of all heads, then v of all heads, [N, 2, H, c]. Points lie region
-by region, and a *slot* is one centre of one region. Everything is told apart by points and slots:
-`same` says that a point lies in a slot's region, `count` how often a point counts in a slot's mean,
-`meets` holds the similarity where a point was assigned to a slot, and zeros elsewhere. The steps of
-`reference.py` are then products with these matrices, on the tensor cores in the type of the
-features, with sums, similarities and what is derived from them in float32.
+by region. The steps are those of `reference.py`; centres are few, so they are gone through one by
+one, and what belongs to a centre is a sum over points or channels of numbers that are on the chip
+already. All of it is float32, whatever features are: matrix units would want 16 centres, and for
+float32 three products each.
 
-Regions of few points (`_tile_*`): a program takes BR regions that follow one another and one head.
-Its points, up to BP, and its slots, up to BS, stay on the chip: features are read once and written
-once. Where several regions share a program, what is not a number would meet zeros of other regions'
-rows in a product; so it is taken out first and marks its region's results in the end.
+Regions of few points (`tile_*`): a program takes BR regions that follow one another, of up to BP
+points, and one head, as an array [BR, BP, BC] of f and one of v: features are read once and written
+once, and regions, though together, know nothing of each other.
 
-Regions of any size (`_chunk_*`): points are cut into chunks of up to CHUNK points that end where
-regions do, and a program takes one chunk and one head in steps of BP points. Sums over a region are
-written chunk by chunk and added up by `_add_chunks` in the order of the chunks. Chunks are numbered
-such that nobody has to know the sizes before: region r begins with chunk `ptr[r] // CHUNK + r`,
-which leaves room for all of its chunks, and some numbers empty.
+Regions of any size (`chunk_*`): points are cut into chunks that end where regions do, and a program
+takes one chunk and one head in steps of BP points. Sums over a region are written chunk by chunk
+and added up by `add_chunks` in the order of the chunks. Chunks are numbered such that nobody has to
+know the sizes before: region r begins with chunk `ptr[r] // chunk + r`, which leaves room for all
+of its chunks, and some numbers empty.
 
 All sums are taken in a fixed order, without atomics: a result is the same each time.
 
-Proved by Triton's interpreter on a CPU; sizes of blocks and numbers of warps were not tuned on a
-card.
+Proved by Triton's interpreter on a CPU, and compiled for NVIDIA's 8.0 and 9.0. Sizes of blocks and
+numbers of warps were chosen by the registers that these need, and were not tuned on a card.
 """
 
 from __future__ import annotations
@@ -34,77 +32,54 @@ LEAST = tl.constexpr(1e-8)
 
 
 @triton.jit
-def _dot(a, b, PRECISION: tl.constexpr):
-    """A product with sums in float32; `"wide"` is for the interpreter, which reads bfloat16 as
-    whole numbers there."""
-    if PRECISION == "wide":
-        return tl.dot(a.to(tl.float32), b.to(tl.float32), input_precision="ieee")
-    return tl.dot(a, b, input_precision=PRECISION)
+def _length(x, AXIS: tl.constexpr):
+    return tl.maximum(tl.sqrt(tl.sum(x * x, AXIS)), LEAST)
 
 
 @triton.jit
-def _squares(x):
-    return tl.sum(x * x, 1)
+def _larger(score, best):
+    """Whether a score beats the best so far: an equal one does not, what is no number does."""
+    return (score > best) | ((score != score) & (best == best))
 
 
 # Regions of few points ----------------------------------------------------------------------------
 
 
 @triton.jit
-def _slots(ptr, group, filled, tile, regions, size, points, k, M: tl.constexpr, SHARED: tl.constexpr,
-           BR: tl.constexpr, BP: tl.constexpr, BS: tl.constexpr):  # fmt: skip
-    """The tile's first point and number of points, its slots, and how its points count in them."""
-    slot = tl.arange(0, BS)
-    region = tile * BR + slot // M  # int64, as the tile
-    there = (slot < BR * M) & (region < regions)
+def _regions(ptr, tile, regions, size, points, BR: tl.constexpr, BP: tl.constexpr):
+    """The tile's regions, whether they are there, their numbers of points, and their points."""
+    region = tile * BR + tl.arange(0, BR)
+    there = region < regions
     if ptr is None:
-        begin = tile * BR * size
         low, high = region * size, region * size + size
     else:
-        begin = tl.load(ptr + tile * BR)
-        low = tl.load(ptr + region, there, 0)
-        high = tl.load(ptr + region + 1, there, 0)
+        low, high = tl.load(ptr + region, there, 0), tl.load(ptr + region + 1, there, 0)
     low, high = tl.maximum(low, 0), tl.minimum(high, points)
-    low = tl.where(there, low - begin, BP).to(tl.int32)
-    high = tl.where(there, high - begin, 0).to(tl.int32)
+    number = tl.where(there, high - low, 0).to(tl.int32)
     p = tl.arange(0, BP)
-    same = (p[:, None] >= low[None, :]) & (p[:, None] < high[None, :])  # [BP, BS]
-    row = slot % M if SHARED else region * M + slot % M
-    number = tl.load(filled + row, there, 1)
-    count = tl.zeros([BP, BS], tl.float32)
-    inside = tl.zeros([BS], tl.int32)
-    for j in range(k):
-        near = tl.load(group + row * k + j, there & (j < number), -1).to(tl.int32)
-        hit = same & (p[:, None] - low[None, :] == near[None, :]) & (near >= 0)[None, :]
-        count += tl.where(hit, 1.0, 0.0)
-        inside += ((near >= 0) & (near < high - low)).to(tl.int32)
-    wrong = there & (inside != tl.minimum(number, k))
-    return begin, low, high, there, row, same, count, number, wrong
+    return region, there, number, low[:, None] + p[None, :], p[None, :] < number[:, None]
 
 
 @triton.jit
-def _assign(f, center, same, open_, alpha, beta, PRECISION: tl.constexpr):
-    """Lengths, cosines [BP, BS] and scores, which are -inf where a point cannot go."""
-    wide = f.to(tl.float32)
-    length = tl.maximum(tl.sqrt(_squares(wide)), LEAST)
-    middle = center.to(tl.float32)
-    reach = tl.maximum(tl.sqrt(_squares(middle)), LEAST)
-    cos = _dot(f, tl.trans(center), PRECISION) / (length[:, None] * reach[None, :])
-    score = tl.where(same & open_[None, :], beta + alpha * cos, float("-inf"))
-    return length, reach, cos, score
-
-
-@triton.jit
-def _finite(f, v):
-    """0 for a point with finite features, else no number."""
-    return tl.sum(f.to(tl.float32) * 0.0 + v.to(tl.float32) * 0.0, 1)
-
-
-@triton.jit
-def _spoiled(same, point, slot):
-    """Points whose region has a bad point or a bad slot."""
-    bad = tl.max(tl.where(same & point[:, None], 1, 0), 0) + slot.to(tl.int32)
-    return tl.max(tl.where(same, bad[None, :], 0), 1) > 0
+def _weights(
+    group, filled, region, there, number, m, k,
+    M: tl.constexpr, SHARED: tl.constexpr, BP: tl.constexpr, BK: tl.constexpr,
+):  # fmt: skip
+    """What each point counts in the mean that centre m is, [BR, BP]: no number where a grouping
+    names points that its region does not have."""
+    row = region * 0 + m if SHARED else region * M + m
+    counting = tl.load(filled + row, there, 0)
+    weight = tl.zeros([region.shape[0], BP], tl.float32)
+    wrong = tl.zeros([region.shape[0]], tl.int32)
+    for start in range(0, k, BK):
+        j = start + tl.arange(0, BK)
+        counts = (j[None, :] < counting[:, None]) & (j < k)[None, :]
+        near = tl.load(group + row[:, None] * k + j[None, :], counts, -1).to(tl.int32)  # [BR, BK]
+        hit = tl.arange(0, BP)[None, :, None] == near[:, None, :]
+        weight += tl.sum(tl.where(hit, 1.0, 0.0), 2)
+        wrong += tl.sum((counts & ((near < 0) | (near >= number[:, None]))).to(tl.int32), 1)
+    weight = weight / tl.maximum(counting, 1).to(tl.float32)[:, None]
+    return tl.where((wrong > 0)[:, None], float("nan"), weight)
 
 
 @triton.jit(do_not_specialize=["regions", "points"])
@@ -112,55 +87,42 @@ def tile_forward(
     fv, ptr, group, filled, closed, alpha, beta, y, index, similarity,
     regions, points, size, heads, channels, k,
     M: tl.constexpr, SHARED: tl.constexpr, BR: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
-    BS: tl.constexpr, PRECISION: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
     """Regions of few points: the four steps."""
     head = tl.program_id(0) % heads
     tile = (tl.program_id(0) // heads).to(tl.int64)
-    begin, low, high, there, row, same, count, number, wrong = _slots(
-        ptr, group, filled, tile, regions, size, points, k, M, SHARED, BR, BP, BS
-    )
-    dtype: tl.constexpr = fv.dtype.element_ty
-    p, c, width = tl.arange(0, BP), tl.arange(0, BC), heads * channels
-    real = p < tl.max(high, 0)
-    mask = real[:, None] & (c < channels)[None, :]
-    at = (begin + p)[:, None] * (2 * width) + head * channels + c[None, :]
-    f = tl.load(fv + at, mask, 0.0)
-    v = tl.load(fv + at + width, mask, 0.0)
-    if BR > 1:
-        bad = _finite(f, v) != 0.0
-        f, v = tl.where(bad[:, None], 0.0, f).to(dtype), tl.where(bad[:, None], 0.0, v).to(dtype)
-
-    # propose
-    weight, share = tl.trans(count).to(dtype), 1.0 / tl.maximum(number, 1).to(tl.float32)
-    center = (_dot(weight, f, PRECISION) * share[:, None]).to(dtype)
-    g = _dot(weight, v, PRECISION) * share[:, None]  # [BS, BC]
-
-    # assign
-    open_ = there
-    if closed is not None:
-        open_ = there & (tl.load(closed + row, there, 0).to(tl.int32) == 0)
+    region, there, number, point, real = _regions(ptr, tile, regions, size, points, BR, BP)
+    width, c = heads * channels, head * channels + tl.arange(0, BC)[None, None, :]
+    mask = real[:, :, None] & (tl.arange(0, BC) < channels)[None, None, :]
+    at = point[:, :, None] * (2 * width) + c
+    f = tl.load(fv + at, mask, 0.0).to(tl.float32)
+    v = tl.load(fv + at + width, mask, 0.0).to(tl.float32)
     a, b = tl.load(alpha).to(tl.float32), tl.load(beta).to(tl.float32)
-    length, reach, cos, score = _assign(f, center, same, open_, a, b, PRECISION)
-    best, chosen = tl.max(score, 1), tl.argmax(score, 1)
+    length = _length(f, 2)
+    best = tl.full([BR, BP], float("-inf"), tl.float32)
+    chosen = tl.zeros([BR, BP], tl.int32)
+    for m in range(M):  # propose, assign
+        weight = _weights(group, filled, region, there, number, m, k, M, SHARED, BP, BK)
+        center = tl.sum(weight[:, :, None] * f, 1)  # [BR, BC]
+        cos = tl.sum(f * center[:, None, :], 2) / (length * _length(center, 1)[:, None])
+        score = b + a * cos
+        if closed is not None:
+            row = region * 0 + m if SHARED else region * M + m
+            shut = tl.load(closed + row, there, 0).to(tl.int32) != 0
+            score = tl.where(shut[:, None], float("-inf"), score)
+        better = _larger(score, best)
+        best, chosen = tl.where(better, score, best), tl.where(better, m, chosen)
     s = tl.sigmoid(best)
-    slot = tl.arange(0, BS)
-    meets = tl.where((slot[None, :] == chosen[:, None]) & real[:, None], s[:, None], 0.0).to(dtype)
-
-    # aggregate, dispatch
-    mass = 1.0 + tl.sum(meets.to(tl.float32), 0)
-    h = (g + _dot(tl.trans(meets), v, PRECISION)) / mass[:, None]
-    out = _dot(meets, h.to(dtype), PRECISION)
-    if BR > 1:
-        spoiled = _spoiled(same, bad, wrong)
-        out = tl.where(spoiled[:, None], float("nan"), out)
-        s = tl.where(spoiled, float("nan"), s)
-    elif tl.max(wrong.to(tl.int32), 0) > 0:
-        out, s = out + float("nan"), s + float("nan")
-    row_y = (begin + p)[:, None] * width + head * channels + c[None, :]
-    tl.store(y + row_y, out.to(dtype), mask)
-    tl.store(index + (begin + p) * heads + head, (chosen % M).to(tl.int64), real)
-    tl.store(similarity + (begin + p) * heads + head, s, real)
+    out = tl.zeros([BR, BP, BC], tl.float32)
+    for m in range(M):  # aggregate, dispatch
+        weight = _weights(group, filled, region, there, number, m, k, M, SHARED, BP, BK)
+        meets = tl.where(real & (chosen == m), s, 0.0)
+        h = tl.sum((weight + meets)[:, :, None] * v, 1) / (1.0 + tl.sum(meets, 1))[:, None]
+        out += meets[:, :, None] * h[:, None, :]
+    tl.store(y + point[:, :, None] * width + c, out.to(y.dtype.element_ty), mask)
+    tl.store(index + point * heads + head, chosen.to(tl.int64), real)
+    tl.store(similarity + point * heads + head, s, real)
 
 
 @triton.jit(do_not_specialize=["regions", "points"])
@@ -168,74 +130,56 @@ def tile_backward(
     fv, ptr, group, filled, alpha, index, similarity, grad, to_fv, to_numbers, y,
     regions, points, size, heads, channels, k,
     M: tl.constexpr, SHARED: tl.constexpr, BR: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
-    BS: tl.constexpr, PRECISION: tl.constexpr,
+    BK: tl.constexpr,
 ):  # fmt: skip
     """Regions of few points: the gradients of f, v, alpha and beta, and y once more."""
     head = tl.program_id(0) % heads
     tile = (tl.program_id(0) // heads).to(tl.int64)
-    begin, low, high, there, row, same, count, number, wrong = _slots(
-        ptr, group, filled, tile, regions, size, points, k, M, SHARED, BR, BP, BS
-    )
-    dtype: tl.constexpr = fv.dtype.element_ty
-    p, c, width = tl.arange(0, BP), tl.arange(0, BC), heads * channels
-    real = p < tl.max(high, 0)
-    mask = real[:, None] & (c < channels)[None, :]
-    at = (begin + p)[:, None] * (2 * width) + head * channels + c[None, :]
-    at_y = (begin + p)[:, None] * width + head * channels + c[None, :]
-    f = tl.load(fv + at, mask, 0.0)
-    v = tl.load(fv + at + width, mask, 0.0)
-    d = tl.load(grad + at_y, mask, 0.0)
-    s = tl.load(similarity + (begin + p) * heads + head, real, 0.0)
-    chosen = tl.load(index + (begin + p) * heads + head, real, 0).to(tl.int32)
-    if BR > 1:
-        bad = (_finite(f, v) + _finite(d, d) + s * 0.0) != 0.0
-        f, v = tl.where(bad[:, None], 0.0, f).to(dtype), tl.where(bad[:, None], 0.0, v).to(dtype)
-        d, s = tl.where(bad[:, None], 0.0, d).to(dtype), tl.where(bad, 0.0, s)
-
-    # The way there, as far as it is needed
-    weight, share = tl.trans(count).to(dtype), 1.0 / tl.maximum(number, 1).to(tl.float32)
-    center = (_dot(weight, f, PRECISION) * share[:, None]).to(dtype)
-    g = _dot(weight, v, PRECISION) * share[:, None]
-    a = tl.load(alpha).to(tl.float32)
-    length, reach, cos, _ = _assign(f, center, same, there, a, 0.0, PRECISION)
-    hot = same & ((tl.arange(0, BS) % M)[None, :] == chosen[:, None])
-    meets = tl.where(hot, s[:, None], 0.0).to(dtype)
-    mass = 1.0 + tl.sum(meets.to(tl.float32), 0)
-    h = ((g + _dot(tl.trans(meets), v, PRECISION)) / mass[:, None]).to(dtype)
-
-    # y = s h, and h = (g + sum of s v) / mass
-    to_sum = _dot(tl.trans(meets), d, PRECISION) / mass[:, None]  # [BS, BC]
-    to_mass = -tl.sum(to_sum * h.to(tl.float32), 1)
-    narrow = to_sum.to(dtype)
-    to_s = _dot(d, tl.trans(h), PRECISION) + _dot(v, tl.trans(narrow), PRECISION) + to_mass[None, :]
-    to_v = _dot(meets, narrow, PRECISION)
-    to_v += _dot(tl.trans(weight), (to_sum * share[:, None]).to(dtype), PRECISION)
-
-    # s = sigmoid(beta + alpha cos), and cos = f c / (|f| |c|)
-    to_score = tl.where(hot, to_s * (s * (1 - s))[:, None], 0.0)
-    turn = tl.where(hot, to_score * cos, 0.0)
-    q = (a * to_score / (length[:, None] * reach[None, :])).to(dtype)
-    middle = center.to(tl.float32)
-    pull = tl.where(reach > LEAST, a * tl.sum(turn, 0) / (reach * reach), 0.0)
-    to_center = _dot(tl.trans(q), f, PRECISION) - pull[:, None] * middle
-    pull = tl.where(length > LEAST, a * tl.sum(turn, 1) / (length * length), 0.0)
-    to_f = _dot(q, center, PRECISION) - pull[:, None] * f.to(tl.float32)
-    to_f += _dot(tl.trans(weight), (to_center * share[:, None]).to(dtype), PRECISION)
-
-    out = _dot(meets, h, PRECISION)
-    to_alpha, to_beta = tl.sum(tl.sum(turn, 1), 0), tl.sum(tl.sum(to_score, 1), 0)
-    if BR > 1:
-        spoiled = _spoiled(same, bad, wrong)
-        to_f = tl.where(spoiled[:, None], float("nan"), to_f)
-        to_v = tl.where(spoiled[:, None], float("nan"), to_v)
-        out = tl.where(spoiled[:, None], float("nan"), out)
-        if tl.max(spoiled.to(tl.int32), 0) > 0:
-            to_alpha, to_beta = to_alpha + float("nan"), to_beta + float("nan")
-    tl.store(to_fv + at, to_f.to(dtype), mask)
-    tl.store(to_fv + at + width, to_v.to(dtype), mask)
-    tl.store(y + at_y, out.to(dtype), mask)
-    tl.store(to_numbers + (tile * heads + head) * 2, to_alpha)
-    tl.store(to_numbers + (tile * heads + head) * 2 + 1, to_beta)
+    region, there, number, point, real = _regions(ptr, tile, regions, size, points, BR, BP)
+    width, c = heads * channels, head * channels + tl.arange(0, BC)[None, None, :]
+    mask = real[:, :, None] & (tl.arange(0, BC) < channels)[None, None, :]
+    at, at_y = point[:, :, None] * (2 * width) + c, point[:, :, None] * width + c
+    f = tl.load(fv + at, mask, 0.0).to(tl.float32)
+    v = tl.load(fv + at + width, mask, 0.0).to(tl.float32)
+    d = tl.load(grad + at_y, mask, 0.0).to(tl.float32)
+    s = tl.load(similarity + point * heads + head, real, 0.0)
+    chosen = tl.load(index + point * heads + head, real, 0).to(tl.int32)
+    a, length = tl.load(alpha).to(tl.float32), _length(f, 2)
+    to_f, to_v = tl.zeros([BR, BP, BC], tl.float32), tl.zeros([BR, BP, BC], tl.float32)
+    out = tl.zeros([BR, BP, BC], tl.float32)
+    to_alpha, to_beta = tl.zeros([BR, BP], tl.float32), tl.zeros([BR, BP], tl.float32)
+    for m in range(M):
+        weight = _weights(group, filled, region, there, number, m, k, M, SHARED, BP, BK)
+        hot = real & (chosen == m)
+        meets = tl.where(hot, s, 0.0)
+        mass = 1.0 + tl.sum(meets, 1)
+        center = tl.sum(weight[:, :, None] * f, 1)  # [BR, BC]
+        reach = _length(center, 1)
+        h = tl.sum((weight + meets)[:, :, None] * v, 1) / mass[:, None]
+        out += meets[:, :, None] * h[:, None, :]
+        # y = s h, and h = (g + sum of s v) / mass
+        to_sum = tl.sum(meets[:, :, None] * d, 1) / mass[:, None]
+        to_v += (weight + meets)[:, :, None] * to_sum[:, None, :]
+        to_s = tl.sum(d * h[:, None, :] + v * to_sum[:, None, :], 2) - tl.sum(to_sum * h, 1)[:, None]
+        # s = sigmoid(beta + alpha cos), and cos = f c / (|f| |c|)
+        to_score = tl.where(hot, to_s * s * (1.0 - s), 0.0)
+        lengths = length * reach[:, None]
+        cos = tl.sum(f * center[:, None, :], 2) / lengths
+        turn = tl.where(hot, to_score * cos, 0.0)
+        to_alpha += turn
+        to_beta += to_score
+        pull = tl.where(reach > LEAST, a * tl.sum(turn, 1) / (reach * reach), 0.0)
+        q = a * to_score / lengths
+        to_center = tl.sum(q[:, :, None] * f, 1) - pull[:, None] * center
+        pull = tl.where(length > LEAST, a * turn / (length * length), 0.0)
+        to_f += q[:, :, None] * center[:, None, :] - pull[:, :, None] * f
+        to_f += weight[:, :, None] * to_center[:, None, :]
+    tl.store(to_fv + at, to_f.to(to_fv.dtype.element_ty), mask)
+    tl.store(to_fv + at + width, to_v.to(to_fv.dtype.element_ty), mask)
+    tl.store(y + at_y, out.to(y.dtype.element_ty), mask)
+    at = to_numbers + tl.program_id(0) * 2
+    tl.store(at, tl.sum(tl.sum(to_alpha, 1), 0))
+    tl.store(at + 1, tl.sum(tl.sum(to_beta, 1), 0))
 
 
 # Regions of any size ------------------------------------------------------------------------------
@@ -307,54 +251,59 @@ def centers(
     tl.store(center + slot * wide + c, total, c < wide)
 
 
+@triton.jit
+def _row(rows, m, value):
+    """A row among zeros: what is added to an array [BM, BC] for centre m."""
+    return tl.where((rows == m)[:, None], value[None, :], 0.0)
+
+
 @triton.jit(do_not_specialize=["regions", "points", "halvings"])
 def chunk_assign(
     fv, ptr, center, closed, alpha, beta, index, similarity, parts, masses,
     regions, points, size, heads, channels, chunk, halvings,
     M: tl.constexpr, SHARED: tl.constexpr, BM: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
-    PRECISION: tl.constexpr,
 ):  # fmt: skip
     """Assign, and a chunk's share of what is to be aggregated: [G, H, M, c] and [G, H, M]."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
     region, begin, end = _chunk(ptr, t, regions, size, points, chunk, halvings)
-    dtype: tl.constexpr = fv.dtype.element_ty
-    m, c, width = tl.arange(0, BM), tl.arange(0, BC), heads * channels
-    within = (m < M)[:, None] & (c < channels)[None, :]
-    at = (region * M + m)[:, None] * (2 * width) + head * channels + c[None, :]
-    middle = tl.load(center + at, within, 0.0).to(dtype)
-    open_ = m < M
-    if closed is not None:
-        row = m if SHARED else region * M + m
-        open_ = open_ & (tl.load(closed + row, m < M, 1).to(tl.int32) == 0)
+    rows, c, width = tl.arange(0, BM), tl.arange(0, BC), heads * channels
     a, b = tl.load(alpha).to(tl.float32), tl.load(beta).to(tl.float32)
-    spoiled = tl.sum(tl.sum(middle.to(tl.float32) * 0.0, 1), 0)  # no number if a centre has none
+    middle = center + region * M * (2 * width) + head * channels + c
     total, mass = tl.zeros([BM, BC], tl.float32), tl.zeros([BM], tl.float32)
     for step in range(tl.cdiv((end - begin).to(tl.int32), BP)):
         p = begin + step * BP + tl.arange(0, BP)
         real = p < end
         mask = real[:, None] & (c < channels)[None, :]
-        at = p[:, None] * (2 * width) + head * channels + c[None, :]
-        f = tl.load(fv + at, mask, 0.0)
-        v = tl.load(fv + at + width, mask, 0.0)
-        _, _, _, score = _assign(f, middle, real[:, None], open_, a, b, PRECISION)
-        best, chosen = tl.max(score, 1), tl.argmax(score, 1)
-        chosen = tl.minimum(chosen, M - 1)
-        s = tl.sigmoid(best) + spoiled
+        at = fv + p[:, None] * (2 * width) + head * channels + c[None, :]
+        f = tl.load(at, mask, 0.0).to(tl.float32)
+        v = tl.load(at + width, mask, 0.0).to(tl.float32)
+        length = _length(f, 1)
+        best, chosen = tl.full([BP], float("-inf"), tl.float32), tl.zeros([BP], tl.int32)
+        for m in range(M):
+            to = tl.load(middle + m * (2 * width), c < channels, 0.0)
+            score = b + a * (tl.sum(f * to[None, :], 1) / (length * _length(to, 0)))
+            if closed is not None:
+                row = region * 0 + m if SHARED else region * M + m
+                score = tl.where(tl.load(closed + row).to(tl.int32) != 0, float("-inf"), score)
+            better = _larger(score, best)
+            best, chosen = tl.where(better, score, best), tl.where(better, m, chosen)
+        s = tl.sigmoid(best)
         tl.store(index + p * heads + head, chosen.to(tl.int64), real)
         tl.store(similarity + p * heads + head, s, real)
-        hot = (m[None, :] == chosen[:, None]) & real[:, None]
-        meets = tl.where(hot, s[:, None], 0.0).to(dtype)
-        total += _dot(tl.trans(meets), v, PRECISION)
-        mass += tl.sum(meets.to(tl.float32), 0)
-    slot = (t * heads + head) * M + m
+        for m in range(M):
+            meets = tl.where(real & (chosen == m), s, 0.0)
+            total += _row(rows, m, tl.sum(meets[:, None] * v, 0))
+            mass += tl.where(rows == m, tl.sum(meets, 0), 0.0)
+    slot = (t * heads + head) * M + rows
+    within = (rows < M)[:, None] & (c < channels)[None, :]
     tl.store(parts + slot[:, None] * channels + c[None, :], total, within)
-    tl.store(masses + slot, mass, m < M)
+    tl.store(masses + slot, mass, rows < M)
 
 
 @triton.jit(do_not_specialize=["regions", "points"])
 def add_chunks(
-    fv, parts, masses, ptr, center, h, mass, to_mass, alpha, out,
+    parts, masses, ptr, center, h, mass, to_mass, alpha, out,
     regions, points, size, heads, channels, chunk,
     M: tl.constexpr, BQ: tl.constexpr, BC: tl.constexpr, WHAT: tl.constexpr,
 ):  # fmt: skip
@@ -371,7 +320,7 @@ def add_chunks(
         first = _first_chunk(low, region, size, chunk)
     else:
         first = _first_chunk(low, region, None, chunk)
-    number = tl.cdiv((high - low), chunk).to(tl.int32)
+    number = tl.cdiv(high - low, chunk).to(tl.int32)
     q, c, width = tl.arange(0, BQ), tl.arange(0, BC), heads * channels
     real = c < channels
     total, weight = tl.zeros([BC], tl.float32), tl.zeros([BQ], tl.float32)
@@ -392,7 +341,7 @@ def add_chunks(
         met = tl.sum(total * tl.load(h + slot * channels + c, real, 0.0), 0)
         tl.store(to_mass + slot, -met)
     else:
-        f = tl.load(middle, real, 0.0).to(fv.dtype.element_ty).to(tl.float32)
+        f = tl.load(middle, real, 0.0)
         reach = tl.maximum(tl.sqrt(tl.sum(f * f, 0)), LEAST)
         pull = tl.load(alpha).to(tl.float32) * tl.sum(weight, 0) / (reach * reach)
         total = total - tl.where(reach > LEAST, pull, 0.0) * f
@@ -414,10 +363,10 @@ def chunk_dispatch(
         p = begin + step * BP + tl.arange(0, BP)
         real = p < end
         mask = real[:, None] & (c < channels)[None, :]
-        s = tl.load(similarity + p * heads + head, real, 0.0).to(y.dtype.element_ty)
+        s = tl.load(similarity + p * heads + head, real, 0.0)
         slot = (region * heads + head) * M + tl.load(index + p * heads + head, real, 0)
         value = tl.load(h + slot[:, None] * channels + c[None, :], mask, 0.0)
-        out = s.to(tl.float32)[:, None] * value
+        out = s[:, None] * value
         at = p[:, None] * width + head * channels + c[None, :]
         tl.store(y + at, out.to(y.dtype.element_ty), mask)
 
@@ -426,30 +375,30 @@ def chunk_dispatch(
 def chunk_gather(
     ptr, index, similarity, value, parts, masses,
     regions, points, size, heads, channels, chunk, halvings, stride,
-    M: tl.constexpr, BM: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr,
+    M: tl.constexpr, BM: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """A chunk's share of the sums of s and of s times a value, whose rows are `stride` apart."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
     region, begin, end = _chunk(ptr, t, regions, size, points, chunk, halvings)
-    dtype: tl.constexpr = value.dtype.element_ty
-    m, c = tl.arange(0, BM), tl.arange(0, BC)
+    rows, c = tl.arange(0, BM), tl.arange(0, BC)
     total, mass = tl.zeros([BM, BC], tl.float32), tl.zeros([BM], tl.float32)
     for step in range(tl.cdiv((end - begin).to(tl.int32), BP)):
         p = begin + step * BP + tl.arange(0, BP)
         real = p < end
         mask = real[:, None] & (c < channels)[None, :]
-        x = tl.load(value + p[:, None] * stride + head * channels + c[None, :], mask, 0.0)
+        at = value + p[:, None] * stride + head * channels + c[None, :]
+        x = tl.load(at, mask, 0.0).to(tl.float32)
         s = tl.load(similarity + p * heads + head, real, 0.0)
         chosen = tl.load(index + p * heads + head, real, 0).to(tl.int32)
-        hot = (m[None, :] == chosen[:, None]) & real[:, None]
-        meets = tl.where(hot, s[:, None], 0.0).to(dtype)
-        total += _dot(tl.trans(meets), x, PRECISION)
-        mass += tl.sum(meets.to(tl.float32), 0)
-    slot = (t * heads + head) * M + m
-    within = (m < M)[:, None] & (c < channels)[None, :]
+        for m in range(M):
+            meets = tl.where(real & (chosen == m), s, 0.0)
+            total += _row(rows, m, tl.sum(meets[:, None] * x, 0))
+            mass += tl.where(rows == m, tl.sum(meets, 0), 0.0)
+    slot = (t * heads + head) * M + rows
+    within = (rows < M)[:, None] & (c < channels)[None, :]
     tl.store(parts + slot[:, None] * channels + c[None, :], total, within)
-    tl.store(masses + slot, mass, m < M)
+    tl.store(masses + slot, mass, rows < M)
 
 
 @triton.jit(do_not_specialize=["regions", "points", "halvings"])
@@ -457,56 +406,60 @@ def chunk_backward(
     fv, ptr, center, h, to_sum, to_mass, alpha, index, similarity, grad,
     to_fv, to_numbers, y, parts, masses,
     regions, points, size, heads, channels, chunk, halvings,
-    M: tl.constexpr, BM: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr, PRECISION: tl.constexpr,
+    M: tl.constexpr, BM: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr,
 ):  # fmt: skip
     """The gradients for f and v but for those through the means, for alpha and beta, and a chunk's
     share of those for the centres; and y once more."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
     region, begin, end = _chunk(ptr, t, regions, size, points, chunk, halvings)
-    dtype: tl.constexpr = fv.dtype.element_ty
-    m, c, width = tl.arange(0, BM), tl.arange(0, BC), heads * channels
-    within = (m < M)[:, None] & (c < channels)[None, :]
-    at = (region * M + m)[:, None] * (2 * width) + head * channels + c[None, :]
-    middle = tl.load(center + at, within, 0.0).to(dtype)
-    slot = (region * heads + head) * M + m
-    at = slot[:, None] * channels + c[None, :]
-    cluster = tl.load(h + at, within, 0.0).to(dtype)
-    through = tl.load(to_sum + at, within, 0.0).to(dtype)
-    beside = tl.load(to_mass + slot, m < M, 0.0)
+    rows, c, width = tl.arange(0, BM), tl.arange(0, BC), heads * channels
+    within = c < channels
+    middle = center + region * M * (2 * width) + head * channels + c
+    first = (region * heads + head) * M
     a = tl.load(alpha).to(tl.float32)
     total, turned = tl.zeros([BM, BC], tl.float32), tl.zeros([BM], tl.float32)
-    to_beta = tl.zeros([BM], tl.float32)
+    to_beta = tl.zeros([BP], tl.float32)
     for step in range(tl.cdiv((end - begin).to(tl.int32), BP)):
         p = begin + step * BP + tl.arange(0, BP)
         real = p < end
-        mask = real[:, None] & (c < channels)[None, :]
+        mask = real[:, None] & within[None, :]
         at = p[:, None] * (2 * width) + head * channels + c[None, :]
         at_y = p[:, None] * width + head * channels + c[None, :]
-        f = tl.load(fv + at, mask, 0.0)
-        v = tl.load(fv + at + width, mask, 0.0)
-        d = tl.load(grad + at_y, mask, 0.0)
+        f = tl.load(fv + at, mask, 0.0).to(tl.float32)
+        v = tl.load(fv + at + width, mask, 0.0).to(tl.float32)
+        d = tl.load(grad + at_y, mask, 0.0).to(tl.float32)
         s = tl.load(similarity + p * heads + head, real, 0.0)
         chosen = tl.load(index + p * heads + head, real, 0).to(tl.int32)
-        hot = (m[None, :] == chosen[:, None]) & real[:, None]
-        meets = tl.where(hot, s[:, None], 0.0).to(dtype)
-        length, reach, cos, _ = _assign(f, middle, real[:, None], m < M, a, 0.0, PRECISION)
-        to_s = _dot(d, tl.trans(cluster), PRECISION) + _dot(v, tl.trans(through), PRECISION)
-        to_s += beside[None, :]
-        to_score = tl.where(hot, to_s * (s * (1 - s))[:, None], 0.0)
-        turn = tl.where(hot, to_score * cos, 0.0)
-        q = (a * to_score / (length[:, None] * reach[None, :])).to(dtype)
-        pull = tl.where(length > LEAST, a * tl.sum(turn, 1) / (length * length), 0.0)
-        to_f = _dot(q, middle, PRECISION) - pull[:, None] * f.to(tl.float32)
-        tl.store(to_fv + at, to_f.to(dtype), mask)
-        tl.store(to_fv + at + width, _dot(meets, through, PRECISION).to(dtype), mask)
-        tl.store(y + at_y, _dot(meets, cluster, PRECISION).to(dtype), mask)
-        total += _dot(tl.trans(q), f, PRECISION)
-        turned += tl.sum(turn, 0)
-        to_beta += tl.sum(to_score, 0)
-    slot = (t * heads + head) * M + m
-    tl.store(parts + slot[:, None] * channels + c[None, :], total, within)
-    tl.store(masses + slot, turned, m < M)
+        length = _length(f, 1)
+        to_f, to_v = tl.zeros([BP, BC], tl.float32), tl.zeros([BP, BC], tl.float32)
+        out = tl.zeros([BP, BC], tl.float32)
+        for m in range(M):
+            hot = real & (chosen == m)
+            meets = tl.where(hot, s, 0.0)
+            to = tl.load(middle + m * (2 * width), within, 0.0)
+            cluster = tl.load(h + (first + m) * channels + c, within, 0.0)
+            through = tl.load(to_sum + (first + m) * channels + c, within, 0.0)
+            out += meets[:, None] * cluster[None, :]
+            to_v += meets[:, None] * through[None, :]
+            to_s = tl.sum(d * cluster[None, :] + v * through[None, :], 1)
+            to_s += tl.load(to_mass + first + m)
+            to_score = tl.where(hot, to_s * s * (1.0 - s), 0.0)
+            lengths = length * _length(to, 0)
+            turn = tl.where(hot, to_score * (tl.sum(f * to[None, :], 1) / lengths), 0.0)
+            q = a * to_score / lengths
+            pull = tl.where(length > LEAST, a * turn / (length * length), 0.0)
+            to_f += q[:, None] * to[None, :] - pull[:, None] * f
+            total += _row(rows, m, tl.sum(q[:, None] * f, 0))
+            turned += tl.where(rows == m, tl.sum(turn, 0), 0.0)
+            to_beta += to_score
+        tl.store(to_fv + at, to_f.to(to_fv.dtype.element_ty), mask)
+        tl.store(to_fv + at + width, to_v.to(to_fv.dtype.element_ty), mask)
+        tl.store(y + at_y, out.to(y.dtype.element_ty), mask)
+    slot = (t * heads + head) * M + rows
+    mask = (rows < M)[:, None] & within[None, :]
+    tl.store(parts + slot[:, None] * channels + c[None, :], total, mask)
+    tl.store(masses + slot, turned, rows < M)
     tl.store(to_numbers + (t * heads + head) * 2, tl.sum(turned, 0))
     tl.store(to_numbers + (t * heads + head) * 2 + 1, tl.sum(to_beta, 0))
 
