@@ -163,7 +163,7 @@ def gather_around_backward(
         if work.plan.chunk is None:
             kernels.tile_backward[work.grid](
                 fv, *work.geometry, alpha, index, similarity, grad, to_fv, numbers, y,
-                *work.plan.numbers, work.k, **work.shared, **work.plan.blocks,
+                *work.plan.numbers, work.k, **work.shared, **work.wide(),
             )  # fmt: skip
             return to_fv, numbers.sum(dim=0), y
         center, (parts, masses) = work.centers(), work.parts()
@@ -177,7 +177,7 @@ def gather_around_backward(
         work.add(parts, masses, center, h, mass, to_mass, alpha, to_sum, "gradient")
         kernels.chunk_backward[work.grid](
             fv, work.ptr, center, h, to_sum, to_mass, alpha, *assigned, grad, to_fv, numbers, y,
-            parts, masses, *work.chunks, **work.plan.blocks,
+            parts, masses, *work.chunks, **work.wide(),
         )  # fmt: skip
         to_center = torch.empty_like(h)
         work.add(parts, masses, center, h, mass, to_mass, alpha, to_center, "center")
@@ -203,6 +203,10 @@ class _Work:
         self.grid = (self.plan.programs * heads,)
         halvings = self.plan.numbers[0].bit_length()
         self.chunks = (*self.plan.numbers, self.plan.chunk, halvings)
+
+    def wide(self) -> dict[str, Any]:
+        """The blocks for the way back, which holds twice as much."""
+        return self.plan.blocks | {"num_warps": min(16, 2 * self.plan.blocks["num_warps"])}
 
     def some(self, *names: str, warps: bool = True) -> dict[str, Any]:
         """Those of the plan's blocks that a kernel takes."""

@@ -47,17 +47,20 @@ def _larger(score, best):
 
 @triton.jit
 def _regions(ptr, tile, regions, size, points, BR: tl.constexpr, BP: tl.constexpr):
-    """The tile's regions, whether they are there, their numbers of points, and their points."""
+    """The tile's regions, whether they are there, their numbers of points, the tile's first point,
+    and its points counted from that one: numbers of 32 bits, of which a program has thousands."""
     region = tile * BR + tl.arange(0, BR)
     there = region < regions
     if ptr is None:
+        begin = tile * BR * size
         low, high = region * size, region * size + size
     else:
+        begin = tl.load(ptr + tile * BR)
         low, high = tl.load(ptr + region, there, 0), tl.load(ptr + region + 1, there, 0)
-    low, high = tl.maximum(low, 0), tl.minimum(high, points)
-    number = tl.where(there, high - low, 0).to(tl.int32)
+    number = tl.where(there, tl.minimum(high, points) - low, 0).to(tl.int32)
     p = tl.arange(0, BP)
-    return region, there, number, low[:, None] + p[None, :], p[None, :] < number[:, None]
+    point = tl.where(there, low - begin, 0).to(tl.int32)[:, None] + p[None, :]
+    return region, there, number, begin, point, p[None, :] < number[:, None]
 
 
 @triton.jit
@@ -92,12 +95,13 @@ def tile_forward(
     """Regions of few points: the four steps."""
     head = tl.program_id(0) % heads
     tile = (tl.program_id(0) // heads).to(tl.int64)
-    region, there, number, point, real = _regions(ptr, tile, regions, size, points, BR, BP)
-    width, c = heads * channels, head * channels + tl.arange(0, BC)[None, None, :]
-    mask = real[:, :, None] & (tl.arange(0, BC) < channels)[None, None, :]
+    region, there, number, begin, point, real = _regions(ptr, tile, regions, size, points, BR, BP)
+    width, c = heads * channels, tl.arange(0, BC)[None, None, :]
+    mask = real[:, :, None] & (c < channels)
+    fv += begin * (2 * width) + head * channels
     at = point[:, :, None] * (2 * width) + c
     f = tl.load(fv + at, mask, 0.0).to(tl.float32)
-    v = tl.load(fv + at + width, mask, 0.0).to(tl.float32)
+    v = tl.load(fv + width + at, mask, 0.0).to(tl.float32)
     a, b = tl.load(alpha).to(tl.float32), tl.load(beta).to(tl.float32)
     length = _length(f, 2)
     best = tl.full([BR, BP], float("-inf"), tl.float32)
@@ -120,9 +124,10 @@ def tile_forward(
         meets = tl.where(real & (chosen == m), s, 0.0)
         h = tl.sum((weight + meets)[:, :, None] * v, 1) / (1.0 + tl.sum(meets, 1))[:, None]
         out += meets[:, :, None] * h[:, None, :]
+    y += begin * width + head * channels
     tl.store(y + point[:, :, None] * width + c, out.to(y.dtype.element_ty), mask)
-    tl.store(index + point * heads + head, chosen.to(tl.int64), real)
-    tl.store(similarity + point * heads + head, s, real)
+    tl.store(index + begin * heads + head + point * heads, chosen.to(tl.int64), real)
+    tl.store(similarity + begin * heads + head + point * heads, s, real)
 
 
 @triton.jit(do_not_specialize=["regions", "points"])
@@ -135,15 +140,16 @@ def tile_backward(
     """Regions of few points: the gradients of f, v, alpha and beta, and y once more."""
     head = tl.program_id(0) % heads
     tile = (tl.program_id(0) // heads).to(tl.int64)
-    region, there, number, point, real = _regions(ptr, tile, regions, size, points, BR, BP)
-    width, c = heads * channels, head * channels + tl.arange(0, BC)[None, None, :]
-    mask = real[:, :, None] & (tl.arange(0, BC) < channels)[None, None, :]
+    region, there, number, begin, point, real = _regions(ptr, tile, regions, size, points, BR, BP)
+    width, c = heads * channels, tl.arange(0, BC)[None, None, :]
+    mask = real[:, :, None] & (c < channels)
+    first, first_y = begin * (2 * width) + head * channels, begin * width + head * channels
     at, at_y = point[:, :, None] * (2 * width) + c, point[:, :, None] * width + c
-    f = tl.load(fv + at, mask, 0.0).to(tl.float32)
-    v = tl.load(fv + at + width, mask, 0.0).to(tl.float32)
-    d = tl.load(grad + at_y, mask, 0.0).to(tl.float32)
-    s = tl.load(similarity + point * heads + head, real, 0.0)
-    chosen = tl.load(index + point * heads + head, real, 0).to(tl.int32)
+    f = tl.load(fv + first + at, mask, 0.0).to(tl.float32)
+    v = tl.load(fv + first + width + at, mask, 0.0).to(tl.float32)
+    d = tl.load(grad + first_y + at_y, mask, 0.0).to(tl.float32)
+    s = tl.load(similarity + begin * heads + head + point * heads, real, 0.0)
+    chosen = tl.load(index + begin * heads + head + point * heads, real, 0).to(tl.int32)
     a, length = tl.load(alpha).to(tl.float32), _length(f, 2)
     to_f, to_v = tl.zeros([BR, BP, BC], tl.float32), tl.zeros([BR, BP, BC], tl.float32)
     out = tl.zeros([BR, BP, BC], tl.float32)
@@ -174,9 +180,9 @@ def tile_backward(
         pull = tl.where(length > LEAST, a * turn / (length * length), 0.0)
         to_f += q[:, :, None] * center[:, None, :] - pull[:, :, None] * f
         to_f += weight[:, :, None] * to_center[:, None, :]
-    tl.store(to_fv + at, to_f.to(to_fv.dtype.element_ty), mask)
-    tl.store(to_fv + at + width, to_v.to(to_fv.dtype.element_ty), mask)
-    tl.store(y + at_y, out.to(y.dtype.element_ty), mask)
+    tl.store(to_fv + first + at, to_f.to(to_fv.dtype.element_ty), mask)
+    tl.store(to_fv + first + width + at, to_v.to(to_fv.dtype.element_ty), mask)
+    tl.store(y + first_y + at_y, out.to(y.dtype.element_ty), mask)
     at = to_numbers + tl.program_id(0) * 2
     tl.store(at, tl.sum(tl.sum(to_alpha, 1), 0))
     tl.store(at + 1, tl.sum(tl.sum(to_beta, 1), 0))
@@ -207,7 +213,7 @@ def _first_chunk(low, region, size, chunk):
 
 @triton.jit
 def _chunk(ptr, t, regions, size, points, chunk, halvings):
-    """The region of a chunk, and the points that it begins and ends with."""
+    """The region of a chunk, its first point, and its number of points."""
     if ptr is None:
         region = t // ((size + chunk - 1) // chunk)
         low, high = _region(ptr, region, size, points)
@@ -220,7 +226,7 @@ def _chunk(ptr, t, regions, size, points, chunk, halvings):
             region, last = tl.where(there, middle, region), tl.where(there, last, middle)
         low, high = _region(ptr, region, size, points)
         begin = low + (t - _first_chunk(low, region, None, chunk)) * chunk
-    return region, begin, tl.minimum(begin + chunk, high)
+    return region, begin, tl.maximum(tl.minimum(high - begin, chunk), 0).to(tl.int32)
 
 
 @triton.jit(do_not_specialize=["regions", "points"])
@@ -266,18 +272,21 @@ def chunk_assign(
     """Assign, and a chunk's share of what is to be aggregated: [G, H, M, c] and [G, H, M]."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
-    region, begin, end = _chunk(ptr, t, regions, size, points, chunk, halvings)
+    region, begin, number = _chunk(ptr, t, regions, size, points, chunk, halvings)
     rows, c, width = tl.arange(0, BM), tl.arange(0, BC), heads * channels
     a, b = tl.load(alpha).to(tl.float32), tl.load(beta).to(tl.float32)
     middle = center + region * M * (2 * width) + head * channels + c
+    fv += begin * (2 * width) + head * channels
+    index += begin * heads + head
+    similarity += begin * heads + head
     total, mass = tl.zeros([BM, BC], tl.float32), tl.zeros([BM], tl.float32)
-    for step in range(tl.cdiv((end - begin).to(tl.int32), BP)):
-        p = begin + step * BP + tl.arange(0, BP)
-        real = p < end
+    for step in range(tl.cdiv(number, BP)):
+        p = step * BP + tl.arange(0, BP)
+        real = p < number
         mask = real[:, None] & (c < channels)[None, :]
-        at = fv + p[:, None] * (2 * width) + head * channels + c[None, :]
-        f = tl.load(at, mask, 0.0).to(tl.float32)
-        v = tl.load(at + width, mask, 0.0).to(tl.float32)
+        at = p[:, None] * (2 * width) + c[None, :]
+        f = tl.load(fv + at, mask, 0.0).to(tl.float32)
+        v = tl.load(fv + width + at, mask, 0.0).to(tl.float32)
         length = _length(f, 1)
         best, chosen = tl.full([BP], float("-inf"), tl.float32), tl.zeros([BP], tl.int32)
         for m in range(M):
@@ -289,8 +298,8 @@ def chunk_assign(
             better = _larger(score, best)
             best, chosen = tl.where(better, score, best), tl.where(better, m, chosen)
         s = tl.sigmoid(best)
-        tl.store(index + p * heads + head, chosen.to(tl.int64), real)
-        tl.store(similarity + p * heads + head, s, real)
+        tl.store(index + p * heads, chosen.to(tl.int64), real)
+        tl.store(similarity + p * heads, s, real)
         for m in range(M):
             meets = tl.where(real & (chosen == m), s, 0.0)
             total += _row(rows, m, tl.sum(meets[:, None] * v, 0))
@@ -357,18 +366,21 @@ def chunk_dispatch(
     """Dispatch: s h for each point."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
-    region, begin, end = _chunk(ptr, t, regions, size, points, chunk, halvings)
+    region, begin, number = _chunk(ptr, t, regions, size, points, chunk, halvings)
     c, width = tl.arange(0, BC), heads * channels
-    for step in range(tl.cdiv((end - begin).to(tl.int32), BP)):
-        p = begin + step * BP + tl.arange(0, BP)
-        real = p < end
+    y += begin * width + head * channels
+    h += (region * heads + head) * M * channels
+    index += begin * heads + head
+    similarity += begin * heads + head
+    for step in range(tl.cdiv(number, BP)):
+        p = step * BP + tl.arange(0, BP)
+        real = p < number
         mask = real[:, None] & (c < channels)[None, :]
-        s = tl.load(similarity + p * heads + head, real, 0.0)
-        slot = (region * heads + head) * M + tl.load(index + p * heads + head, real, 0)
-        value = tl.load(h + slot[:, None] * channels + c[None, :], mask, 0.0)
-        out = s[:, None] * value
-        at = p[:, None] * width + head * channels + c[None, :]
-        tl.store(y + at, out.to(y.dtype.element_ty), mask)
+        s = tl.load(similarity + p * heads, real, 0.0)
+        chosen = tl.load(index + p * heads, real, 0).to(tl.int32)
+        value = tl.load(h + chosen[:, None] * channels + c[None, :], mask, 0.0)
+        out = (s[:, None] * value).to(y.dtype.element_ty)
+        tl.store(y + p[:, None] * width + c[None, :], out, mask)
 
 
 @triton.jit(do_not_specialize=["regions", "points", "halvings"])
@@ -380,17 +392,19 @@ def chunk_gather(
     """A chunk's share of the sums of s and of s times a value, whose rows are `stride` apart."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
-    region, begin, end = _chunk(ptr, t, regions, size, points, chunk, halvings)
+    region, begin, number = _chunk(ptr, t, regions, size, points, chunk, halvings)
     rows, c = tl.arange(0, BM), tl.arange(0, BC)
+    value += begin * stride + head * channels
+    index += begin * heads + head
+    similarity += begin * heads + head
     total, mass = tl.zeros([BM, BC], tl.float32), tl.zeros([BM], tl.float32)
-    for step in range(tl.cdiv((end - begin).to(tl.int32), BP)):
-        p = begin + step * BP + tl.arange(0, BP)
-        real = p < end
+    for step in range(tl.cdiv(number, BP)):
+        p = step * BP + tl.arange(0, BP)
+        real = p < number
         mask = real[:, None] & (c < channels)[None, :]
-        at = value + p[:, None] * stride + head * channels + c[None, :]
-        x = tl.load(at, mask, 0.0).to(tl.float32)
-        s = tl.load(similarity + p * heads + head, real, 0.0)
-        chosen = tl.load(index + p * heads + head, real, 0).to(tl.int32)
+        x = tl.load(value + p[:, None] * stride + c[None, :], mask, 0.0).to(tl.float32)
+        s = tl.load(similarity + p * heads, real, 0.0)
+        chosen = tl.load(index + p * heads, real, 0).to(tl.int32)
         for m in range(M):
             meets = tl.where(real & (chosen == m), s, 0.0)
             total += _row(rows, m, tl.sum(meets[:, None] * x, 0))
@@ -412,25 +426,30 @@ def chunk_backward(
     share of those for the centres; and y once more."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
-    region, begin, end = _chunk(ptr, t, regions, size, points, chunk, halvings)
+    region, begin, number = _chunk(ptr, t, regions, size, points, chunk, halvings)
     rows, c, width = tl.arange(0, BM), tl.arange(0, BC), heads * channels
     within = c < channels
     middle = center + region * M * (2 * width) + head * channels + c
     first = (region * heads + head) * M
+    fv += begin * (2 * width) + head * channels
+    to_fv += begin * (2 * width) + head * channels
+    grad += begin * width + head * channels
+    y += begin * width + head * channels
+    index += begin * heads + head
+    similarity += begin * heads + head
     a = tl.load(alpha).to(tl.float32)
     total, turned = tl.zeros([BM, BC], tl.float32), tl.zeros([BM], tl.float32)
     to_beta = tl.zeros([BP], tl.float32)
-    for step in range(tl.cdiv((end - begin).to(tl.int32), BP)):
-        p = begin + step * BP + tl.arange(0, BP)
-        real = p < end
+    for step in range(tl.cdiv(number, BP)):
+        p = step * BP + tl.arange(0, BP)
+        real = p < number
         mask = real[:, None] & within[None, :]
-        at = p[:, None] * (2 * width) + head * channels + c[None, :]
-        at_y = p[:, None] * width + head * channels + c[None, :]
+        at, at_y = p[:, None] * (2 * width) + c[None, :], p[:, None] * width + c[None, :]
         f = tl.load(fv + at, mask, 0.0).to(tl.float32)
-        v = tl.load(fv + at + width, mask, 0.0).to(tl.float32)
+        v = tl.load(fv + width + at, mask, 0.0).to(tl.float32)
         d = tl.load(grad + at_y, mask, 0.0).to(tl.float32)
-        s = tl.load(similarity + p * heads + head, real, 0.0)
-        chosen = tl.load(index + p * heads + head, real, 0).to(tl.int32)
+        s = tl.load(similarity + p * heads, real, 0.0)
+        chosen = tl.load(index + p * heads, real, 0).to(tl.int32)
         length = _length(f, 1)
         to_f, to_v = tl.zeros([BP, BC], tl.float32), tl.zeros([BP, BC], tl.float32)
         out = tl.zeros([BP, BC], tl.float32)
@@ -454,7 +473,7 @@ def chunk_backward(
             turned += tl.where(rows == m, tl.sum(turn, 0), 0.0)
             to_beta += to_score
         tl.store(to_fv + at, to_f.to(to_fv.dtype.element_ty), mask)
-        tl.store(to_fv + at + width, to_v.to(to_fv.dtype.element_ty), mask)
+        tl.store(to_fv + width + at, to_v.to(to_fv.dtype.element_ty), mask)
         tl.store(y + at_y, out.to(y.dtype.element_ty), mask)
     slot = (t * heads + head) * M + rows
     mask = (rows < M)[:, None] & within[None, :]
