@@ -28,7 +28,9 @@ class Compiled:
         from triton.compiler import ASTSource
 
         given = dict(zip(self.kernel.arg_names, args, strict=False))
-        options = {name: kwargs.pop(name) for name in [*kwargs] if name not in self.kernel.arg_names}
+        options = {
+            name: kwargs.pop(name) for name in [*kwargs] if name not in self.kernel.arg_names
+        }
         given |= kwargs
         assert set(given) == set(self.kernel.arg_names), set(self.kernel.arg_names) ^ set(given)
         signature, constants = {}, {}

@@ -58,11 +58,12 @@ def kernels(monkeypatch):
         return
     from pointcluster.ops import backend, launch
     from pointcluster.ops.context_cluster import op as context_cluster_op
+    from pointcluster.ops.gather_max import op as gather_max_op
 
     monkeypatch.setattr(launch, "gpu_kernels", lambda device: True)
     monkeypatch.setattr(backend, "KERNELS", {"cpu": "gpu"})
     library = torch.library.Library("pointcluster", "IMPL")
-    for operator in (context_cluster_op,):
+    for operator in (context_cluster_op, gather_max_op):
         name = operator.__name__.split(".")[-2]
         library.impl(name, operator._forward_gpu, "CPU")
         library.impl(f"{name}_backward", operator._backward_gpu, "CPU")

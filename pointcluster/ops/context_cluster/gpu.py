@@ -58,7 +58,11 @@ def plan(n: int, regions: Regions, heads: int, channels: int) -> Plan:
     if most is not None and power_of_two(most) <= min(TILE_POINTS, TILE_NUMBERS // block_c):
         block_p = power_of_two(most)
         together = max(1, min(64, STEP_NUMBERS // (block_p * block_c)))
-        blocks |= {"BR": together, "BP": block_p, "BK": min(16, power_of_two(regions.group.size(2)))}
+        blocks |= {
+            "BR": together,
+            "BP": block_p,
+            "BK": min(16, power_of_two(regions.group.size(2))),
+        }
         blocks["num_warps"] = _warps(together * block_p * block_c)
         return Plan(numbers, blocks, -(-count // together), None)
     block_p = max(1, min(128, STEP_NUMBERS // block_c))
@@ -69,8 +73,8 @@ def plan(n: int, regions: Regions, heads: int, channels: int) -> Plan:
 
 
 def _warps(numbers: int) -> int:
-    """So many that a thread has 16 numbers of f: six such arrays are held at once."""
-    return max(1, min(16, numbers // 512))
+    """So many that a thread has 8 numbers of f: on the way back six such arrays are held."""
+    return max(1, min(16, numbers // 256))
 
 
 def context_cluster(
@@ -163,7 +167,7 @@ def gather_around_backward(
         if work.plan.chunk is None:
             kernels.tile_backward[work.grid](
                 fv, *work.geometry, alpha, index, similarity, grad, to_fv, numbers, y,
-                *work.plan.numbers, work.k, **work.shared, **work.wide(),
+                *work.plan.numbers, work.k, **work.shared, **work.back(),
             )  # fmt: skip
             return to_fv, numbers.sum(dim=0), y
         center, (parts, masses) = work.centers(), work.parts()
@@ -177,7 +181,7 @@ def gather_around_backward(
         work.add(parts, masses, center, h, mass, to_mass, alpha, to_sum, "gradient")
         kernels.chunk_backward[work.grid](
             fv, work.ptr, center, h, to_sum, to_mass, alpha, *assigned, grad, to_fv, numbers, y,
-            parts, masses, *work.chunks, **work.wide(),
+            parts, masses, *work.chunks, **work.back(),
         )  # fmt: skip
         to_center = torch.empty_like(h)
         work.add(parts, masses, center, h, mass, to_mass, alpha, to_center, "center")
@@ -204,9 +208,9 @@ class _Work:
         halvings = self.plan.numbers[0].bit_length()
         self.chunks = (*self.plan.numbers, self.plan.chunk, halvings)
 
-    def wide(self) -> dict[str, Any]:
-        """The blocks for the way back, which holds twice as much."""
-        return self.plan.blocks | {"num_warps": min(16, 2 * self.plan.blocks["num_warps"])}
+    def back(self) -> dict[str, Any]:
+        """The blocks for the way back, with room for two programs of 8 warps on a processor."""
+        return self.plan.blocks | {"maxnreg": 128}
 
     def some(self, *names: str, warps: bool = True) -> dict[str, Any]:
         """Those of the plan's blocks that a kernel takes."""

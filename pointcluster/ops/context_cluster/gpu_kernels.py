@@ -166,7 +166,9 @@ def tile_backward(
         # y = s h, and h = (g + sum of s v) / mass
         to_sum = tl.sum(meets[:, :, None] * d, 1) / mass[:, None]
         to_v += (weight + meets)[:, :, None] * to_sum[:, None, :]
-        to_s = tl.sum(d * h[:, None, :] + v * to_sum[:, None, :], 2) - tl.sum(to_sum * h, 1)[:, None]
+        to_s = (
+            tl.sum(d * h[:, None, :] + v * to_sum[:, None, :], 2) - tl.sum(to_sum * h, 1)[:, None]
+        )
         # s = sigmoid(beta + alpha cos), and cos = f c / (|f| |c|)
         to_score = tl.where(hot, to_s * s * (1.0 - s), 0.0)
         lengths = length * reach[:, None]

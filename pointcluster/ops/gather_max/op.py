@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from pointcluster.ops.backend import backend_for
-from pointcluster.ops.gather_max import cpu, reference
+from pointcluster.ops.gather_max import cpu, gpu, reference
 
 
 def gather_max(
@@ -17,7 +17,7 @@ def gather_max(
 ) -> Tensor:
     r"""The maximum over each anchor's points: $y_{ac} = \max_j\, x_{n_j c} + (W r_{aj})_c$.
 
-    Either sum may be left out. On a CPU nothing is there for all anchors, neighbours and channels
+    Either sum may be left out. In kernels nothing is there for all anchors, neighbours and channels
     at once. From "PointNet++", Qi et al., NeurIPS 2017.
 
     Shapes:
@@ -26,9 +26,11 @@ def gather_max(
         - **output:** $(M, C)$
 
     Raises:
-        IndexError: There is no such point.
+        IndexError: There is no such point (on a GPU, which is not asked, what gathers it is no
+            number).
     """
-    if backend_for(x, relative, weight) == "cpu" and cpu.fits(x, relative, weight, index):
+    fits = {"cpu": cpu.fits, "gpu": gpu.fits}.get(backend_for(x, relative, weight))
+    if fits is not None and fits(x, relative, weight, index):
         return torch.ops.pointcluster.gather_max(x, relative, weight, index)[0]
     return reference.gather_max(x, relative, weight, index)
 
@@ -58,6 +60,19 @@ def _backward(points: int | None, *given: Any) -> list[Tensor]:
     arguments = relative, weight, index, which, grad, tuple(given[5])
     grads = cpu.gather_max_backward(points, *arguments)
     return [each for each in grads if each is not None]
+
+
+def _forward_gpu(*given: Tensor | None) -> tuple[Tensor, Tensor]:
+    return gpu.gather_max(*_dense(*given))
+
+
+def _backward_gpu(points: int | None, *given: Any) -> list[Tensor]:
+    grads = gpu.gather_max_backward(points, *_dense(*given[:5]), tuple(given[5]))
+    return [grad for grad in grads if grad is not None]
+
+
+torch.library.impl("pointcluster::gather_max", "CUDA", _forward_gpu)
+torch.library.impl("pointcluster::gather_max_backward", "CUDA", _backward_gpu)
 
 
 @torch.library.register_fake("pointcluster::gather_max")

@@ -1,0 +1,47 @@
+"""Triton's kernels compile for GPUs that are not there, into few enough registers."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+
+import pytest
+import torch
+
+from pointcluster.ops.context_cluster import gpu as context_cluster
+from pointcluster.ops.gather_max import gpu as gather_max
+from tests.ops.compiled import compile_all
+from tests.ops.conftest import draw, make_regions
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(importlib.util.find_spec("triton") is None, reason="needs Triton"),
+    pytest.mark.skipif(os.environ.get("TRITON_INTERPRET") == "1", reason="nothing is compiled"),
+]
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [(80, torch.bfloat16), (90, torch.float32)])
+@pytest.mark.parametrize("sizes", [[24] * 3, [5, 4000]], ids=["tiles", "chunks"])
+def test_context_cluster(monkeypatch, sizes, capability, dtype):
+    from pointcluster.ops.context_cluster import gpu_kernels
+
+    seen = compile_all(gpu_kernels, monkeypatch, capability)
+    regions = make_regions(sizes, 4, 9)._replace(most=max(sizes))
+    fv, one = torch.zeros(sum(sizes), 96, dtype=dtype), torch.ones(1)
+    y, *assigned = context_cluster.gather_around(fv, regions, one, one, 2)
+    context_cluster.gather_around_backward(fv, regions, one, 2, *assigned, y)
+    names = {each.name for each in seen}
+    tiles = {"tile_forward", "tile_backward"}
+    assert names == tiles or names >= {"chunk_assign", "chunk_backward", "add_chunks", "spread"}
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [(80, torch.bfloat16), (90, torch.float32)])
+def test_gather_max(monkeypatch, capability, dtype):
+    from pointcluster.ops.gather_max import gpu_kernels
+
+    seen = compile_all(gpu_kernels, monkeypatch, capability)
+    given = [each.to(dtype) for each in draw((30, 64), (20, 24, 16), (64, 16))]
+    index = torch.zeros(20, 24, dtype=torch.int64)
+    y, which = gather_max.gather_max(*given, index)
+    gather_max.gather_max_backward(30, *given[1:], index, which, y, (True, True, True))
+    assert {each.name for each in seen} == {"forward", "to_points", "to_relative", "to_weight"}
