@@ -10,6 +10,7 @@ import torch
 
 from pointcluster.ops.context_cluster import gpu as context_cluster
 from pointcluster.ops.gather_max import gpu as gather_max
+from pointcluster.ops.search import gpu as search
 from tests.ops.compiled import compile_all
 from tests.ops.conftest import draw, make_regions
 
@@ -45,3 +46,16 @@ def test_gather_max(monkeypatch, capability, dtype):
     y, which = gather_max.gather_max(*given, index)
     gather_max.gather_max_backward(30, *given[1:], index, which, y, (True, True, True))
     assert {each.name for each in seen} == {"forward", "to_points", "to_relative", "to_weight"}
+
+
+@pytest.mark.parametrize("capability", [80, 90])
+def test_search(monkeypatch, capability):
+    from pointcluster.ops.search import gpu_kernels
+
+    seen = compile_all(gpu_kernels, monkeypatch, capability)
+    monkeypatch.setattr(torch, "add", lambda *given, **options: None)  # of what is not there
+    sizes, pos, start = [1024, 20_000], torch.zeros(21_024, 3), torch.zeros(2, dtype=torch.int64)
+    search.fps(pos, sizes, [2, 2], start)
+    search.knn(pos, pos, 16, sizes, sizes)
+    names = {"farthest", "farthest_step", "nearest", "nearest_cells"}
+    assert {each.name for each in seen} == names
