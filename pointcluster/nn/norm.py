@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch_geometric.utils import scatter
 
-from pointcluster.ops.precision import no_autocast
+from pointcluster import ops
 
 
 # PyG's LayerNorm(mode="graph") gives the same. It sums B x C numbers where B are enough, knows no
@@ -39,23 +37,8 @@ class CloudNorm(nn.Module):
         self, x: Tensor, batch: Tensor | None, batch_size: int, cloud_size: int | None = None
     ) -> Tensor:
         """Normalise; `cloud_size` says that every cloud has that many points (the fast case)."""
-        with no_autocast(x):
-            wide = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            weight, bias = self.weight.to(wide.dtype), self.bias.to(wide.dtype)
-            if cloud_size is not None:
-                # Channels last, as GroupNorm's images [B, C, n, 1] may be stored.
-                image = wide.view(batch_size, cloud_size, 1, -1).permute(0, 3, 1, 2)
-                image = F.group_norm(image, 1, weight, bias, self.eps)
-                return image.permute(0, 2, 3, 1).reshape(x.shape).to(x.dtype)
-            if batch is None:
-                raise ValueError("clouds that may differ in size need a batch vector")
-            # The mean over channels first: B numbers, not B x C, are summed over points.
-            mean = scatter(wide.mean(dim=1), batch, dim_size=batch_size, reduce="mean")
-            wide = wide - mean[batch, None]
-            square = wide.square().mean(dim=1)
-            var = scatter(square, batch, dim_size=batch_size, reduce="mean")
-            wide = wide * (var + self.eps).rsqrt()[batch, None]
-            return torch.addcmul(bias, wide, weight).to(x.dtype)
+        given = x, self.weight, self.bias, batch, batch_size, cloud_size, self.eps
+        return ops.cloud_norm(*given)
 
     def extra_repr(self) -> str:
         return f"{self.weight.numel()}, eps={self.eps}"

@@ -59,12 +59,17 @@ def kernels(monkeypatch):
     from pointcluster.ops import backend, launch
     from pointcluster.ops.context_cluster import op as context_cluster_op
     from pointcluster.ops.gather_max import op as gather_max_op
+    from pointcluster.ops.norm import op as cloud_norm_op
 
     monkeypatch.setattr(launch, "gpu_kernels", lambda device: True)
     monkeypatch.setattr(backend, "KERNELS", {"cpu": "gpu"})
     library = torch.library.Library("pointcluster", "IMPL")
-    for operator in (context_cluster_op, gather_max_op):
-        name = operator.__name__.split(".")[-2]
+    operators = {
+        "context_cluster": context_cluster_op,
+        "gather_max": gather_max_op,
+        "cloud_norm": cloud_norm_op,
+    }
+    for name, operator in operators.items():
         library.impl(name, operator._forward_gpu, "CPU")
         library.impl(f"{name}_backward", operator._backward_gpu, "CPU")
     yield

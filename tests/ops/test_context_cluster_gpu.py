@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
-from pointcluster.ops import Weights, context_cluster, use_backend
+from pointcluster.ops import Weights, context_cluster
 from pointcluster.ops.context_cluster import gpu
 from tests.ops.conftest import (  # noqa: F401 - the first is run here
     INTERPRETED,
@@ -164,7 +164,7 @@ def test_autocast_takes_half_the_width(wide):
     x = x if wide else x.bfloat16()
     given = [each.requires_grad_() for each in (x, *weights)]
     with torch.autocast(card, torch.bfloat16):
-        y, index, s = context_cluster(given[0], regions, Weights(*given[1:]), heads, residual)
+        y, _, s = context_cluster(given[0], regions, Weights(*given[1:]), heads, residual)
         z = context_cluster(given[0], regions, Weights(*given[1:]), heads)[0]
     assert y.dtype == torch.float32 and z.dtype == torch.bfloat16 and s.dtype == torch.float32
     truth = context_cluster(x.double(), regions, Weights(*(w.double() for w in weights)), heads)[0]

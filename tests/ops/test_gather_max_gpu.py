@@ -35,9 +35,14 @@ def case(what, points=30, anchors=20, k=5, channels=8, inner=3, seed=0):
 
 @pytest.mark.parametrize("what", ["both", "features", "places"])
 @pytest.mark.parametrize(
-    "options", [{}, {"channels": 70, "inner": 17, "k": 9, "anchors": 3}, {"anchors": 1, "k": 1, "points": 1}],
+    "options",
+    [
+        {},
+        {"channels": 70, "inner": 17, "k": 9, "anchors": 3},
+        {"anchors": 1, "k": 1, "points": 1},
+    ],
     ids=["some", "more", "one"],
-)  # fmt: skip
+)
 def test_agrees_with_the_reference(what, options):
     inputs, function = case(what, **options)
     slope = draw((options.get("anchors", 20), options.get("channels", 8)), seed=7)[0].to(card)

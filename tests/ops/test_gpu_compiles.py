@@ -10,6 +10,7 @@ import torch
 
 from pointcluster.ops.context_cluster import gpu as context_cluster
 from pointcluster.ops.gather_max import gpu as gather_max
+from pointcluster.ops.norm import gpu as norm
 from pointcluster.ops.search import gpu as search
 from tests.ops.compiled import compile_all
 from tests.ops.conftest import draw, make_regions
@@ -59,3 +60,15 @@ def test_search(monkeypatch, capability):
     search.knn(pos, pos, 16, sizes, sizes)
     names = {"farthest", "farthest_step", "nearest", "nearest_cells"}
     assert {each.name for each in seen} == names
+
+
+@pytest.mark.parametrize(("capability", "dtype"), [(80, torch.bfloat16), (90, torch.float32)])
+def test_norm(monkeypatch, capability, dtype):
+    from pointcluster.ops.norm import gpu_kernels
+
+    seen = compile_all(gpu_kernels, monkeypatch, capability)
+    x, one = torch.zeros(90, 196, dtype=dtype), torch.ones(196)
+    for clouds in ((None, 3, 30), (torch.zeros(90, dtype=torch.int64), 3, None)):
+        y, mean, scale = norm.cloud_norm(x, one, one, *clouds, 1e-5)
+        norm.cloud_norm_backward(x, one, mean, scale, *clouds, y)
+    assert {each.name for each in seen} == {"statistics", "normalise", "sums", "backward"}

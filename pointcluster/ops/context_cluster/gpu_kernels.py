@@ -12,9 +12,7 @@ once, and regions, though together, know nothing of each other.
 
 Regions of any size (`chunk_*`): points are cut into chunks that end where regions do, and a program
 takes one chunk and one head in steps of BP points. Sums over a region are written chunk by chunk
-and added up by `add_chunks` in the order of the chunks. Chunks are numbered such that nobody has to
-know the sizes before: region r begins with chunk `ptr[r] // chunk + r`, which leaves room for all
-of its chunks, and some numbers empty.
+and added up by `add_chunks` in the order of the chunks (`gpu_chunks.py` numbers them).
 
 All sums are taken in a fixed order, without atomics: a result is the same each time.
 
@@ -26,6 +24,10 @@ from __future__ import annotations
 
 import triton
 import triton.language as tl
+
+from pointcluster.ops.gpu_chunks import chunk_of as _chunk
+from pointcluster.ops.gpu_chunks import first_chunk as _first_chunk
+from pointcluster.ops.gpu_chunks import slice_of as _region
 
 LEAST = tl.constexpr(1e-8)
 """The least length of a vector, as `precision.EPS`."""
@@ -193,44 +195,6 @@ def tile_backward(
 # Regions of any size ------------------------------------------------------------------------------
 
 
-@triton.jit
-def _region(ptr, region, size, points):
-    """Where a region begins and ends."""
-    if ptr is None:
-        low, high = region * size, region * size + size
-    else:
-        low, high = tl.load(ptr + region), tl.load(ptr + region + 1)
-    return tl.maximum(low, 0), tl.minimum(high, points)
-
-
-@triton.jit
-def _first_chunk(low, region, size, chunk):
-    """The number of a region's first chunk: `size` is None where regions differ."""
-    if size is None:
-        first = low // chunk + region
-    else:
-        first = region * ((size + chunk - 1) // chunk)
-    return first
-
-
-@triton.jit
-def _chunk(ptr, t, regions, size, points, chunk, halvings):
-    """The region of a chunk, its first point, and its number of points."""
-    if ptr is None:
-        region = t // ((size + chunk - 1) // chunk)
-        low, high = _region(ptr, region, size, points)
-        begin = low + (t - _first_chunk(low, region, size, chunk)) * chunk
-    else:
-        region, last = t * 0, t * 0 + regions
-        for _ in range(halvings):  # the last region whose first chunk is not beyond this one
-            middle = (region + last) // 2
-            there = tl.load(ptr + middle) // chunk + middle <= t
-            region, last = tl.where(there, middle, region), tl.where(there, last, middle)
-        low, high = _region(ptr, region, size, points)
-        begin = low + (t - _first_chunk(low, region, None, chunk)) * chunk
-    return region, begin, tl.maximum(tl.minimum(high - begin, chunk), 0).to(tl.int32)
-
-
 @triton.jit(do_not_specialize=["regions", "points"])
 def centers(
     fv, ptr, group, filled, center, regions, points, size, wide, k,
@@ -394,7 +358,7 @@ def chunk_gather(
     """A chunk's share of the sums of s and of s times a value, whose rows are `stride` apart."""
     head = tl.program_id(0) % heads
     t = (tl.program_id(0) // heads).to(tl.int64)
-    region, begin, number = _chunk(ptr, t, regions, size, points, chunk, halvings)
+    _, begin, number = _chunk(ptr, t, regions, size, points, chunk, halvings)
     rows, c = tl.arange(0, BM), tl.arange(0, BC)
     value += begin * stride + head * channels
     index += begin * heads + head

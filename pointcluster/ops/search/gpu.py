@@ -113,20 +113,19 @@ def _all_pairs(
     out: Tensor,
     todo: Tensor | None = None,
 ) -> None:
-    """Write the neighbours of those clouds' queries that ask, or of the queries that `todo` says."""
+    """Write the neighbours of the clouds' queries that ask, and of these what `todo` tells."""
     from pointcluster.ops.search import gpu_kernels as kernels
 
     wide = max(n for n, m in zip(sizes, asked, strict=True) if m)
     block = min(TILE, power_of_two(wide))
     rows = min(power_of_two(max(asked)), 64, max(1, TILE_NUMBERS // block))
     blocks = -(-max(asked) // rows)
+    few = None
     if list(asked) != list(query_sizes):  # large clouds' queries are none of these
-        todo = torch.cat([
-            torch.full((m,), a > 0, device=pos.device) for m, a in zip(query_sizes, asked, strict=True)
-        ])  # fmt: skip
+        few = on_device(asked, pos.device)
     kernels.nearest[(blocks * len(sizes),)](
-        pos, query, pointers(sizes, pos.device), pointers(query_sizes, pos.device), todo, out, k,
-        blocks, D=pos.size(1), BQ=rows, BP=block, BK=power_of_two(k),
+        pos, query, pointers(sizes, pos.device), pointers(query_sizes, pos.device), few, todo,
+        out, k, blocks, D=pos.size(1), BQ=rows, BP=block, BK=power_of_two(k),
         num_warps=max(1, min(4, rows * block // 1024)), enable_fp_fusion=False,
     )  # fmt: skip
 

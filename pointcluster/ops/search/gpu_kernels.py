@@ -99,14 +99,17 @@ def _at(values, column, chosen):
 
 @triton.jit
 def nearest(
-    pos, query, ptr, query_ptr, todo, out, k, blocks,
+    pos, query, ptr, query_ptr, few, todo, out, k, blocks,
     D: tl.constexpr, BQ: tl.constexpr, BP: tl.constexpr, BK: tl.constexpr,
 ):  # fmt: skip
     """The nearest points of queries, of those that `todo` tells; all of a cloud are looked at."""
     cloud = (tl.program_id(0) // blocks).to(tl.int64)
     begin, first = tl.load(ptr + cloud), tl.load(query_ptr + cloud)
     size = (tl.load(ptr + cloud + 1) - begin).to(tl.int32)
-    asked = (tl.load(query_ptr + cloud + 1) - first).to(tl.int32)
+    if few is None:
+        asked = (tl.load(query_ptr + cloud + 1) - first).to(tl.int32)
+    else:
+        asked = tl.load(few + cloud).to(tl.int32)
     q = (tl.program_id(0) % blocks) * BQ + tl.arange(0, BQ)
     asks = q < asked
     if todo is not None:
