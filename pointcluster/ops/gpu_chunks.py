@@ -6,6 +6,9 @@ know the sizes before: slice r begins with chunk `ptr[r] // chunk + r`, which le
 its chunks, and some numbers empty. So there are `N // chunk + slices` numbers.
 """
 
+# Triton's language has no types.
+# mypy: ignore-errors
+
 from __future__ import annotations
 
 import triton

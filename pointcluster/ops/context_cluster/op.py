@@ -53,8 +53,8 @@ def context_cluster(
     if fits is not None and fits(x, regions, weights, heads, residual):
         if is_autocast(x):  # what it would do to the linear maps
             dtype = torch.get_autocast_dtype(x.device.type)
-            x, maps = x.to(dtype), (each.to(dtype) for each in weights[:4])
-            weights = Weights(*maps, weights.alpha, weights.beta)
+            fv, fv_bias, out, out_bias = (each.to(dtype) for each in weights[:4])
+            x, weights = x.to(dtype), Weights(fv, fv_bias, out, out_bias, *weights[4:])
         with no_autocast(x):
             return torch.ops.pointcluster.context_cluster(x, *weights, residual, *regions, heads)
     return dense.context_cluster(x, regions, weights, heads, residual)

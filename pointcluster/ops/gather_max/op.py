@@ -67,7 +67,9 @@ def _forward_gpu(*given: Tensor | None) -> tuple[Tensor, Tensor]:
 
 
 def _backward_gpu(points: int | None, *given: Any) -> list[Tensor]:
-    grads = gpu.gather_max_backward(points, *_dense(*given[:5]), tuple(given[5]))
+    relative, weight, index, which, grad = _dense(*given[:5])
+    arguments = relative, weight, index, which, grad, tuple(given[5])
+    grads = gpu.gather_max_backward(points, *arguments)
     return [grad for grad in grads if grad is not None]
 
 

@@ -68,7 +68,9 @@ def _forward_gpu(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _backward_gpu(x: Tensor, *given: Any) -> tuple[Tensor, Tensor, Tensor]:
-    return gpu.cloud_norm_backward(x.contiguous(), *given[:-1], given[-1].contiguous())
+    weight, mean, scale, batch, batch_size, cloud_size, grad = given
+    clouds = batch, batch_size, cloud_size
+    return gpu.cloud_norm_backward(x.contiguous(), weight, mean, scale, *clouds, grad.contiguous())
 
 
 torch.library.impl("pointcluster::cloud_norm", "CUDA", _forward_gpu)
@@ -97,7 +99,7 @@ def _to_inputs(ctx: Any, grad: Tensor, *_: Any) -> tuple[Any, ...]:
     clouds = batch, ctx.batch_size, ctx.cloud_size
     if torch.is_grad_enabled():  # to be differentiated again: by what autograd knows
         inputs = [t if t.requires_grad else t.requires_grad_() for t in (x, weight, bias)]
-        y = reference.cloud_norm(*inputs, *clouds, ctx.eps)
+        y = reference.cloud_norm(inputs[0], inputs[1], inputs[2], *clouds, ctx.eps)
         grads = torch.autograd.grad(y, inputs, grad, create_graph=True)
     else:
         given = x, weight, mean, scale, *clouds, grad
