@@ -1,0 +1,445 @@
+"""What a GPU gives: agreement with the CPU, geometry, the layer, networks, launches, whole trainings.
+
+One command, under 8 minutes on one card; parts for which no time is left are said to be left out,
+and one that fails says why, while the others go on. It needs a checkout on `PYTHONPATH`, no
+installation: torch, PyTorch Geometric, and for its parts timm (deit_tiny, the recipe of pictures)
+and lightning (whole trainings). `--device cpu --small` runs all of it anywhere, to see that it runs.
+
+Times are medians, by the device's clock around synchronised calls. `--published DIR` is a checkout
+of the published code, as for `published.py`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from measure import RESULTS, number, report, table
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch_geometric.data import Batch, Data
+
+from pointcluster.geometry import cluster_geometry, fps, knn
+from pointcluster.models import create_model
+from pointcluster.nn import ContextCluster
+from pointcluster.ops import use_backend
+
+ROOT = Path(__file__).resolve().parents[1]
+MIB = 1 << 20
+
+
+def main() -> None:
+    args = parse_arguments()
+    torch.manual_seed(0)
+    torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
+    bench, lines = Bench(args), []
+    for part in (agreement, geometry, layers, images, clouds, launches, trainings):
+        lines += [f"## {(part.__doc__ or '').splitlines()[0].rstrip('.')}"]
+        try:
+            lines += [table(*rows_of(part(bench)))]
+        except Exception as error:  # the others are worth having
+            lines += [f"This part failed: {type(error).__name__}: {str(error)[:400]}"]
+            if args.strict:
+                raise
+    report(args.out / "gpu.md", "On a GPU", [bench.about(), *lines])
+
+
+def parse_arguments() -> argparse.Namespace:
+    args = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.ArgumentDefaultsHelpFormatter
+    )
+    args.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
+    args.add_argument("--small", action="store_true", help="tiny sizes, one repeat")
+    args.add_argument("--minutes", type=float, default=7.0, help="after which parts are left out")
+    args.add_argument("--repeats", type=int, default=10, help="most repeats of one call")
+    args.add_argument("--published", type=Path, help="a checkout of the published code")
+    args.add_argument("--tf32", action="store_true", help="let float32 products use TF32")
+    args.add_argument(
+        "--compile",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="measure compiled networks, too",
+    )
+    args.add_argument(
+        "--train",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="run the examples that train, too",
+    )
+    args.add_argument("--strict", action="store_true", help="stop where a part fails")
+    args.add_argument("--out", type=Path, default=RESULTS, help="folder of the page")
+    return args.parse_args()
+
+
+class Bench:
+    """The device, its clock, and what is asked for."""
+
+    def __init__(self, args: argparse.Namespace) -> None:
+        self.args, self.small, self.device = args, args.small, torch.device(args.device)
+        self.until = time.perf_counter() + 60 * args.minutes
+        self.gpu = self.device.type == "cuda"
+
+    def size(self, large: int, small: int) -> int:
+        return small if self.small else large
+
+    def late(self) -> bool:
+        return time.perf_counter() > self.until
+
+    def wait(self) -> None:
+        if self.gpu:
+            torch.cuda.synchronize(self.device)
+
+    def seconds(self, call: Callable[[], Any]) -> float:
+        """Median seconds of a call: twice to warm up, then so often as fits into a second or so."""
+        times: list[float] = []
+        for turn in range(2 + self.args.repeats):
+            self.wait()
+            began = time.perf_counter()
+            call()
+            self.wait()
+            times.append(time.perf_counter() - began)
+            if self.small or (turn > 2 and sum(times[2:]) > 1.5):
+                break
+        return statistics.median(times[2:] or times[-1:])
+
+    def memory(self, call: Callable[[], Any]) -> float | None:
+        """MiB that a call adds at its highest."""
+        if not self.gpu:
+            return None
+        self.wait()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        call()
+        self.wait()
+        return (torch.cuda.max_memory_allocated(self.device) - before) / MIB
+
+    def about(self) -> str:
+        """The device, and what it gives for products of matrices and for copies."""
+        name = torch.cuda.get_device_name(self.device) if self.gpu else platform.processor()
+        n, rates = self.size(8192, 256), []
+        for dtype in (torch.float32, torch.bfloat16):
+            a, b = torch.rand(2, n, n, device=self.device).to(dtype)
+            rate = 2e-12 * n**3 / self.seconds(lambda a=a, b=b: a @ b)
+            rates.append(f"{str(dtype).removeprefix('torch.')} product {rate:.3g} TFLOP/s")
+        x = torch.empty(self.size(1 << 30, 1 << 20), dtype=torch.uint8, device=self.device)
+        y = torch.empty_like(x)
+        rates.append(f"copy {2e-12 * len(x) / self.seconds(lambda: y.copy_(x)):.3g} TB/s")
+        try:
+            import triton
+
+            version = f"triton {triton.__version__}"
+        except ImportError:
+            version = "no triton"
+        return (
+            f"Device: {name or self.device.type} (`{self.device}`), CUDA {torch.version.cuda}, "
+            f"{version}. Measured here: {', '.join(rates)}"
+            f"{' (TF32)' if self.args.tf32 else ''}. Sizes: {'tiny' if self.small else 'whole'}."
+        )
+
+
+Row = list[Any]
+
+
+def rows_of(rows: Iterator[Row]) -> tuple[list[str], list[list[str]]]:
+    """A table's head and its rows, as text."""
+    head, *rest = rows
+    text = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rest]
+    return head, text
+
+
+# Agreement ----------------------------------------------------------------------------------------
+
+
+def worst(found: list[Tensor], truth: list[Tensor]) -> float:
+    """The largest difference, as a share of the largest value."""
+    return max(
+        float((a.double().cpu() - b).abs().max() / b.abs().max().clamp_min(1e-9))
+        for a, b in zip(found, truth, strict=True)
+    )
+
+
+def agreement(bench: Bench) -> Iterator[Row]:
+    """Agreement with the CPU in float64: largest difference, as a share of the largest value."""
+    yield ["what", "float32, output", "float32, gradients", "bfloat16, output", "its gradients"]
+    for name, sizes in (("equal", [64] * 8), ("ragged", [50, 64, 7, 90]), ("large", [900, 4100])):
+        batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        pos, x = torch.rand(len(batch), 3), torch.randn(len(batch), 32)
+        layer = ContextCluster(32, heads=4, head_channels=24)
+        region = 32 if name != "large" else None
+        results = []
+        for dtype, device in [
+            (torch.float64, "cpu"), (torch.float32, bench.device), (torch.bfloat16, bench.device),
+        ]:  # fmt: skip
+            geometry = cluster_geometry(
+                pos.to(device), batch.to(device), num_centers=4, k=9, region_size=region
+            )
+            leaf = x.to(torch.bfloat16).to(device, dtype).requires_grad_()
+            one = layer.to(device, dtype)
+            one.zero_grad()
+            y = one(leaf, geometry)
+            y.square().sum().backward()
+            results.append(([y.detach()], [leaf.grad, one.fv.weight.grad, one.proj.weight.grad]))
+            layer = layer.to("cpu", torch.float64)
+        (y, grads), *others = results
+        yield [f"layer, {name}", *(worst(a, b) for of in others for a, b in zip(of, (y, grads)))]  # noqa: B905
+    for dim in (2, 3):
+        pos = torch.rand(bench.size(4000, 300), dim)
+        batch = torch.arange(len(pos)) * 3 // len(pos)
+        there = pos.to(bench.device), batch.to(bench.device)
+        same = torch.equal(fps(*there[:1], 0.25, there[1]).cpu(), fps(pos, 0.25, batch))
+        near = knn(there[0], there[0], 16, there[1], there[1]).cpu()
+        same &= torch.equal(near, knn(pos, pos, 16, batch, batch))
+        yield [f"searches, {dim} axes", "the same" if same else "DIFFERENT", "–", "–", "–"]
+
+
+# Geometry -----------------------------------------------------------------------------------------
+
+
+def geometry(bench: Bench) -> Iterator[Row]:
+    """Geometry, in milliseconds."""
+    yield ["search", "ours", "torch's operations"]
+    cases: list[tuple[str, int, int, int]] = [
+        ("farthest points", 32, 1024, 512), ("farthest points", 256, 1024, 512),
+        ("farthest points", 32, 4096, 1024), ("farthest points", 1, 100_000, 1024),
+        ("farthest points", 1, 1_000_000, 1024), ("nearest 16", 32, 1024, 16),
+        ("nearest 24, half of them ask", 32, 1024, 24), ("nearest 16", 1, 100_000, 16),
+    ]  # fmt: skip
+    for what, count, size, k in cases:
+        if bench.late():
+            yield [f"{what}: left out, no time", None, None]
+            continue
+        size, k = bench.size(size, min(size // 8, 500)), bench.size(k, min(k, 16))
+        pos = torch.rand(count * size, 3, device=bench.device)
+        sizes = [size] * count
+        batch = torch.arange(count, device=bench.device).repeat_interleave(size)
+        ask = slice(None, None, 2 if "half" in what else 1)
+        asked = [len(range(*ask.indices(size)))] * count
+
+        def call(backend: str = "auto") -> Tensor:
+            if what.startswith("farthest"):
+                return fps(pos, k, batch, sizes=sizes, start="first", backend=backend)
+            query, query_batch = pos[ask], batch[ask]
+            given = {"sizes": sizes, "query_sizes": asked, "backend": backend}
+            return knn(pos, query, k, batch, query_batch, **given)
+
+        ours = 1e3 * bench.seconds(call)
+        plain = None if count * size > 40_000 else 1e3 * bench.seconds(lambda: call("torch"))
+        yield [f"{what}: {count} x {size:,}, {k}", ours, plain]
+
+
+# The layer ----------------------------------------------------------------------------------------
+
+
+def layers(bench: Bench) -> Iterator[Row]:
+    """The layer, 64 channels, forward and backward: milliseconds, MiB beyond its input."""
+    yield ["clouds", "ours", "MiB", "torch's operations", "MiB", "features alone, MiB"]
+    count, size = bench.size(64, 4), bench.size(4096, 100)
+    shift = torch.randint(-size // 8, size // 8, (count,)).tolist()
+    large = bench.size(1_000_000, 1000)
+    cases = [
+        (f"{count} of {size:,}", [size] * count, None),
+        (f"{count} of about {size:,}", [size + by for by in shift], None),
+        (f"the same, regions of {size // 128 or 8}", [size + by for by in shift], size // 128 or 8),
+        (f"one of {large:,}", [large], None),
+    ]
+    for name, sizes, region in cases:
+        batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(bench.device)
+        pos, x = torch.rand(len(batch), 3, device=bench.device), None
+        layer = ContextCluster(64, heads=4, head_channels=24).to(bench.device)
+        where = cluster_geometry(pos, batch, num_centers=4, k=9, region_size=region)
+        x = torch.randn(len(batch), 64, device=bench.device, requires_grad=True)
+
+        def call(layer: Any = layer, x: Tensor = x, where: Any = where) -> None:
+            layer.zero_grad()
+            x.grad = None
+            layer(x, where).sum().backward()
+
+        cells: Row = []
+        for backend in ("auto", "torch"):
+            with use_backend(backend):
+                cells += [1e3 * bench.seconds(call), bench.memory(call)]
+        yield [name, *cells, x.numel() * 4 / MIB]
+
+
+# Networks -----------------------------------------------------------------------------------------
+
+
+def stepping(model: nn.Module, data: Any, target: Tensor, half: bool) -> tuple[Any, Any]:
+    """A pass without gradients, and a training step."""
+    optimizer = torch.optim.AdamW(model.parameters(), lr=1e-6)
+    kind = target.device.type
+
+    def answer() -> Tensor:
+        with torch.autocast(kind, torch.bfloat16, enabled=half):
+            return model(data)
+
+    def infer() -> None:
+        model.eval()
+        with torch.no_grad():
+            answer()
+
+    def train() -> None:
+        model.train()
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(answer().float(), target).backward()
+        optimizer.step()
+
+    return infer, train
+
+
+def images(bench: Bench) -> Iterator[Row]:
+    """Networks of pictures, bfloat16 by autocast: pictures a second, MiB of a training step."""
+    yield ["network", "batch", "inference", "training", "MiB", "one picture, ms"]
+    size, batch = bench.size(224, 64), bench.size(128, 2)
+    pictures = torch.randn(batch, 3, size, size, device=bench.device)
+    target = torch.randint(1000, (batch,), device=bench.device)
+    names = ["coc_tiny"] if bench.small else ["coc_tiny", "coc_tiny_plain", "coc_small"]
+    makers: dict[str, Callable[[], nn.Module]] = {
+        name: lambda name=name: create_model(name) for name in names
+    }
+    if bench.args.published:
+        makers["published coc_tiny"] = lambda: published(bench.args.published)
+    makers["deit_tiny"] = lambda: deit(size)
+    for name, make in makers.items():
+        try:
+            plain = make().to(bench.device)
+        except ImportError as error:
+            yield [f"{name}: {error}", str(batch), None, None, None, None]
+            continue
+        ways = {"": plain}
+        if bench.args.compile and name in ("coc_tiny", "deit_tiny") and not bench.small:
+            ways[", compiled"] = torch.compile(plain)
+        for way, model in ways.items():
+            if bench.late():
+                yield [f"{name}{way}: left out, no time", str(batch), None, None, None, None]
+                continue
+            infer, train = stepping(model, pictures, target, half=True)
+            one, _ = stepping(model, pictures[:1], target[:1], half=True)
+            cells: Row = [batch / bench.seconds(infer), batch / bench.seconds(train)]
+            cells += [bench.memory(train), 1e3 * bench.seconds(one)]
+            yield [name + way, str(batch), *cells]
+        if bench.gpu and name == "coc_tiny" and bench.args.compile and not bench.late():
+            graph = torch.compile(plain, mode="reduce-overhead")
+            one, _ = stepping(graph, pictures[:1], target[:1], half=True)
+            yield [f"{name}, as a CUDA graph", "1", None, None, None, 1e3 * bench.seconds(one)]
+
+
+def deit(size: int) -> nn.Module:
+    import timm
+
+    return timm.create_model("deit_tiny_patch16_224", img_size=size)
+
+
+def published(checkout: Path) -> nn.Module:
+    from published import published_code
+
+    return published_code(checkout).coc_tiny()
+
+
+def batches(bench: Bench, count: int, size: int) -> Batch:
+    items = [Data(pos=torch.rand(size, 3), y=torch.tensor([i % 5])) for i in range(count)]
+    return Batch.from_data_list(items).to(bench.device)
+
+
+def clouds(bench: Bench) -> Iterator[Row]:
+    """Networks of clouds, geometry and all, float32: clouds a second, MiB of a training step."""
+    yield ["network", "clouds", "inference", "training", "MiB"]
+    size = bench.size(1024, 128)
+    for name in ("point_coc_tiny", "point_coc_small", "pointmlp_coc"):
+        for count in (2,) if bench.small else (32, 256):
+            if bench.late() or (count > 32 and name == "pointmlp_coc"):
+                continue
+            data = batches(bench, count, size)
+            model = create_model(name, num_classes=5).to(bench.device)
+            infer, train = stepping(model, data, data.y, half=False)
+            cells: Row = [count / bench.seconds(infer), count / bench.seconds(train)]
+            yield [name, f"{count} of {size:,}", *cells, bench.memory(train)]
+
+
+# Launches -----------------------------------------------------------------------------------------
+
+
+class Operations(TorchDispatchMode):
+    """Counts what is not just another view of memory."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.seen: Counter[str] = Counter()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        aliases = [r.alias_info for r in func._schema.returns]
+        if not any(alias is not None and not alias.is_write for alias in aliases):
+            self.seen[str(func)] += 1
+        return func(*args, **(kwargs or {}))
+
+
+def launches(bench: Bench) -> Iterator[Row]:
+    """What a step asks of the device: torch's operations, kernels launched, and waits."""
+    yield ["network", "operations forward", "kernels of a training step", "waits of it"]
+    for name in ("coc_tiny", "point_coc_small", "pointmlp_coc"):
+        model = create_model(name, num_classes=5).to(bench.device)
+        data: Any = torch.randn(2, 3, *[bench.size(224, 64)] * 2, device=bench.device)
+        target = torch.tensor([0, 1], device=bench.device)
+        if not name.startswith("coc"):
+            data = batches(bench, 2, bench.size(1024, 128))
+        infer, train = stepping(model, data, target, half=False)
+        infer(), train()
+        with Operations() as count:
+            infer()
+        kernels = waits = None
+        if bench.gpu:
+            activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+            with torch.profiler.profile(activities=activities) as profile:
+                train()
+                bench.wait()
+            names = Counter(event.name for event in profile.events())
+            kernels = float(sum(n for key, n in names.items() if "LaunchKernel" in key))
+            waits = float(names["cudaStreamSynchronize"] + names["cudaEventSynchronize"])
+        yield [name, float(sum(count.seen.values())), kernels, waits]
+
+
+# Whole trainings ----------------------------------------------------------------------------------
+
+
+def trainings(bench: Bench) -> Iterator[Row]:
+    """The examples, from end to end, on bundled data: seconds of a short training."""
+    yield ["program", "seconds"]
+    accelerator = "gpu" if bench.gpu else "cpu"
+    short = ["--model", "coc_micro", "--img-size", "16"] if bench.small else []
+    programs = {
+        "modelnet40": ["--epochs", "1", "--num-points", str(bench.size(1024, 64))],
+        "imagenet": ["--epochs", "1", "--limit-batches", str(bench.size(100, 2)), *short],
+    }
+    if not bench.args.train:
+        programs = {}
+    for name, options in programs.items():
+        if bench.late():
+            yield [f"{name}: left out, no time", None]
+            continue
+        with tempfile.TemporaryDirectory() as folder:
+            command = [sys.executable, f"{ROOT}/examples/{name}.py", *options]
+            command += ["--accelerator", accelerator, "--workers", "0", "--out", f"{folder}/run"]
+            began = time.perf_counter()
+            done = subprocess.run(
+                command, capture_output=True, text=True, timeout=300,
+                env=os.environ | {"PYTHONPATH": str(ROOT)},
+            )  # fmt: skip
+            seconds = time.perf_counter() - began
+        last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [""]
+        note = f": failed, {last[0][:200]}" if done.returncode else ""
+        yield [f"{name}.py {' '.join(options)}{note}", None if done.returncode else seconds]
+
+
+if __name__ == "__main__":
+    main()
