@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
@@ -50,3 +52,17 @@ def cloud_of(data: Data) -> Tensor:
 def number_of_clouds(data: Data) -> int | None:
     """Number of clouds of a batch; counts empty ones at the end."""
     return data.num_graphs if data.batch is not None and hasattr(data, "num_graphs") else None
+
+
+def known_sizes(data: Data) -> list[int] | None:
+    """Points of each cloud, if the host knows them and the device would have to be asked.
+
+    A batch that PyG put together remembers where its clouds begin, on the host. What it says counts
+    unless points were taken out or added since; their values are not looked at then. Points on the
+    CPU, which waits for nothing, are checked.
+    """
+    slices = getattr(data, "_slice_dict", None) or {}
+    if data.pos.device.type == "cpu" or "pos" not in slices:
+        return None
+    bounds = slices["pos"].tolist()
+    return [end - begin for begin, end in pairwise(bounds)] if bounds[-1] == len(data.pos) else None

@@ -15,7 +15,7 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
 from pointcluster.geometry.check import check_positive, geometry_dtype
 from pointcluster.models.base import Network, check_entries, check_equally_many, rising
-from pointcluster.models.clouds import check_clouds, cloud_of, number_of_clouds
+from pointcluster.models.clouds import check_clouds, cloud_of, known_sizes, number_of_clouds
 from pointcluster.models.results import Features
 from pointcluster.nn import BatchNorm, CloudNorm, ContextClusterBlock, PointReducer
 
@@ -223,4 +223,6 @@ class PointCoC(Network):
     def build_hierarchy(self, data: Data) -> Hierarchy:
         """Work out anchors, regions and centres of all stages."""
         size = number_of_clouds(data)
-        return build_hierarchy(data.pos, self.plans, data.batch, batch_size=size)
+        return build_hierarchy(
+            data.pos, self.plans, data.batch, batch_size=size, sizes=known_sizes(data)
+        )

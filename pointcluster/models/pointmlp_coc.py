@@ -15,7 +15,7 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import AnchorPlan, Hierarchy, planned_anchors
 from pointcluster.geometry.check import check_positive
 from pointcluster.models.base import Network, check_entries, check_equally_many
-from pointcluster.models.clouds import check_clouds, cloud_of, number_of_clouds
+from pointcluster.models.clouds import check_clouds, cloud_of, known_sizes, number_of_clouds
 from pointcluster.models.clusters import anchor_of_input, nearest_anchor
 from pointcluster.models.published import published_cloud_entries
 from pointcluster.models.results import Features, PointClusters
@@ -228,7 +228,9 @@ class PointMLPCoC(Network):
     def build_hierarchy(self, data: Data) -> Hierarchy:
         """Work out anchors and groups of all stages."""
         size = number_of_clouds(data)
-        return planned_anchors(data.pos, self.plans, data.batch, batch_size=size)
+        return planned_anchors(
+            data.pos, self.plans, data.batch, batch_size=size, sizes=known_sizes(data)
+        )
 
 
 def _most_similar(similarity: Tensor, grouping: Tensor, size: int) -> tuple[Tensor, Tensor]:

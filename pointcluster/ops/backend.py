@@ -21,6 +21,10 @@ KERNELS = {"cpu": "cpu", "cuda": "gpu"}
 """Whose kernels take a device's tensors; all other devices' go to torch's operations."""
 DTYPES = {"cpu": (torch.float32,), "gpu": (torch.float32, torch.bfloat16, torch.float16)}
 """What they take."""
+GPU_NEEDS = (
+    "they need Triton, and an NVIDIA GPU of compute capability 8.0 or newer that torch sees "
+    "(torch.cuda.is_available())"
+)
 _chosen: list[str] = []
 """The last one counts; the first is the process's own."""
 
@@ -45,16 +49,15 @@ def _checked(name: str, source: str) -> str:
             f"{source} asks for the CPU's kernels, which need Linux, a torch with MKL and Numba "
             "(pip install 'pointcluster[fast]')"
         )
-    if name == "gpu" and not any(map(launch.gpu_kernels, _cards())):
-        raise RuntimeError(
-            f"{source} asks for the GPU's kernels, which need Triton and an NVIDIA GPU of compute "
-            "capability 8.0 or newer that torch sees (torch.cuda.is_available())"
-        )
+    if name == "gpu" and not cards():
+        raise RuntimeError(f"{source} asks for the GPU's kernels: {GPU_NEEDS}")
     return name
 
 
-def _cards() -> list[torch.device]:
-    return [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+def cards() -> list[torch.device]:
+    """The GPUs that kernels run on."""
+    there = [torch.device("cuda", index) for index in range(torch.cuda.device_count())]
+    return [card for card in there if launch.gpu_kernels(card)]
 
 
 @contextmanager
@@ -113,7 +116,7 @@ def backend_for(*tensors: Tensor | None) -> str:
 
 # Searches ----------------------------------------------------------------------------------------
 
-SEARCHES = ("torch-cluster", "pyg-lib", "numba", "kdtree", "torch")
+SEARCHES = ("triton", "torch-cluster", "pyg-lib", "numba", "kdtree", "torch")
 """Names that a search's `backend=` takes besides `"auto"` and `"reference"`."""
 
 
@@ -133,6 +136,8 @@ def search_backend(asked: str, device: torch.device, *, large: bool = False) -> 
         return _search_here(asked)
     if chosen() in ("reference", "torch"):
         return chosen()
+    if launch.gpu_kernels(device):
+        return "triton"
     if device.type == "cuda":
         return next((name for name in ("torch-cluster", "pyg-lib") if available(name)), "torch")
     if device.type != "cpu":
@@ -146,7 +151,10 @@ def _search_here(name: str) -> str:
     if name not in ("reference", *SEARCHES):
         raise ValueError(f"backend must be 'auto' or one of {list(SEARCHES)}, found {name!r}")
     if name != "reference" and not available(name):
-        why = pyg_lib()[1] if name == "pyg-lib" else extension(name.replace("-", "_"))[1]
+        if name == "triton":
+            why = GPU_NEEDS
+        else:
+            why = pyg_lib()[1] if name == "pyg-lib" else extension(name.replace("-", "_"))[1]
         how = {
             "torch-cluster": "pip install --no-build-isolation torch-cluster",
             "numba": "pip install 'pointcluster[fast]'",
@@ -159,6 +167,8 @@ def _search_here(name: str) -> str:
 
 def available(name: str) -> bool:
     """Whether a backend of the searches can be used on this machine."""
+    if name == "triton":
+        return launch.gpu_kernels(torch.device("cuda"))
     if name == "torch-cluster":
         return extension("torch_cluster")[0]
     if name == "pyg-lib":

@@ -9,8 +9,10 @@ import torch
 
 from pointcluster.ops import launch
 from pointcluster.ops.backend import (
+    GPU_NEEDS,
     VARIABLE,
     available,
+    cards,
     chosen,
     extension,
     installed,
@@ -60,7 +62,8 @@ def backends() -> Backends:
 
     Every backend gives the same answer, ties included; they differ in speed and in what must be
     installed. `backend=` of each search overrides the choice; for searches and layers alike
-    `POINTCLUSTER_BACKEND`, one of `auto`, `reference`, `torch` and `cpu`, does for a process.
+    `POINTCLUSTER_BACKEND`, one of `auto`, `reference`, `torch`, `cpu` and `gpu`, does for a
+    process.
     """
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     small, on_gpu = search_backend("auto", cpu), search_backend("auto", gpu)
@@ -72,6 +75,7 @@ def backends() -> Backends:
     if small == large:
         del services[2]
     reasons = {
+        "triton": _triton(),
         "torch-cluster": extension("torch_cluster")[1],
         "pyg-lib": pyg_lib()[1],
         "numba": extension("numba")[1],
@@ -91,7 +95,7 @@ def backends() -> Backends:
         # The reference is plain torch, too, and has no row of its own.
         served = [s for s, by in services if by == name or (by, name) == ("reference", "torch")]
         rows.append(Backend(name, available(name), tuple(served), reason))
-    return Backends([*rows, Backend("kernels", *_kernels())])
+    return Backends([*rows, Backend("kernels", *_kernels()), Backend("GPU kernels", *_on_gpu())])
 
 
 def _kernels() -> tuple[bool, tuple[str, ...], str]:
@@ -105,3 +109,24 @@ def _kernels() -> tuple[bool, tuple[str, ...], str]:
     else:
         why = "they need Linux, a torch with MKL and Numba; plain torch serves"
     return here, ("layers (CPU, float32)",) if serve else (), why
+
+
+def _triton() -> str:
+    """What there is of Triton, and what it lacks."""
+    version = installed("triton")
+    if version is None:
+        return "not installed; torch's builds for GPUs bring it"
+    return version if cards() else f"{version}; {GPU_NEEDS}"
+
+
+def _on_gpu() -> tuple[bool, tuple[str, ...], str]:
+    """Whether the operators' kernels for a GPU are here and serve, and why."""
+    here, asked = bool(cards()), chosen()
+    serve = here and asked in ("auto", "gpu")
+    if here and not serve:
+        why = f"{VARIABLE} asks for {asked}"
+    elif here:
+        why = "what an operator needs in few passes; plain torch serves float64 and other devices"
+    else:
+        why = f"{GPU_NEEDS}; plain torch serves"
+    return here, ("layers (GPU, float32, bfloat16, float16)",) if serve else (), why

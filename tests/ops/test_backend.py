@@ -123,3 +123,10 @@ def test_networks_agree_by_every_backend(name):
     for a, b, c in zip(found, plain, truth, strict=True):
         scale = c.abs().max().clamp_min(1e-3)
         assert (a - c).abs().max() <= 2 * (b - c).abs().max() + 1e-4 * scale
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_gpu_kernels_that_cannot_be_had():
+    with pytest.raises(RuntimeError, match="the GPU's kernels: they need Triton, and an NVIDIA"):
+        with use_backend("gpu"):
+            pass

@@ -9,7 +9,7 @@ from pointcluster.ops import backend
 
 def test_report_names_every_backend_and_says_why():
     report = pointcluster.backends()
-    assert [b.name for b in report] == [*backend.SEARCHES, "kernels"]
+    assert [b.name for b in report] == [*backend.SEARCHES, "kernels", "GPU kernels"]
     served = [service for b in report for service in b.serves]
     for service in ("knn (CPU)", "fps (CPU)", "knn (GPU)", "fps (GPU)"):
         assert served.count(service) == 1
@@ -53,3 +53,9 @@ def test_the_report_knows_who_serves_layers():
     with use_backend("torch"):
         (row,) = (each for each in pointcluster.backends() if each.name == "kernels")
     assert row.serves == () and ("asks for torch" in row.reason) == row.available
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_the_report_says_what_a_gpu_needs():
+    (row,) = (each for each in pointcluster.backends() if each.name == "GPU kernels")
+    assert not row.available and not row.serves and "compute capability 8.0" in row.reason

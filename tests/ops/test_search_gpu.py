@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 import torch
 
+from pointcluster.geometry import fps, knn
 from pointcluster.ops.search import gpu, reference
 from tests.ops.conftest import card, test_by_the_interpreter  # noqa: F401 - is run here
 
+pytestmark = pytest.mark.usefixtures("kernels")
 SIZES = [30, 0, 5, 25]
 
 
@@ -77,3 +79,14 @@ def test_what_kernels_are_made_for():
     for pos in (torch.zeros(4, 3, dtype=torch.float64), torch.zeros(4, 4), torch.zeros(4, 0)):
         assert not gpu.fits(pos, 16)
     assert not gpu.fits(torch.zeros(4, 3), 1000)
+
+
+def test_searches_of_the_geometry_take_them(monkeypatch):
+    pos, batch = lattice(60, 3).to(card), torch.tensor([0] * 25 + [1] * 35, device=card)
+    expected = fps(pos, 7, batch, backend="torch"), knn(pos, pos[:9], 3, batch, batch[:9])
+    asked = []
+    for name in ("fps", "knn"):
+        search = getattr(gpu, name)
+        monkeypatch.setattr(gpu, name, lambda *given, s=search: asked.append(s) or s(*given))
+    found = fps(pos, 7, batch), knn(pos, pos[:9], 3, batch, batch[:9])
+    assert len(asked) == 2 and all(torch.equal(a, b) for a, b in zip(found, expected, strict=True))

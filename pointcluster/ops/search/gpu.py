@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from pointcluster.ops import launch
 from pointcluster.ops.launch import power_of_two
 from pointcluster.ops.search.clouds import on_device, pointers, starts_of
 
@@ -27,8 +28,9 @@ CELLS_AN_AXIS = 1024
 
 
 def fits(pos: Tensor, k: int = 1) -> bool:
-    """Whether kernels are made for these points: float32, of one, two or three axes."""
-    return pos.dtype == torch.float32 and 1 <= pos.size(1) <= 3 and k <= NEIGHBOURS
+    """Whether kernels are made for these points: float32, of one, two or three axes, on a GPU."""
+    made_for = pos.dtype == torch.float32 and 1 <= pos.size(1) <= 3 and k <= NEIGHBOURS
+    return made_for and launch.gpu_kernels(pos.device)
 
 
 def fps(pos: Tensor, sizes: Sequence[int], nums: Sequence[int], start: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pointcluster.ops.backend import available, search_backend
-from pointcluster.ops.search import cpu, dense, extensions, reference, trees
+from pointcluster.ops.search import cpu, dense, extensions, gpu, reference, trees
 from pointcluster.ops.search.clouds import alike
 
 LOOPS_UP_TO, ARRAYS_UP_TO = (256, 64), (128, 16)
@@ -124,6 +124,8 @@ def _fps(pos: Tensor, sizes: list[int], nums: list[int], start: Tensor, backend:
     given = pos.detach(), sizes, nums, start
     if name == "reference":
         return reference.fps(*given)
+    if name == "triton" and gpu.fits(pos):
+        return gpu.fps(*given)
     if name in ("torch-cluster", "pyg-lib"):
         return extensions.fps(*given, name)
     if name == "numba":
@@ -162,6 +164,8 @@ def _knn(
     given = pos.detach(), query.detach(), k, sizes, query_sizes
     if name == "reference":
         return reference.knn(*given)
+    if name == "triton" and gpu.fits(pos, k):
+        return gpu.knn(*given)
     if name in ("torch-cluster", "pyg-lib"):
         return extensions.knn(*given, name)
     if name == "kdtree":
