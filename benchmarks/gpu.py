@@ -1,8 +1,7 @@
-"""What a GPU gives: agreement with the CPU, geometry, the layer, networks, launches, whole trainings.
+"""What a GPU gives: agreement with the CPU, geometry, the layer, networks, launches, trainings.
 
-One command, under 8 minutes on one card; parts for which no time is left are said to be left out,
-and one that fails says why, while the others go on. It needs a checkout on `PYTHONPATH`, no
-installation: torch, PyTorch Geometric, and for its parts timm (deit_tiny, the recipe of pictures)
+One command, under 8 minutes on one card: parts for which no time is left say so, and one that fails
+says why, while the others go on. It needs a checkout on `PYTHONPATH`, no installation: torch, PyTorch Geometric, and for its parts timm (deit_tiny, the recipe of pictures)
 and lightning (whole trainings). `--device cpu --small` runs all of it anywhere, to see that it runs.
 
 Times are medians, by the device's clock around synchronised calls. `--published DIR` is a checkout
@@ -21,6 +20,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -226,15 +226,14 @@ def geometry(bench: Bench) -> Iterator[Row]:
         ask = slice(None, None, 2 if "half" in what else 1)
         asked = [len(range(*ask.indices(size)))] * count
 
-        def call(backend: str = "auto") -> Tensor:
-            if what.startswith("farthest"):
-                return fps(pos, k, batch, sizes=sizes, start="first", backend=backend)
-            query, query_batch = pos[ask], batch[ask]
-            given = {"sizes": sizes, "query_sizes": asked, "backend": backend}
-            return knn(pos, query, k, batch, query_batch, **given)
-
+        if what.startswith("farthest"):
+            call = partial(fps, pos, k, batch, sizes=sizes, start="first")
+        else:
+            given = pos, pos[ask], k, batch, batch[ask]
+            call = partial(knn, *given, sizes=sizes, query_sizes=asked)
         ours = 1e3 * bench.seconds(call)
-        plain = None if count * size > 40_000 else 1e3 * bench.seconds(lambda: call("torch"))
+        few = count * size <= 40_000
+        plain = 1e3 * bench.seconds(partial(call, backend="torch")) if few else None
         yield [f"{what}: {count} x {size:,}, {k}", ours, plain]
 
 

@@ -39,7 +39,7 @@ BELOW = {
 }
 # The lower packages also keep to few libraries.
 LIBRARIES = {
-    "ops": {"torch", "torch_geometric", "numpy", "scipy", "numba", "torch_cluster"},
+    "ops": {"torch", "torch_geometric", "numpy", "scipy", "numba", "torch_cluster", "triton"},
     "geometry": {"torch", "torch_geometric", "numpy"},
     "nn": {"torch", "torch_geometric", "numpy", "numba"},
 }  # fmt: skip

@@ -325,9 +325,10 @@ def stored_geometry(
     group = grouping.view(-1, num_centers, k) - starts[:, None, None]
     count = counts.clamp(max=k)[:, None].repeat(1, num_centers)
     size = common_size(regions)  # a region holds points
+    stored = stored_regions(group, count, region, bounds, size, pos.dtype)
     return ClusterGeometry(
         order=order,
-        regions=stored_regions(group, count, region, bounds, size, pos.dtype),
+        regions=stored._replace(most=max(regions, default=None)),
         center=center,
         batch=cloud_index(sizes, device),
         batch_size=len(sizes),

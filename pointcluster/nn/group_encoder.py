@@ -20,7 +20,7 @@ from pointcluster.nn.hooks import is_plain, is_watched
 from pointcluster.nn.residual_mlp import ResidualMLP
 from pointcluster.ops.precision import at_least_float32
 
-CHUNK = 1 << 20
+CHUNK, CHUNK_ON_GPU = 1 << 20, 1 << 28
 """Numbers that groups have at a time where no gradient is asked for."""
 
 
@@ -144,7 +144,8 @@ class GroupEncoder(nn.Module):
         Without gradients or statistics of a batch groups know nothing of each other.
         """
         whole = self.training or torch.is_grad_enabled() or torch.compiler.is_compiling()
-        step = max(1, groups) if whole else max(1, CHUNK // (self.k * channels))
+        chunk = CHUNK if self.alpha.device.type == "cpu" else CHUNK_ON_GPU
+        step = max(1, groups) if whole else max(1, chunk // (self.k * channels))
         return [slice(start, start + step) for start in range(0, groups, step)]
 
     def _first(self, x: Tensor, geometry: AnchorGeometry) -> Callable[[slice], Tensor]:

@@ -19,7 +19,7 @@ from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.hooks import is_plain
 from pointcluster.ops.precision import is_autocast
 
-CHUNK = 1 << 22
+CHUNK, CHUNK_ON_GPU = 1 << 22, 1 << 28
 """Numbers that are gathered at once where no gradient is asked for."""
 
 
@@ -196,7 +196,7 @@ class PointReducer(nn.Module):
         size = len(geometry.grouping)
         # A compiled or exported network must not depend on the number of anchors.
         whole = torch.is_grad_enabled() or torch.compiler.is_compiling()
-        step = size if whole else self._anchors_at_once()
+        step = size if whole else self._anchors_at_once(geometry.relative.device)
         if step >= size:
             return self._gather_part(x, geometry, slice(0, size), dtype)
         y = None
@@ -209,15 +209,17 @@ class PointReducer(nn.Module):
         assert y is not None
         return y
 
-    def _anchors_at_once(self) -> int:
-        """So many that what they gather, encode and compare stays near :data:`CHUNK` numbers."""
+    def _anchors_at_once(self, device: torch.device) -> int:
+        """So many that what they gather, encode and compare stays near :data:`CHUNK` numbers, or on
+        a GPU, which small pieces leave idle, :data:`CHUNK_ON_GPU`."""
+        chunk = CHUNK if device.type == "cpu" else CHUNK_ON_GPU
         if self.mode == "concat":
             numbers = self.linear.in_features + self.linear.out_features
         else:
             width = 0 if self.place is None else self.place.in_features
             numbers = self.k * max(width, self.dim)
             numbers += 4 * (self.linear if self.place is None else self.place).out_features
-        return max(1, CHUNK // numbers)
+        return max(1, chunk // numbers)
 
     def _gather_part(
         self, x: Tensor | None, geometry: AnchorGeometry, rows: slice, dtype: torch.dtype
