@@ -129,9 +129,11 @@ def first_anchors(
         points = take(pos, rows)
         # Seen from its lowest corner, a cloud far from the origin has a mean with all its digits.
         points -= points.amin(dim=1, keepdim=True)
-        pad = torch.arange(rows.size(1), device=pos.device) >= count[:, None]
-        mean = points.masked_fill(pad[..., None], 0).sum(dim=1) / count[:, None]
-        d = squared_distance(points, mean[:, None]).masked_fill_(pad, -1)
+        whole = min(sizes[c] for c in clouds) == rows.size(1)  # nothing is padded
+        pad = None if whole else torch.arange(rows.size(1), device=pos.device) >= count[:, None]
+        real = points if pad is None else points.masked_fill(pad[..., None], 0)
+        d = squared_distance(points, (real.sum(dim=1) / count[:, None])[:, None])
+        d = d if pad is None else d.masked_fill_(pad, -1)
         # Symmetric clouds have several such points: rounding of the mean must not choose.
         near = d.amax(dim=1, keepdim=True) * (1 - 64 * torch.finfo(d.dtype).eps)
         found = (d >= near).int().argmax(dim=1)

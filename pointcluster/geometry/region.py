@@ -92,10 +92,14 @@ def split_evenly(pos: Tensor, sizes: Sequence[int], levels: int) -> tuple[Tensor
           the numbers of points; $R = B \cdot 2^{levels}$
     """
     slots, count = padded_rows(sizes, range(len(sizes)), pos.device)
+    even = alike(sizes) and sizes[0] % (1 << levels) == 0
     for _ in range(levels):
         points = take(pos, slots)  # [S, W, D]; a pad is a copy of a point of its row
         axis = (points.amax(dim=1) - points.amin(dim=1)).argmax(dim=1)
         key = points.gather(2, axis[:, None, None].expand(-1, slots.size(1), 1)).squeeze(2)
+        if even:  # nothing is padded
+            slots = slots.gather(1, stable_order(key)).view(2 * len(slots), -1)
+            continue
         column = torch.arange(slots.size(1), device=pos.device)
         key = key.masked_fill(column >= count[:, None], torch.inf)
         slots = slots.gather(1, stable_order(key))
@@ -107,6 +111,8 @@ def split_evenly(pos: Tensor, sizes: Sequence[int], levels: int) -> tuple[Tensor
         ]
         slots = torch.stack([slots.gather(1, part) for part in parts], dim=1).flatten(0, 1)
         count = torch.stack([left, count - left], dim=1).flatten()
+    if even:
+        count = torch.full((len(slots),), slots.size(1), device=pos.device)
     return slots, count
 
 
@@ -354,7 +360,6 @@ def repeated_centers(group: Tensor, count: Tensor) -> Tensor | None:
     must not choose between them. `None`: there are none, and a CPU was asked. [R, M]"""
     slot = torch.arange(group.size(2), device=group.device)
     points = group.masked_fill(slot >= count[..., None], -1).sort(dim=2).values
-    repeated = torch.zeros_like(count, dtype=torch.bool)
-    for m in range(1, group.size(1)):
-        repeated[:, m] = (points[:, :m] == points[:, m : m + 1]).all(dim=2).any(dim=1)
+    same = (points[:, :, None] == points[:, None]).all(dim=3)  # [R, M, M]
+    repeated = same.tril(-1).any(dim=2)
     return repeated if repeated.device.type != "cpu" or bool(repeated.any()) else None

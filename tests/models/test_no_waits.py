@@ -21,12 +21,16 @@ MOST = {
     "coc_micro": 140, "coc_tiny": 240, "coc_tiny2": 300, "coc_tiny_plain": 250, "coc_small": 220,
     "coc_small_feat5": 300, "coc_small_feat7": 400, "coc_medium": 350, "coc_medium_feat5": 430,
     "coc_medium_feat7": 530, "coc_base_dim64": 550, "coc_base_dim96": 350,
-    "point_coc_tiny": 640, "point_coc_small": 930, "pointmlp_coc": 560,
+    "point_coc_tiny": 520, "point_coc_small": 740, "pointmlp_coc": 700,
 }  # fmt: skip
 triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
     reason="Triton is not installed; it comes with torch's builds for GPUs",
 )
+
+
+# PyTorch Geometric's, on a GPU, where a maximum learns.
+pytestmark = pytest.mark.filterwarnings("ignore:The usage of .scatter.reduce='max':UserWarning")
 
 
 class Count(TorchDispatchMode):
