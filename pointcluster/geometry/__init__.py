@@ -4,6 +4,7 @@ from pointcluster.geometry.anchors import (
     AnchorGeometry,
     anchor_geometry,
 )
+from pointcluster.geometry.carry import CarryGeometry
 from pointcluster.geometry.fps import fps, voxel_anchors
 from pointcluster.geometry.hierarchy import (
     AnchorPlan,
@@ -32,6 +33,7 @@ from pointcluster.ops.search.clouds import squared_distance
 __all__ = [
     "AnchorGeometry",
     "AnchorPlan",
+    "CarryGeometry",
     "ClusterGeometry",
     "Hierarchy",
     "LatticeGeometry",

@@ -16,6 +16,7 @@ from pointcluster.geometry.anchors import (
     gathered_anchors,
     sized_anchors,
 )
+from pointcluster.geometry.carry import CarryGeometry, carry_geometry
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.geometry.lattice import LatticePlan
@@ -53,6 +54,8 @@ class StagePlan(NamedTuple):
     """Centres a region."""
     center_k: int
     """Points a centre is the mean of."""
+    carry_k: int = 0
+    """Anchors that a point's features are carried back from; 0: they are not carried back."""
 
 
 class AnchorPlan(NamedTuple):
@@ -77,6 +80,8 @@ class Hierarchy(NamedTuple):
     pos: Tensor | None = None
     """The positions that it was built for, [N, D], and their clouds, [N]: to notice other ones."""
     batch: Tensor | None = None
+    carries: tuple[CarryGeometry, ...] = ()
+    """How the points before a stage get its anchors' features back, where all plans say so."""
 
     def to(self, device: torch.device | str, non_blocking: bool = False) -> Hierarchy:
         """The same geometry on a device."""
@@ -99,6 +104,7 @@ torch.serialization.add_safe_globals(
         Hierarchy,
         StageGeometry,
         AnchorGeometry,
+        CarryGeometry,
         ClusterGeometry,
         Regions,
         StagePlan,
@@ -156,6 +162,9 @@ def build_hierarchy(
             check_positive(name, getattr(plan, name))
         if plan.region_size is not None:
             check_positive("region_size", plan.region_size)
+        check_positive("carry_k", plan.carry_k, least=0)
+    if len({bool(plan.carry_k) for plan in plans}) > 1:
+        raise ValueError("carry_k must be positive for all stages, or 0 for all")
     sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
     given = pos.detach(), cloud_index(sizes, pos.device)
     pos = geometry_dtype(pos.detach())
@@ -168,6 +177,7 @@ def build_hierarchy(
     rank = torch.full_like(ids, len(points))
     ranked = [False] * len(sizes)
     stages: list[StageGeometry] = []
+    carries: list[CarryGeometry] = []
     for plan in plans:
         nums = [_rounded(n, plan) for n in sizes]
         rising, counts = _reduce(
@@ -188,13 +198,19 @@ def build_hierarchy(
             k=plan.center_k,
             backend=backend,
         )
+        if plan.carry_k:
+            carries.append(carry_geometry(before, now, plan.carry_k, sizes, counts))
         if not stages:  # the first stage's indices count the input's points
             anchors = anchors._replace(
                 anchor=canonical[anchors.anchor], grouping=canonical.take(anchors.grouping)
             )
+            if carries:  # and its points are carried back in the input's order
+                rank_of = torch.empty_like(canonical)
+                rank_of[canonical] = ids
+                carries[0] = CarryGeometry(*(each[rank_of] for each in carries[0]))
         stages.append(StageGeometry(anchors, clusters))
         ids, sizes = kept, counts
-    return Hierarchy(tuple(stages), len(sizes), tuple(plans), *given)
+    return Hierarchy(tuple(stages), len(sizes), tuple(plans), *given, tuple(carries))
 
 
 def anchor_hierarchy(

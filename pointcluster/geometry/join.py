@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.geometry.anchors import AnchorGeometry
+from pointcluster.geometry.carry import CarryGeometry
 from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.region import ClusterGeometry
 from pointcluster.ops.regions import Regions
@@ -51,7 +52,8 @@ def join_hierarchies(hierarchies: Sequence[Hierarchy]) -> Hierarchy:
     known = all(each.pos is not None for each in hierarchies)
     pos = torch.cat([each.pos for each in hierarchies if each.pos is not None]) if known else None
     batch = _shifted((each.batch for each in hierarchies), clouds) if known else None
-    return Hierarchy(tuple(stages), sum(clouds), hierarchies[0].plans, pos, batch)
+    carries = _join_carries(hierarchies)
+    return Hierarchy(tuple(stages), sum(clouds), hierarchies[0].plans, pos, batch, carries)
 
 
 def _form(hierarchy: Hierarchy) -> list[tuple[int, ...]]:
@@ -85,6 +87,15 @@ def _join_anchors(parts: Sequence[AnchorGeometry], clouds: Sequence[int]) -> Anc
         cloud_size=_common(part.cloud_size for part in parts if part.batch_size),
         outside=any(part.outside for part in parts),
     )
+
+
+def _join_carries(hierarchies: Sequence[Hierarchy]) -> tuple[CarryGeometry, ...]:
+    out = []
+    for stage, parts in enumerate(zip(*(each.carries for each in hierarchies), strict=True)):
+        anchors = [len(each.stages[stage].anchors.pos) for each in hierarchies]
+        index = _shifted((part.index for part in parts), anchors)
+        out.append(CarryGeometry(index, torch.cat([part.weight for part in parts])))
+    return tuple(out)
 
 
 def _join_clusters(parts: Sequence[ClusterGeometry], anchors: AnchorGeometry) -> ClusterGeometry:

@@ -8,19 +8,21 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from pointcluster.models import coc, point_coc, pointmlp_coc
+from pointcluster.models import coc, point_coc, point_coc_seg, pointmlp_coc
 from pointcluster.models.base import Network
 from pointcluster.models.coc import CoC
 from pointcluster.models.files import read_model, saved_in_run, two_files, what_differs
 from pointcluster.models.point_coc import PointCoC
+from pointcluster.models.point_coc_seg import PointCoCSeg
 from pointcluster.models.pointmlp_coc import PointMLPCoC
 
 NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
-    name: (kind, size._asdict())
+    name: (kind, size if isinstance(size, dict) else size._asdict())
     for kind, sizes in (
         (CoC, coc.SIZES),
         (PointCoC, point_coc.SIZES),
         (PointMLPCoC, pointmlp_coc.SIZES),
+        (PointCoCSeg, point_coc_seg.SIZES),
     )
     for name, size in sizes.items()
 }
@@ -41,14 +43,39 @@ PRETRAINED = {
 """SHA-256 of the weights of each network and data set that come with the package."""
 
 
-def list_models(pattern: str = "*") -> list[str]:
-    """The names that :func:`create_model` takes, or those of a pattern such as `"coc_*"`."""
-    return sorted(name for name in NETWORKS if fnmatchcase(name, pattern))
+def list_models(pattern: str = "*", *, task: str | None = "classification") -> list[str]:
+    """Names that :func:`create_model` takes.
+
+    Args:
+        pattern: Only those that it fits, such as `"coc_*"`.
+        task: `"classification"`, `"segmentation"` for networks that answer with a class of every
+            point, or `None` for all.
+
+    Raises:
+        ValueError: There is no such task.
+    """
+    return sorted(name for name in NETWORKS if fnmatchcase(name, pattern) and _does(name, task))
 
 
-def list_pretrained() -> list[tuple[str, str]]:
-    """The networks whose weights come with the package, each with the data it was trained on."""
-    return sorted(PRETRAINED)
+def list_pretrained(*, task: str | None = "classification") -> list[tuple[str, str]]:
+    """The networks whose weights come with the package, each with the data it was trained on.
+
+    Args:
+        task: As :func:`list_models` takes it.
+
+    Raises:
+        ValueError: There is no such task.
+    """
+    return sorted((name, data) for name, data in PRETRAINED if _does(name, task))
+
+
+def _does(name: str, task: str | None) -> bool:
+    """Whether a network is of a task."""
+    if task not in (None, "classification", "segmentation"):
+        raise ValueError(
+            f"task is {task!r}, expected 'classification', 'segmentation' or None for all"
+        )
+    return task is None or (task == "segmentation") == issubclass(NETWORKS[name][0], PointCoCSeg)
 
 
 def create_model(
@@ -62,9 +89,9 @@ def create_model(
     """Build a network.
 
     Args:
-        name: One of :func:`list_models`.
+        name: One of :func:`list_models`, of any task.
         num_classes: Number of classes; 0 leaves the classifier out. 1,000 for pictures, 40 for
-            clouds, if not said; with weights, as many as they know.
+            clouds, 50 for points, if not said; with weights, as many as they know.
         in_channels: Channels of the pictures (3, if not said), or of the features that come with
             the positions of clouds (none).
         pretrained: Weights that come with the package, by the data they were trained on, such as
@@ -81,7 +108,7 @@ def create_model(
     if pretrained:
         return _pretrained(name, pretrained, num_classes, in_channels, options)
     if name not in NETWORKS:
-        known = ", ".join(list_models())
+        known = ", ".join(list_models(task=None))
         raise ValueError(f"there is no network {name!r}: choose one of {known}")
     kind, size = NETWORKS[name]
     channels = {"num_classes": num_classes, "in_channels": in_channels}
@@ -174,10 +201,10 @@ def _pretrained(
     options: dict[str, Any],
 ) -> Network:
     """A network with the weights that come with the package, in evaluation mode."""
-    known = [trained_on for network, trained_on in list_pretrained() if network == name]
+    known = [trained_on for network, trained_on in list_pretrained(task=None) if network == name]
     chosen = known[0] if data is True and known else data
     if chosen not in known:
-        have = ", ".join(f"{on!r} for {network}" for network, on in list_pretrained())
+        have = ", ".join(f"{on!r} for {network}" for network, on in list_pretrained(task=None))
         raise ValueError(f"no weights of {name} for {data!r} come with the package, only: {have}")
     saved = read_model(FOLDER / f"{name}-{chosen}", digest=PRETRAINED[name, str(chosen)])
     if in_channels not in (None, saved.config["in_channels"]):

@@ -2,6 +2,7 @@
 
 from pointcluster.nn.batch_norm import BatchNorm
 from pointcluster.nn.block import ContextClusterBlock
+from pointcluster.nn.carry_back import CarryBack
 from pointcluster.nn.context_cluster import Clusters, ContextCluster
 from pointcluster.nn.drop_path import DropPath
 from pointcluster.nn.group_encoder import GroupEncoder
@@ -11,6 +12,7 @@ from pointcluster.nn.residual_mlp import ResidualMLP
 
 __all__ = [
     "BatchNorm",
+    "CarryBack",
     "CloudNorm",
     "Clusters",
     "ContextCluster",
