@@ -48,6 +48,15 @@ from pointcluster.training.recipe import (
     Recipe,
 )
 from pointcluster.training.run import RunError, RunFolder, is_first_process, write_json, write_table
+from pointcluster.training.segmenter import (
+    PartIoU,
+    PointSegmenter,
+    SceneBlocks,
+    SceneDataModule,
+    SceneRecipe,
+    class_table,
+    fingerprint_scenes,
+)
 from pointcluster.training.survey import (
     Survey,
     fingerprint,
@@ -65,11 +74,16 @@ __all__ = [
     "ImageDataModule",
     "ImageRecipe",
     "Parser",
+    "PartIoU",
     "PointDataModule",
     "PointRecipe",
+    "PointSegmenter",
     "Recipe",
     "RunError",
     "RunFolder",
+    "SceneBlocks",
+    "SceneDataModule",
+    "SceneRecipe",
     "Survey",
     "TestEachEpoch",
     "accuracies",
@@ -80,6 +94,7 @@ __all__ = [
     "begin",
     "check_classes",
     "chosen",
+    "class_table",
     "class_words",
     "cloud_folder",
     "data_config",
@@ -89,6 +104,7 @@ __all__ = [
     "film_of_classes",
     "fingerprint",
     "fingerprint_images",
+    "fingerprint_scenes",
     "finish",
     "fit_and_test",
     "hold_out",

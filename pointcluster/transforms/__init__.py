@@ -20,6 +20,7 @@ from pointcluster.transforms.images import (
     images_to_points,
 )
 from pointcluster.transforms.precompute import PrecomputeHierarchy
+from pointcluster.transforms.random_block import RandomBlock
 
 __all__ = [
     "FirstPoints",
@@ -28,6 +29,7 @@ __all__ = [
     "NormalsAsFeatures",
     "PrecomputeHierarchy",
     "RandomAnisotropicScale",
+    "RandomBlock",
     "RandomMirror",
     "RandomPixels",
     "RandomRotateUp",
