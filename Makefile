@@ -21,7 +21,7 @@ INSTALL := $(PIP) install -qq --prefer-binary $(if $(CONSTRAINTS),-c $(CONSTRAIN
 EXTENSIONS := torch-cluster==1.6.3 torch-scatter==2.1.2
 
 .DEFAULT_GOAL := help
-.PHONY: help modelnet40 app test lint format bench ext no-ext clean
+.PHONY: help modelnet40 scene app test lint format bench ext no-ext clean
 
 help:  ## list the targets
 	@echo "usage: make TARGET [ARGS='--option ...'] [PYTHON=python3.12] [VENV=.venv]"
@@ -29,6 +29,9 @@ help:  ## list the targets
 
 modelnet40: $(VENV)/.train  ## train, test and draw a classifier of 3D objects; ARGS=--help tells more
 	$(BIN)/python examples/modelnet40.py $(ARGS)
+
+scene: $(VENV)/.scans  ## train, test and draw a network that labels the points of scans; ARGS="--data FOLDER" for your own
+	$(BIN)/python examples/segment_scans.py $(ARGS)
 
 app: $(VENV)/.app  ## look at clusters in a browser; ARGS=--help tells more
 	$(BIN)/python -m pointcluster.app $(ARGS)
@@ -110,6 +113,11 @@ $(VENV)/.created:
 $(VENV)/.train: $(VENV)/.created setup.cfg pyproject.toml $(CONSTRAINTS)
 	@echo "installing into $(VENV) what training needs (some minutes the first time)"
 	@$(INSTALL) -e '.[train]'
+	@touch $@
+
+$(VENV)/.scans: $(VENV)/.train
+	@echo "installing into $(VENV) what reading scans needs"
+	@$(INSTALL) -e '.[scans,viz]'
 	@touch $@
 
 $(VENV)/.app: $(VENV)/.train
