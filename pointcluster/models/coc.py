@@ -34,7 +34,7 @@ from pointcluster.models.pictures import (
     maps_of,
     packed,
 )
-from pointcluster.models.published import published_entries
+from pointcluster.models.published import published_backbone, published_entries
 from pointcluster.models.results import Features, PointClusters
 from pointcluster.nn import CloudNorm, ContextClusterBlock, PointReducer
 
@@ -298,18 +298,32 @@ class CoC(Network):
         _initialise(head)
         return head
 
-    def load_published(self, state_dict: Mapping[str, Any], *, ema: bool = False) -> None:
+    def load_published(
+        self, state_dict: Mapping[str, Any], *, ema: bool = False, backbone: bool = False
+    ) -> None:
         """Load a checkpoint of the published implementation, strictly.
 
         Args:
             state_dict: Its entries, as they are or under `state_dict` or `model`, also with a
                 `module.` prefix, and with MLPs as linear maps or as 1 x 1 convolutions.
             ema: Take the averaged weights under `state_dict_ema`.
+            backbone: Start a network of features only: from a checkpoint of ImageNet, whose
+                classifier, its norm and table of positions are left out, while the norms of the
+                stages stay as they are; or from the entries `backbone.` of a checkpoint of
+                segmentation or detection. A line says what was left out.
 
         Raises:
             ValueError: An entry is left over, missing or of another shape: nothing is loaded then.
         """
-        self.load_state_dict(published_entries(state_dict, self.state_dict(), ema=ema))
+        own = self.state_dict()
+        if not backbone:
+            self.load_state_dict(published_entries(state_dict, own, ema=ema))
+            return
+        if not self.features_only:
+            raise ValueError("backbone=True starts a network that was made with features_only=True")
+        entries, left_out, fresh = published_backbone(state_dict, own, ema=ema)
+        self.load_state_dict(entries)
+        print(f"left out: {', '.join(left_out) or 'nothing'}; new: {', '.join(fresh) or 'nothing'}")
 
     def clusters_of(
         self, data: Tensor | Data, stage: int, block: int, hierarchy: Hierarchy | None

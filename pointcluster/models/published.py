@@ -60,7 +60,53 @@ def published_entries(
     for name, parts in halves.items():
         if len(parts) == 2:
             entries[name] = torch.cat([parts[0], parts[1]])
-    return _fitted(entries, own, unknown)
+    return fitted(entries, own, unknown)
+
+
+OTHER_PARTS = ("neck.", "decode_head.", "auxiliary_head.", "rpn_head.", "roi_head.", "bbox_head.")
+"""What the entries of the rest of a published segmentation or detection network begin with."""
+
+
+def published_backbone(
+    checkpoint: Mapping[str, Any], own: Mapping[str, Tensor], *, ema: bool = False
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
+    """Turn the entries of a published classifier into those of a pyramid of features.
+
+    The classifier, its norm and the table of positions of older checkpoints are left out, as is the
+    rest of a network of segmentation or detection; norms of stages may be missing.
+
+    Args:
+        checkpoint: The entries, plain or wrapped, with the prefix `backbone.` or without.
+        own: The pyramid's own entries, which say what there must be.
+        ema: Take the averaged weights.
+
+    Returns:
+        All entries of the pyramid, what was left out, and what is new, by their names.
+
+    Raises:
+        ValueError: Another entry is left over, missing or of another shape.
+    """
+    found = unwrapped(checkpoint, ema=ema)
+    left_out = []
+    if any(key.startswith("backbone.") for key in found):
+        left_out = [key for key in found if key.startswith(OTHER_PARTS)]
+        found = {k.removeprefix("backbone."): v for k, v in found.items() if k not in left_out}
+    unused = [key for key in found if re.fullmatch(r"(norm|head)\.(weight|bias)|fea_pos", key)]
+    for key in unused:
+        del found[key]
+    # Norms that the checkpoint has for stages that the pyramid does not answer with.
+    others = [
+        key
+        for key in found
+        if re.fullmatch(r"norm[0246]\.(weight|bias)", key) and _renamed(key) not in own
+    ]
+    for key in others:
+        del found[key]
+    known = {_renamed(key) for key in found}
+    fresh = [key for key in own if key.startswith("norms.") and key not in known]
+    wanted = {key: value for key, value in own.items() if key not in fresh}
+    entries = published_entries(found, wanted) if found else fitted({}, wanted, [])
+    return entries | {key: own[key] for key in fresh}, [*left_out, *unused, *others], fresh
 
 
 def published_cloud_entries(
@@ -99,7 +145,7 @@ def published_cloud_entries(
         number, kind = int(key.split(".")[1]), key.split(".", 2)[2]
         name = f"neck.{key.split('.', 1)[1]}" if number <= last else f"head.{kind}"
         entries[name] = entries.pop(key)
-    return _fitted(entries, own, unknown)
+    return fitted(entries, own, unknown)
 
 
 def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, Tensor]:
@@ -123,10 +169,19 @@ def unwrapped(checkpoint: Mapping[str, Any], *, ema: bool = False) -> dict[str, 
     return {str(key).removeprefix("module."): value for key, value in found.items()}
 
 
-def _fitted(
+def fitted(
     entries: Mapping[str, Tensor], own: Mapping[str, Tensor], unknown: list[str]
 ) -> dict[str, Tensor]:
-    """Entries in the network's own dtypes, if they are those that there must be."""
+    """Entries in the network's own dtypes, if they are those that there must be.
+
+    Args:
+        entries: By the network's names.
+        own: The network's own entries.
+        unknown: Names of entries that have no counterpart.
+
+    Raises:
+        ValueError: An entry is left over, missing or of another shape.
+    """
     problems = [f"{key} is not known" for key in unknown]
     problems += [f"{key} is missing" for key in own if key not in entries]
     problems += [f"{key} does not belong to this network" for key in entries if key not in own]

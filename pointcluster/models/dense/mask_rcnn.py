@@ -1,0 +1,186 @@
+"""The paper's network of detection."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.optim import AdamW, Optimizer
+from torch.optim.lr_scheduler import LambdaLR, LRScheduler
+
+from pointcluster._optional import installed_by
+from pointcluster.models.coc import CoC
+from pointcluster.models.dense.published import published_mask_rcnn
+from pointcluster.models.dense.pyramid import PyramidBackbone, pyramid_of
+from pointcluster.models.dense.unpadded import UnpaddedDetector
+
+
+class MaskRCNN(UnpaddedDetector):
+    """torchvision's Mask R-CNN on a pyramid of context clusters, with the published settings.
+
+    It finds in each picture what it finds in it alone (:class:`UnpaddedDetector`). Apart from
+    torchvision's defaults: anchors are not rounded to whole pixels, and regions are pooled by their
+    pixels' centres, with as many samples as they have pixels.
+
+    From "Mask R-CNN", He et al., ICCV 2017, <https://arxiv.org/abs/1703.06870>.
+
+    Args:
+        backbone: A network of features only, with strides 4, 8, 16 and 32.
+        num_classes: Number of classes, the background (0) included, as torchvision counts.
+        options: Further arguments of torchvision's `MaskRCNN`.
+
+    Raises:
+        ValueError: The backbone answers with classes.
+    """
+
+    def __init__(self, backbone: CoC, num_classes: int, **options: Any) -> None:
+        with installed_by("image"):
+            from torchvision.models import detection
+        body = PyramidBackbone(backbone)
+        names = [str(level) for level in range(len(backbone.out_indices))]
+        strides = [backbone.feature_info[s]["reduction"] for s in backbone.out_indices]
+        sizes = tuple((8 * stride,) for stride in [*strides, 2 * strides[-1]])
+        ratios = (0.5, 1.0, 2.0)
+        anchors = detection.anchor_utils.AnchorGenerator(sizes, (ratios,) * len(sizes))
+        anchors.cell_anchors = [_cells(side, ratios) for (side,) in sizes]
+        detector = detection.MaskRCNN(
+            body, num_classes, **({"rpn_anchor_generator": anchors} | options)
+        )
+        for name, side in [("box_roi_pool", 7), ("mask_roi_pool", 14)]:
+            if name not in options:
+                setattr(detector.roi_heads, name, AlignedPool(names, strides, side))
+        super().__init__(detector)
+        self.num_classes = num_classes
+        self.config: dict[str, Any] = {}  # what create_model() builds it from
+
+    def load_published(
+        self, state_dict: Mapping[str, Any], *, ema: bool = False, backbone: bool = False
+    ) -> None:
+        """Load a published checkpoint of mmdetection's form, strictly.
+
+        Its classes become 1, 2, ... in their order. No mask is asked of the background, whose
+        weights there are 0.
+
+        Args:
+            state_dict: Its entries (`backbone.`, `neck.`, `rpn_head.`, `roi_head.`), as they are or
+                under `state_dict`.
+            ema: Take the averaged weights under `state_dict_ema`.
+            backbone: Take a checkpoint of ImageNet for the backbone alone, as
+                :meth:`CoC.load_published` does.
+
+        Raises:
+            ValueError: An entry is left over, missing or of another shape: nothing is loaded then.
+        """
+        detector: Any = self.detector
+        if backbone:
+            detector.backbone.body.load_published(state_dict, ema=ema, backbone=True)
+        else:
+            own = detector.state_dict()
+            detector.load_state_dict(published_mask_rcnn(state_dict, own, ema=ema))
+
+
+def mask_rcnn(
+    backbone: str | CoC,
+    num_classes: int = 81,
+    *,
+    detector: Mapping[str, Any] | None = None,
+    **options: Any,
+) -> MaskRCNN:
+    """The paper's network of detection, on any of the pyramids.
+
+    Args:
+        backbone: A network of pictures by its name, such as `"coc_medium_feat7"`, or one made with
+            `features_only=True`.
+        num_classes: Number of classes, the background (0) included; COCO has 81.
+        detector: Further arguments of torchvision's `MaskRCNN`, such as `min_size`.
+        options: Further arguments of the backbone, by its name.
+
+    Raises:
+        ValueError: There is no such backbone, or it answers with classes.
+    """
+    return MaskRCNN(pyramid_of(backbone, **options), num_classes, **(detector or {}))
+
+
+def mask_rcnn_schedule(
+    model: nn.Module,
+    steps_per_epoch: int,
+    epochs: int = 12,
+    *,
+    lr: float = 2e-4,
+    weight_decay: float = 1e-4,
+    warmup: int = 500,
+) -> tuple[Optimizer, LRScheduler]:
+    """The published optimiser and learning rate: AdamW, a tenth after 8 and again 11 of 12 epochs.
+
+    Published for batches of 16 pictures, resized to 800 along their shorter and at most 1,333 along
+    their longer side, and flipped.
+
+    Args:
+        model: The network.
+        steps_per_epoch: How often the optimiser steps in an epoch; step the schedule with it.
+        epochs: How many epochs; the rate falls after 8 and 11 twelfths of them.
+        lr: Learning rate.
+        weight_decay: Decay of all weights.
+        warmup: Steps in which the rate rises from a thousandth.
+    """
+    optimizer = AdamW(model.parameters(), lr=lr, weight_decay=weight_decay)
+    falls = [part * epochs * steps_per_epoch / 12 for part in (8, 11)]
+
+    def factor(step: int) -> float:
+        rising = min(1.0, 0.001 + 0.999 * step / warmup) if warmup else 1.0
+        return float(rising * 0.1 ** sum(step >= fall for fall in falls))
+
+    return optimizer, LambdaLR(optimizer, factor)
+
+
+class AlignedPool(nn.Module):
+    r"""Features of regions from a pyramid, sampled where the pixels' centres are.
+
+    A region of area $a$ is looked up on the level $\lfloor 4 + \log_2(\sqrt{a} / 224) \rfloor$,
+    counted in doublings of the pixels between two of its points. ("RoIAlign" of "Mask R-CNN", with
+    the half-pixel that torchvision's own pooling leaves out for older weights' sake.)
+
+    Args:
+        names: The levels' names.
+        strides: Pixels from a point of each level to the next.
+        size: Points of the output along each axis.
+        samples: Samples of each of these along an axis; 0: as many as a bin has points.
+    """
+
+    def __init__(
+        self, names: Sequence[str], strides: Sequence[int], size: int, samples: int = 0
+    ) -> None:
+        super().__init__()
+        with installed_by("image"):
+            from torchvision.ops.poolers import LevelMapper
+        self.names, self.strides = list(names), list(strides)
+        self.featmap_names, self.output_size = self.names, (size, size)  # torchvision's names
+        self.samples = samples
+        first, last = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
+        self.level_of = LevelMapper(first, last)
+
+    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], _: Any = None) -> Tensor:
+        """A map $(C, s, s)$ of each region, picture by picture."""
+        from torchvision.ops import roi_align
+
+        like = maps[self.names[0]]
+        level, regions = self.level_of(boxes), torch.cat(boxes)
+        picture = [regions.new_full((len(each), 1), i) for i, each in enumerate(boxes)]
+        regions = torch.cat([torch.cat(picture), regions], dim=1)
+        pooled = like.new_zeros(len(regions), like.size(1), *self.output_size)
+        for number, (name, stride) in enumerate(zip(self.names, self.strides, strict=True)):
+            here = (level == number).nonzero()[:, 0]
+            found = roi_align(
+                maps[name], regions[here], self.output_size, 1 / stride, self.samples, aligned=True
+            )
+            pooled = pooled.index_copy(0, here, found.to(pooled.dtype))
+        return pooled
+
+
+def _cells(side: int, ratios: Sequence[float]) -> Tensor:
+    """Anchors around the origin of one area, height over width as said."""
+    across = torch.tensor([side / ratio**0.5 for ratio in ratios]) / 2
+    down = torch.tensor([side * ratio**0.5 for ratio in ratios]) / 2
+    return torch.stack([-across, -down, across, down], dim=1)

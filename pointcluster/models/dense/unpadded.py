@@ -1,0 +1,424 @@
+"""Dense networks on pictures of several sizes, without the padding that changes their answers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pointcluster.geometry.check import check_positive
+from pointcluster.geometry.pixels import picture_sizes
+
+Grid = tuple[int, int]
+
+
+class Unpadded(nn.Module):
+    r"""A network of whole pictures that answers for each as if it came alone.
+
+    A batch of pictures of several sizes is padded to the largest. What mixes positions then mixes
+    the padding in: clusters, their regions and positions, normalisations over a map, and every
+    second convolution of a decoder. Here the padding is cut off again, pictures of one size go
+    through the whole network together, and what it answers is put back in the pictures' order.
+
+    It takes networks of segmentation_models_pytorch and transformers and any other that is called
+    with pictures $(B, C, H, W)$ and answers with tensors whose first axis is the pictures', alone
+    or in tuples, lists and mappings. Losses are better worked out from those answers, with a label
+    that is ignored where a picture is padded. In training, batch normalisation sees the pictures
+    of one size at a time.
+
+    Args:
+        model: The network.
+        divisor: What both sides of a picture must be multiples of, where the network says so, as
+            decoders that double a map do. Other pictures are stretched to the next multiple, and
+            maps of that size back; no picture is padded.
+
+    Shapes:
+        - **pictures:** $(B, C, H, W)$, padded below and on the right, or $B$ pictures $(C, H, W)$
+        - **output:** as the network's; maps and other axes that differ in length between sizes are
+          filled up with zeros. For a sequence of pictures, a list of their answers, not filled up
+    """
+
+    def __init__(self, model: nn.Module, divisor: int = 1) -> None:
+        super().__init__()
+        check_positive("divisor", divisor)
+        self.model, self.divisor = model, divisor
+        self.training = model.training
+
+    def forward(
+        self,
+        pictures: Tensor | Sequence[Tensor],
+        sizes: Tensor | Sequence[Grid] | None = None,
+        mask: Tensor | None = None,
+        **options: Any,
+    ) -> Any:
+        r"""The network's answers.
+
+        Args:
+            pictures: The pictures.
+            sizes: How much of each is picture, (H, W); all of it, if neither is said. $(B, 2)$
+            mask: Or where it is, as transformers' `pixel_mask`. $(B, H, W)$
+            options: What else the network is called with, the same for all pictures.
+
+        Raises:
+            ValueError: Both are said, they do not fit the pictures, or a mask is no rectangle that
+                begins at the upper left.
+        """
+        if isinstance(pictures, Tensor):
+            if pictures.dim() != 4:
+                raise ValueError(f"expected pictures [B, C, H, W], found {list(pictures.shape)}")
+            parts = [
+                picture[:, :h, :w]
+                for picture, (h, w) in zip(pictures, sizes_of(pictures, sizes, mask), strict=True)
+            ]
+        else:
+            if sizes is not None or mask is not None:
+                raise ValueError("pictures in a sequence have their sizes: say no sizes or mask")
+            parts = list(pictures)
+            if not parts or any(picture.dim() != 3 for picture in parts):
+                raise ValueError("expected at least one picture [C, H, W]")
+        answers = [
+            (own, self._run(torch.stack([parts[i] for i in own]), options))
+            for own in alike([_size(picture) for picture in parts]).values()
+        ]
+        if isinstance(pictures, Tensor):
+            return _joined(answers, len(parts))
+        rows = {i: _row(answer, row) for own, answer in answers for row, i in enumerate(own)}
+        return [rows[i] for i in range(len(parts))]
+
+    def _run(self, pictures: Tensor, options: dict[str, Any]) -> Any:
+        """The network's answer for pictures of one size, stretched where it must be."""
+        size = _size(pictures)
+        stretched = tuple(-(-side // self.divisor) * self.divisor for side in size)
+        if stretched == size:
+            return self.model(pictures, **options)
+        return _resized(self.model(_stretch(pictures, stretched), **options), stretched, size)
+
+
+class UnpaddedDetector(nn.Module):
+    r"""A detector of torchvision that finds in each picture what it finds in it alone.
+
+    torchvision pads a batch to its largest picture, and a single one to a multiple of 32, and works
+    on the padding as if it were picture. Here the pictures of one size go through backbone, pyramid
+    and heads together, without padding; anchors lie a whole number of pixels apart on every level,
+    whatever the sizes. Losses are those of the batch, as torchvision works them out for pictures of
+    one size; the rest of the detector (resizing, matching, sampling, pooled regions and their
+    heads) is torchvision's own and runs for all pictures at once.
+
+    It takes `FasterRCNN`, `MaskRCNN`, `KeypointRCNN` and what else is a `GeneralizedRCNN`,
+    `RetinaNet` and `FCOS`; on any backbone.
+
+    Args:
+        detector: The detector; it stays as it is, under :attr:`detector`.
+
+    Shapes:
+        - **input:** pictures $(C, H, W)$ from 0 to 1 and, in training, targets, as torchvision has
+          them
+        - **output:** in training a dictionary of losses, else a dictionary of detections a picture
+
+    Raises:
+        TypeError: It is another detector.
+    """
+
+    def __init__(self, detector: nn.Module) -> None:
+        super().__init__()
+        for part in ("transform", "backbone"):
+            if not hasattr(detector, part):
+                raise TypeError(f"{type(detector).__name__} has no {part}: it is no such detector")
+        if not hasattr(detector, "rpn") and not hasattr(detector, "anchor_generator"):
+            raise TypeError(
+                f"expected torchvision's GeneralizedRCNN, RetinaNet or FCOS, found "
+                f"{type(detector).__name__}"
+            )
+        self.detector = detector
+        self.training = detector.training
+        self.strides = self._measured()
+
+    @torch.no_grad()
+    def _measured(self) -> list[int]:
+        """Pixels from a point of each level's map to the next; by a picture that all divide."""
+        from pointcluster.models.clusters import evaluating
+
+        detector: Any = self.detector
+        like, side = next(detector.parameters()), 256
+        with evaluating(detector):
+            maps = _levels(
+                detector.backbone(like.new_zeros(1, len(detector.transform.image_mean), side, side))
+            )
+        # Where regions are pooled, torchvision guesses the scales by the first maps it is shown.
+        heads = getattr(detector, "roi_heads", None)
+        for name in ("box_roi_pool", "mask_roi_pool", "keypoint_roi_pool"):
+            if (pool := getattr(heads, name, None)) is not None:
+                pool(maps, [like.new_tensor([[0, 0, side, side]])], [(side, side)])
+        return [side // level.size(3) for level in maps.values()]
+
+    def forward(
+        self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
+    ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
+        """Losses in training, else detections.
+
+        Args:
+            images: The pictures.
+            targets: What is in them, as torchvision has it.
+
+        Raises:
+            ValueError: There are no pictures; in training, there are no targets or a box is empty.
+        """
+        if not len(images):
+            raise ValueError("expected at least one picture")
+        if self.training and targets is None:
+            raise ValueError("training needs targets")
+        detector: Any = self.detector
+        given = [_size(image) for image in images]
+        padded, found = detector.transform(list(images), None if targets is None else list(targets))
+        sizes: list[Grid] = padded.image_sizes
+        for i, target in enumerate(found or ()):
+            if bool((target["boxes"][:, 2:] <= target["boxes"][:, :2]).any()):
+                raise ValueError(f"picture {i} has a box without width or height")
+        groups = [
+            (own, padded.tensors[own, :, : size[0], : size[1]])
+            for size, own in alike(sizes).items()
+        ]
+        features = [_levels(detector.backbone(pictures)) for _, pictures in groups]
+        answer = self._two_stages if hasattr(detector, "rpn") else self._one_stage
+        losses, detections = answer(groups, features, sizes, found)
+        if self.training:
+            return losses
+        result: list[dict[str, Tensor]] = detector.transform.postprocess(detections, sizes, given)
+        return result
+
+    def _anchors(self, generator: Any, maps: Sequence[Tensor]) -> list[Tensor]:
+        """The anchors of a picture, level by level."""
+        if len(maps) != len(self.strides):
+            raise ValueError(
+                f"the backbone gives {len(maps)} levels, {len(self.strides)} when it was measured"
+            )
+        generator.set_cell_anchors(maps[0].dtype, maps[0].device)
+        steps = [[torch.tensor(stride, device=maps[0].device)] * 2 for stride in self.strides]
+        anchors: list[Tensor] = generator.grid_anchors([level.shape[2:] for level in maps], steps)
+        return anchors
+
+    def _two_stages(self, groups: Any, features: Any, sizes: Any, targets: Any) -> Any:
+        """Regions are proposed size by size; one map for all serves to look into them."""
+        from torchvision.models.detection.image_list import ImageList
+        from torchvision.models.detection.rpn import concat_box_prediction_layers
+
+        detector: Any = self.detector
+        rpn, proposals, guesses = detector.rpn, [None] * len(sizes), []
+        for (own, pictures), levels in zip(groups, features, strict=True):
+            maps = list(levels.values())
+            logits, deltas = rpn.head(maps)
+            counts = [level[0].numel() for level in logits]
+            logits, deltas = concat_box_prediction_layers(logits, deltas)
+            anchors = [torch.cat(self._anchors(rpn.anchor_generator, maps))] * len(own)
+            boxes = rpn.box_coder.decode(deltas.detach(), anchors).view(len(own), -1, 4)
+            images = ImageList(pictures, [sizes[i] for i in own])
+            boxes, _ = rpn.filter_proposals(boxes, logits, images.image_sizes, counts)
+            for i, box in zip(own, boxes, strict=True):
+                proposals[i] = box
+            guesses.append((own, logits, deltas, anchors))
+        losses = {}
+        if self.training:
+            logits, deltas = (torch.cat([guess[k] for guess in guesses]) for k in (1, 2))
+            anchors = [anchor for guess in guesses for anchor in guess[3]]
+            wanted = [targets[i] for own, *_ in guesses for i in own]
+            labels, matched = rpn.assign_targets_to_anchors(anchors, wanted)
+            offsets = rpn.box_coder.encode(matched, anchors)
+            names = "loss_objectness", "loss_rpn_box_reg"
+            losses = dict(
+                zip(names, rpn.compute_loss(logits, deltas, labels, offsets), strict=True)
+            )
+        maps = _together([own for own, _ in groups], features)
+        detections, of_regions = detector.roi_heads(maps, proposals, sizes, targets)
+        return losses | of_regions, detections
+
+    def _one_stage(self, groups: Any, features: Any, sizes: Any, targets: Any) -> Any:
+        """Heads answer size by size; in training, for the losses of all pictures together."""
+        detector: Any = self.detector
+        pictures: list[Any] = [None] * len(sizes)
+        anchors: list[Any] = [None] * len(sizes)
+        for (own, _), levels in zip(groups, features, strict=True):
+            maps = list(levels.values())
+            places = self._anchors(detector.anchor_generator, maps)
+            counts = [len(level) for level in places]
+            guesses = {
+                name: guess.split(counts, dim=1) for name, guess in detector.head(maps).items()
+            }
+            for row, i in enumerate(own):
+                pictures[i] = {
+                    name: [level[row] for level in guess] for name, guess in guesses.items()
+                }
+                anchors[i] = places
+        if self.training:
+            return self._one_stage_losses(pictures, anchors, targets), []
+        detections = []
+        for guess, places, size in zip(pictures, anchors, sizes, strict=True):
+            alone = {name: [level[None] for level in levels] for name, levels in guess.items()}
+            detections += detector.postprocess_detections(alone, [places], [size])
+        return {}, detections
+
+    def _one_stage_losses(
+        self, pictures: list[dict[str, list[Tensor]]], anchors: list[list[Tensor]], targets: Any
+    ) -> dict[str, Tensor]:
+        from torchvision.models.detection import FCOS
+
+        losses: dict[str, Tensor]
+        detector: Any = self.detector
+        if not isinstance(detector, FCOS):  # its losses are worked out picture by picture
+            guesses: Any = {
+                name: [torch.cat(picture[name]) for picture in pictures] for name in pictures[0]
+            }
+            losses = detector.compute_loss(targets, guesses, [torch.cat(each) for each in anchors])
+            return losses
+        # FCOS divides by what all pictures hold, in one tensor: points are added that match no box,
+        # as they are of no size, and that are so sure of it that they cost nothing.
+        counts = [max(map(len, levels)) for levels in zip(*anchors, strict=True)]
+        sure = {"cls_logits": -1e4}
+        guesses = {
+            name: torch.stack([_filled(p[name], counts, sure.get(name, 0.0)) for p in pictures])
+            for name in pictures[0]
+        }
+        places = [_filled(levels, counts, 0.0) for levels in anchors]
+        losses = detector.compute_loss(targets, guesses, places, counts)
+        return losses
+
+
+def alike(sizes: Sequence[Grid]) -> dict[Grid, list[int]]:
+    """The pictures of each size, by their numbers."""
+    groups: dict[Grid, list[int]] = {}
+    for i, size in enumerate(sizes):
+        groups.setdefault(size, []).append(i)
+    return groups
+
+
+def sizes_of(
+    pictures: Tensor, sizes: Tensor | Sequence[Grid] | None, mask: Tensor | None
+) -> list[Grid]:
+    """How much of each padded picture is picture.
+
+    Args:
+        pictures: The pictures. [B, C, H, W]
+        sizes: Their sizes. [B, 2]
+        mask: Or where they are. [B, H, W]
+
+    Raises:
+        ValueError: Both are said, or they do not fit the pictures.
+    """
+    count, whole = len(pictures), _size(pictures)
+    if sizes is not None and mask is not None:
+        raise ValueError("say the pictures' sizes or a mask, not both")
+    if sizes is not None:
+        found = picture_sizes("sizes", sizes)
+        if len(found) != count or any(h > whole[0] or w > whole[1] for h, w in found):
+            raise ValueError(
+                f"sizes must be {count} of at most {whole[0]} x {whole[1]}, found {found}"
+            )
+        return found
+    if mask is None:
+        return [whole] * count
+    if mask.shape != (count, *whole):
+        raise ValueError(f"mask must be [{count}, {whole[0]}, {whole[1]}], found {mask.shape}")
+    filled = mask.bool()
+    down, across = filled.any(2), filled.any(1)  # [B, H], [B, W]
+    height, width = down.sum(1), across.sum(1)
+    rows = torch.arange(whole[0], device=mask.device) < height[:, None]
+    columns = torch.arange(whole[1], device=mask.device) < width[:, None]
+    if not torch.equal(filled, rows[:, :, None] & columns[:, None]) or not bool(height.all()):
+        raise ValueError("mask must be a rectangle that begins at the upper left, in every picture")
+    return list(zip(height.tolist(), width.tolist(), strict=True))
+
+
+def _size(pictures: Tensor) -> Grid:
+    return pictures.size(-2), pictures.size(-1)
+
+
+def _stretch(maps: Tensor, size: Sequence[int]) -> Tensor:
+    return F.interpolate(maps, tuple(size), mode="bilinear", align_corners=False)
+
+
+def _resized(answer: Any, before: Sequence[int], after: Sequence[int]) -> Any:
+    """The same with maps of the one size stretched to the other."""
+    if isinstance(answer, Tensor):
+        map_of_it = answer.dim() == 4 and _size(answer) == tuple(before)
+        return _stretch(answer, after) if map_of_it else answer
+    return _mapped(answer, [answer], lambda values: _resized(values[0], before, after))
+
+
+def _joined(answers: list[tuple[list[int], Any]], count: int) -> Any:
+    """The answers for all pictures in their order, from those for the pictures of each size."""
+    first = answers[0][1]
+    if not isinstance(first, Tensor):
+        own = [numbers for numbers, _ in answers]
+        return _mapped(
+            first,
+            [answer for _, answer in answers],
+            lambda values: _joined(list(zip(own, values, strict=True)), count),
+        )
+    if not first.dim():  # a mean over pictures
+        return sum((len(own) / count * value for own, value in answers), torch.zeros_like(first))
+    longest = [max(axis) for axis in zip(*(value.shape[1:] for _, value in answers), strict=True)]
+    if len(answers) == 1:
+        return first
+    whole = first.new_zeros(count, *longest)
+    for own, value in answers:
+        inside = tuple(slice(0, length) for length in value.shape[1:])
+        index = torch.tensor(own, device=first.device)
+        whole[(index, *inside)] = value
+    return whole
+
+
+def _row(answer: Any, row: int) -> Any:
+    """What is for one picture."""
+    if isinstance(answer, Tensor):
+        return answer[row] if answer.dim() else answer
+    return _mapped(answer, [answer], lambda values: _row(values[0], row))
+
+
+def _mapped(like: Any, answers: Sequence[Any], join: Any) -> Any:
+    """A structure of tensors like the first, of what several of its kind hold."""
+    if like is None:
+        return None
+    if isinstance(like, Mapping):
+        kind: Any = type(like)
+        return kind(**{key: join([answer[key] for answer in answers]) for key in like})
+    if isinstance(like, tuple | list):
+        values = [join(list(each)) for each in zip(*answers, strict=True)]
+        return type(like)(*values) if hasattr(like, "_fields") else type(like)(values)
+    raise TypeError(
+        f"expected tensors, alone or in tuples, lists and mappings, found {type(like).__name__}"
+    )
+
+
+def _levels(features: Any) -> dict[str, Tensor]:
+    """A backbone's maps by their names, as torchvision passes them on."""
+    return {"0": features} if isinstance(features, Tensor) else dict(features)
+
+
+def _together(own: list[list[int]], features: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """One map a level for all pictures. It goes on past a picture's end as at its last points,
+    which is what regions that reach there are pooled from, too, where the map ends."""
+    order = torch.tensor([i for numbers in own for i in numbers])
+    back, joined = order.argsort(), {}
+    for name in features[0]:
+        maps = [levels[name] for levels in features]
+        height, width = (max(level.size(axis) for level in maps) for axis in (2, 3))
+        whole = torch.cat([_extended(level, height, width) for level in maps])
+        joined[name] = whole[back.to(whole.device)]
+    return joined
+
+
+def _extended(maps: Tensor, height: int, width: int) -> Tensor:
+    below, right = height - maps.size(2), width - maps.size(3)
+    return F.pad(maps, (0, right, 0, below), mode="replicate") if below or right else maps
+
+
+def _filled(levels: Sequence[Tensor], counts: Sequence[int], value: float) -> Tensor:
+    """A picture's rows of all levels, each level filled up to so many."""
+    return torch.cat(
+        [
+            F.pad(level, (0, 0, 0, count - len(level)), value=value)
+            for level, count in zip(levels, counts, strict=True)
+        ]
+    )

@@ -1,0 +1,358 @@
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import pytest
+import torch
+from torch import nn
+
+from pointcluster.models.dense import PyramidBackbone, Unpadded, UnpaddedDetector, unpadded
+from tests.models.dense.networks import padded, pictures, pyramid, shaken
+
+detection = pytest.importorskip("torchvision.models.detection")
+
+SIDE = {"min_size": 100, "max_size": 400}
+KINDS = ["faster_rcnn", "mask_rcnn", "keypoint_rcnn", "retinanet", "fcos"]
+
+
+def detector(kind, **options):
+    """One of torchvision's on a small pyramid, with weights that tell pictures apart."""
+    torch.manual_seed(0)
+    stages = (1, 2, 3) if kind in ("retinanet", "fcos") else (0, 1, 2, 3)
+    extra = "pool" if len(stages) == 4 else "p6p7"
+    backbone = PyramidBackbone(pyramid(out_indices=stages), 32, extra)
+    options = SIDE | options
+    if kind == "retinanet":
+        sizes = tuple((side, 1.3 * side) for side in (16, 32, 64, 128, 256))
+        anchors = detection.anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)
+        options = {"anchor_generator": anchors, "score_thresh": 0.0} | options
+        return shaken(detection.RetinaNet(backbone, 4, **options), by=0.05)
+    if kind == "fcos":
+        return shaken(detection.FCOS(backbone, 4, **({"score_thresh": 0.0} | options)), by=0.05)
+    sizes = tuple((side,) for side in (16, 32, 64, 128, 256))
+    anchors = detection.anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)
+    options = {"rpn_anchor_generator": anchors, "box_score_thresh": 0.0} | options
+    kinds = {"faster_rcnn": "FasterRCNN", "mask_rcnn": "MaskRCNN", "keypoint_rcnn": "KeypointRCNN"}
+    if kind == "keypoint_rcnn":
+        options["num_keypoints"] = 3
+    return shaken(getattr(detection, kinds[kind])(backbone, 4, **options), by=0.05)
+
+
+def targets(images, kind="", boxes=4):
+    generator = torch.Generator().manual_seed(2)
+    found = []
+    for image in images:
+        size = torch.tensor([image.size(2), image.size(1)] * 2)
+        corner = torch.rand(boxes, 2, generator=generator, dtype=torch.float64) * 0.5
+        side = 0.2 + 0.3 * torch.rand(boxes, 2, generator=generator, dtype=torch.float64)
+        target = {
+            "boxes": torch.cat([corner, corner + side], 1) * size,
+            "labels": torch.randint(1, 4, (boxes,), generator=generator),
+        }
+        if kind == "mask_rcnn":
+            shape = (boxes, *image.shape[1:])
+            target["masks"] = torch.randint(0, 2, shape, generator=generator, dtype=torch.uint8)
+        found.append(target)
+    return found
+
+
+def assert_alike(found, expected, atol=1e-5):
+    assert found.keys() == expected.keys() and len(found["boxes"]) > 10
+    assert torch.equal(found["labels"], expected["labels"])
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=atol, rtol=0)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_picture_alone_and_beside_a_larger_one(kind):
+    small, large, other = pictures((100, 125), (130, 100), (125, 100))
+    plain = detector(kind)
+    ours = UnpaddedDetector(plain)
+    with torch.no_grad():
+        alone = [ours([image])[0] for image in (small, large, other)]
+        together = ours([large, small, other, small])
+        padded_alone, padded_beside = plain([small])[0], plain([small, large])[0]
+    for found, expected in zip(together, [alone[i] for i in (1, 0, 2, 0)], strict=True):
+        assert_alike(found, expected)
+    # The trap: torchvision by itself does not.
+    apart = (
+        padded_alone["boxes"].shape != padded_beside["boxes"].shape
+        or (padded_alone["boxes"] - padded_beside["boxes"]).abs().max() > 1e-2
+    )
+    assert apart
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_one_size_that_the_strides_divide_as_torchvision(kind):
+    images = pictures((128, 256), (128, 256))
+    plain = detector(kind, min_size=128)
+    with torch.no_grad():
+        expected = plain(images)
+        for found, wanted in zip(UnpaddedDetector(plain)(images), expected, strict=True):
+            assert_alike(found, wanted, 1e-8)
+
+
+@pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "retinanet", "fcos"])
+@pytest.mark.parametrize("apart", [False, True])
+def test_losses_are_those_of_the_batch(kind, apart, monkeypatch):
+    """Of one size, together or picture by picture, as torchvision works them out."""
+    images = pictures((128, 256), (128, 256), (128, 256))
+    plain = detector(kind, min_size=128).train()
+    wanted = targets(images, kind)
+    wanted[1] = {name: value[:0] for name, value in wanted[1].items()}  # nothing is in it
+    wanted[2] = {name: value[:2] for name, value in wanted[2].items()}
+    torch.manual_seed(3)
+    expected = plain(images, wanted)
+    ours = UnpaddedDetector(plain)
+    if apart:
+        monkeypatch.setattr(
+            unpadded, "alike", lambda sizes: {Sized(s, i): [i] for i, s in enumerate(sizes)}
+        )
+    torch.manual_seed(3)
+    found = ours(images, wanted)
+    assert found.keys() == expected.keys()
+    for name, value in expected.items():
+        torch.testing.assert_close(found[name], value, atol=1e-8, rtol=1e-8)
+    sum(found.values()).backward()
+    assert plain.backbone.body.reducers[0].linear.weight.grad.abs().sum() > 0
+
+
+class Sized(tuple):
+    """A size that equals no other."""
+
+    __slots__ = ()
+
+    def __new__(cls, size, _):
+        return super().__new__(cls, size)
+
+    __hash__ = object.__hash__
+    __eq__ = object.__eq__
+
+
+@pytest.mark.parametrize("kind", ["faster_rcnn", "mask_rcnn", "retinanet"])
+def test_losses_beside_a_larger_picture(kind, monkeypatch):
+    """Where pictures count alike, the loss of several is the mean of what they have alone."""
+    monkeypatch.setattr(torch, "randperm", lambda n, **options: torch.arange(n))
+    options = {}
+    if kind != "retinanet":  # as many samples of each kind in every picture
+        options = {"rpn_batch_size_per_image": 32, "rpn_positive_fraction": 0.125}
+        options |= {"box_batch_size_per_image": 16, "box_positive_fraction": 0.25}
+    images = pictures((100, 125), (130, 100))
+    ours = UnpaddedDetector(detector(kind, **options)).train()
+    wanted = targets(images, kind)
+    alone = [ours([images[i]], [wanted[i]]) for i in range(2)]
+    together = ours(images, wanted)
+    for name, value in together.items():
+        torch.testing.assert_close(value, (alone[0][name] + alone[1][name]) / 2)
+        assert (alone[0][name] - alone[1][name]).abs() > 1e-6
+
+
+def test_losses_of_fcos_beside_a_larger_picture():
+    """All three are sums over what boxes hold in all pictures, divided by how much it is."""
+    images = pictures((100, 125), (130, 100))
+    ours = UnpaddedDetector(detector("fcos")).train()
+    wanted = targets(images)
+    alone = [ours([images[i]], [wanted[i]]) for i in range(2)]
+    together = ours(images, wanted)
+    shares = [
+        (together[name] - alone[1][name]) / (alone[0][name] - alone[1][name]) for name in together
+    ]
+    assert len(shares) == 3 and 0.1 < shares[0] < 0.9
+    torch.testing.assert_close(torch.stack(shares), shares[0].expand(3))
+
+
+def test_anchors_lie_whole_strides_apart_whatever_the_size():
+    ours = UnpaddedDetector(detector("faster_rcnn"))
+    assert ours.strides == [4, 8, 16, 32, 64]
+    (image,) = pictures((100, 129))
+    maps = list(ours.detector.backbone(image[None]).values())
+    assert [tuple(level.shape[2:]) for level in maps][:4] == [(25, 33), (13, 17), (7, 9), (4, 5)]
+    anchors = ours._anchors(ours.detector.rpn.anchor_generator, maps)
+    for level, stride, places in zip(maps, ours.strides, anchors, strict=True):
+        middles = ((places[:, :2] + places[:, 2:]) / 2)[::3]
+        down, right = level.shape[2:]
+        torch.testing.assert_close(
+            middles.amax(0), stride * torch.tensor([right - 1.0, down - 1.0]).double()
+        )
+
+
+def test_measuring_leaves_the_network_as_it_is():
+    net = pyramid(norm=True)
+    plain = detection.FasterRCNN(PyramidBackbone(net, 32), 3, **SIDE)
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    ours = UnpaddedDetector(plain)
+    assert ours.training and plain.training and ours.detector is plain
+    for name, value in ours.detector.state_dict().items():
+        assert torch.equal(value, before[name])
+
+
+def test_what_is_no_detector_and_what_no_targets():
+    with pytest.raises(TypeError, match="no transform"):
+        UnpaddedDetector(nn.Conv2d(3, 3, 1))
+    with pytest.raises(TypeError, match="found SSD"):
+        backbone = nn.Conv2d(3, 8, 1)
+        backbone.out_channels = 8
+        boxes = detection.anchor_utils.DefaultBoxGenerator([[2]])
+        UnpaddedDetector(_ssd(backbone, boxes))
+    ours = UnpaddedDetector(detector("faster_rcnn")).train()
+    (image,) = pictures((100, 120))
+    with pytest.raises(ValueError, match="needs targets"):
+        ours([image])
+    with pytest.raises(ValueError, match="at least one"):
+        ours([])
+    wanted = targets([image])
+    wanted[0]["boxes"][1, 2] = wanted[0]["boxes"][1, 0]
+    with pytest.raises(ValueError, match="picture 0 has a box without"):
+        ours([image], wanted)
+
+
+def _ssd(backbone, boxes):
+    class SSD(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.backbone, self.transform, self.boxes = backbone, nn.Identity(), boxes
+
+    return SSD()
+
+
+# Networks that are called with pictures.
+
+
+class Decoder(nn.Module):
+    """A pyramid, convolutions one after another, and a norm over the map."""
+
+    def __init__(self, answer="maps", multiple=1):
+        super().__init__()
+        self.net, self.answer, self.multiple = pyramid(out_indices=(0,)), answer, multiple
+        self.head = nn.Sequential(
+            nn.Conv2d(8, 8, 3, padding=1),
+            nn.GroupNorm(2, 8),
+            nn.ReLU(),
+            nn.Conv2d(8, 5, 3, padding=1),
+        )
+
+    def forward(self, pictures, scale=1.0):
+        if any(side % self.multiple for side in pictures.shape[2:]):
+            raise RuntimeError(f"sides must be multiples of {self.multiple}")
+        scores = scale * self.head(self.net(pictures)[0])
+        rows = scores.flatten(2).mT
+        if self.answer == "maps":
+            return nn.functional.interpolate(scores, pictures.shape[2:], mode="bilinear")
+        if self.answer == "named":
+            return Answer(scores.mean(), [scores, (rows, None)])
+        return {"loss": scores.mean(), "logits": scores, "queries": rows.mean(1), "rows": rows}
+
+
+class Answer(NamedTuple):
+    loss: torch.Tensor
+    maps: list
+
+
+SIZES = [(40, 52), (64, 48), (40, 52), (33, 70)]
+
+
+@pytest.mark.parametrize("by", ["sizes", "tensor", "mask"])
+def test_maps_alone_and_beside_larger_pictures(by):
+    images = pictures(*SIZES)
+    model = shaken(Decoder())
+    ours, batch = Unpadded(model), padded(images)
+    mask = torch.zeros(4, *batch.shape[2:], dtype=torch.int64)
+    for row, (h, w) in zip(mask, SIZES, strict=True):
+        row[:h, :w] = 1
+    given = {
+        "sizes": {"sizes": SIZES},
+        "tensor": {"sizes": torch.tensor(SIZES)},
+        "mask": {"mask": mask},
+    }
+    with torch.no_grad():
+        found = ours(batch, scale=2.0, **given[by])
+        trapped = model(batch, scale=2.0)
+        assert found.shape == (4, 5, 64, 70)
+        for i, (h, w) in enumerate(SIZES):
+            alone = model(images[i][None], scale=2.0)[0]
+            torch.testing.assert_close(found[i, :, :h, :w], alone, atol=1e-10, rtol=0)
+            assert not found[i, :, h:].any() and not found[i, :, :, w:].any()
+            assert (trapped[i, :, :h, :w] - alone).abs().max() > 1e-2
+        for one, two in zip(ours(images, scale=2.0), images, strict=True):
+            torch.testing.assert_close(one, model(two[None], scale=2.0)[0])
+        torch.testing.assert_close(ours(batch), model(batch))  # all of them are picture
+
+
+def test_answers_of_many_parts():
+    images = pictures(*SIZES)
+    batch = padded(images)
+    model = shaken(Decoder("dict"))
+    with torch.no_grad():
+        found = Unpadded(model)(batch, SIZES)
+        alone = [model(image[None]) for image in images]
+        listed = Unpadded(model)(images)
+    assert found["logits"].shape == (4, 5, 16, 18) and found["queries"].shape == (4, 5)
+    torch.testing.assert_close(found["loss"], sum(one["loss"] for one in alone) / 4)
+    for i, one in enumerate(alone):
+        torch.testing.assert_close(found["queries"][i], one["queries"][0])
+        torch.testing.assert_close(found["rows"][i, : one["rows"].size(1)], one["rows"][0])
+        torch.testing.assert_close(listed[i]["logits"], one["logits"][0])
+    model = shaken(Decoder("named"))
+    with torch.no_grad():
+        found = Unpadded(model)(batch, SIZES)
+        assert isinstance(found, Answer) and found.maps[1][1] is None
+        torch.testing.assert_close(found.maps[0][3, :, :9, :18], model(images[3][None]).maps[0][0])
+        assert len(Unpadded(model)(images)) == 4
+
+
+def test_sides_that_must_be_multiples():
+    images = pictures((40, 52), (64, 64), (33, 70))
+    model = shaken(Decoder(multiple=32))
+    with pytest.raises(RuntimeError, match="multiples of 32"):
+        model(images[0][None])
+    with torch.no_grad():
+        found = Unpadded(model, divisor=32)(padded(images), [(40, 52), (64, 64), (33, 70)])
+        torch.testing.assert_close(found[1, :, :, :64], model(images[1][None])[0])
+        stretched = nn.functional.interpolate(images[2][None], (64, 96), mode="bilinear")
+        back = nn.functional.interpolate(model(stretched), (33, 70), mode="bilinear")
+        torch.testing.assert_close(found[2, :, :33, :70], back[0])
+
+
+def test_training_goes_through():
+    images = pictures(*SIZES, dtype=torch.float32)
+    model = shaken(Decoder(), torch.float32).train()
+    found = Unpadded(model)(padded(images), SIZES)
+    label = torch.full((4, 64, 70), 255)
+    for row, (h, w) in zip(label, SIZES, strict=True):
+        row[:h, :w] = 1
+    nn.functional.cross_entropy(found, label, ignore_index=255).backward()
+    assert model.net.reducers[0].linear.weight.grad.abs().sum() > 0
+
+
+def test_what_does_not_fit():
+    images = pictures((40, 52), (64, 48))
+    batch, ours = padded(images), Unpadded(Decoder())
+    mask = torch.ones(2, 64, 52)
+    with pytest.raises(ValueError, match="not both"):
+        ours(batch, SIZES[:2], mask)
+    with pytest.raises(ValueError, match=r"sizes must be 2 of at most 64 x 52, found \[\(40, 53\)"):
+        ours(batch, [(40, 53), (64, 48)])
+    with pytest.raises(ValueError, match="sizes must be 2"):
+        ours(batch, [(40, 52)])
+    with pytest.raises(ValueError, match=r"mask must be \[2, 64, 52\]"):
+        ours(batch, mask=mask[:, :-1])
+    mask[0, 3, 4] = 0
+    with pytest.raises(ValueError, match="rectangle"):
+        ours(batch, mask=mask)
+    with pytest.raises(ValueError, match="rectangle"):
+        ours(batch, mask=torch.zeros(2, 64, 52))
+    with pytest.raises(ValueError, match=r"\[B, C, H, W\]"):
+        ours(batch[0])
+    with pytest.raises(ValueError, match="say no sizes"):
+        ours(images, sizes=[(40, 52), (64, 48)])
+    with pytest.raises(ValueError, match="at least one"):
+        ours([])
+    with pytest.raises(ValueError, match="divisor"):
+        Unpadded(nn.Identity(), divisor=0)
+    with pytest.raises(TypeError, match="found str"):
+        Unpadded(Speaking())(batch, [(40, 52), (64, 48)])
+
+
+class Speaking(nn.Module):
+    def forward(self, pictures):
+        return "scores"
