@@ -148,11 +148,19 @@ class UnpaddedDetector(nn.Module):
                 detector.backbone(like.new_zeros(1, len(detector.transform.image_mean), side, side))
             )
         # Where regions are pooled, torchvision guesses the scales by the first maps it is shown.
-        heads = getattr(detector, "roi_heads", None)
-        for name in ("box_roi_pool", "mask_roi_pool", "keypoint_roi_pool"):
-            if (pool := getattr(heads, name, None)) is not None:
-                pool(maps, [like.new_tensor([[0, 0, side, side]])], [(side, side)])
+        for pool in self._pools():
+            pool(maps, [like.new_tensor([[0, 0, side, side]])], [(side, side)])
         return [side // level.size(3) for level in maps.values()]
+
+    def _pools(self) -> list[PoolBySize]:
+        """What pools regions, made to take maps of several sizes; the detector may get others."""
+        heads, found = getattr(self.detector, "roi_heads", None), []
+        for name in ("box_roi_pool", "mask_roi_pool", "keypoint_roi_pool"):
+            pool = getattr(heads, name, None)
+            if pool is not None:
+                found.append(pool if isinstance(pool, PoolBySize) else PoolBySize(pool))
+                setattr(heads, name, found[-1])
+        return found
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
@@ -201,7 +209,7 @@ class UnpaddedDetector(nn.Module):
         return anchors
 
     def _two_stages(self, groups: Any, features: Any, sizes: Any, targets: Any) -> Any:
-        """Regions are proposed size by size; one map for all serves to look into them."""
+        """Regions are proposed and pooled size by size; their heads take all at once."""
         from torchvision.models.detection.image_list import ImageList
         from torchvision.models.detection.rpn import concat_box_prediction_layers
 
@@ -230,8 +238,9 @@ class UnpaddedDetector(nn.Module):
             losses = dict(
                 zip(names, rpn.compute_loss(logits, deltas, labels, offsets), strict=True)
             )
-        maps = _together([own for own, _ in groups], features)
-        detections, of_regions = detector.roi_heads(maps, proposals, sizes, targets)
+        self._pools()
+        by_size = [(own, levels) for (own, _), levels in zip(groups, features, strict=True)]
+        detections, of_regions = detector.roi_heads(by_size, proposals, sizes, targets)
         return losses | of_regions, detections
 
     def _one_stage(self, groups: Any, features: Any, sizes: Any, targets: Any) -> Any:
@@ -283,6 +292,38 @@ class UnpaddedDetector(nn.Module):
         places = [_filled(levels, counts, 0.0) for levels in anchors]
         losses = detector.compute_loss(targets, guesses, places, counts)
         return losses
+
+
+class PoolBySize(nn.Module):
+    """What pools regions, for maps of several sizes.
+
+    Args:
+        pool: The pool of maps of one size.
+    """
+
+    def __init__(self, pool: nn.Module) -> None:
+        super().__init__()
+        self.pool = pool
+
+    def forward(self, maps: Any, boxes: list[Tensor], sizes: list[Grid]) -> Tensor:
+        """The regions' features, picture by picture.
+
+        Args:
+            maps: The levels' maps by their names; or the numbers of the pictures of each size, and
+                their maps.
+            boxes: Each picture's regions.
+            sizes: The pictures' sizes.
+        """
+        if isinstance(maps, Mapping):
+            alone: Tensor = self.pool(maps, boxes, sizes)
+            return alone
+        rows: list[Any] = [None] * len(boxes)
+        for own, levels in maps:
+            inside = [boxes[i] for i in own]
+            pooled = self.pool(levels, inside, [sizes[i] for i in own])
+            for i, part in zip(own, pooled.split([len(box) for box in inside]), strict=True):
+                rows[i] = part
+        return torch.cat(rows)
 
 
 def alike(sizes: Sequence[Grid]) -> dict[Grid, list[int]]:
@@ -394,24 +435,6 @@ def _mapped(like: Any, answers: Sequence[Any], join: Any) -> Any:
 def _levels(features: Any) -> dict[str, Tensor]:
     """A backbone's maps by their names, as torchvision passes them on."""
     return {"0": features} if isinstance(features, Tensor) else dict(features)
-
-
-def _together(own: list[list[int]], features: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """One map a level for all pictures. It goes on past a picture's end as at its last points,
-    which is what regions that reach there are pooled from, too, where the map ends."""
-    order = torch.tensor([i for numbers in own for i in numbers])
-    back, joined = order.argsort(), {}
-    for name in features[0]:
-        maps = [levels[name] for levels in features]
-        height, width = (max(level.size(axis) for level in maps) for axis in (2, 3))
-        whole = torch.cat([_extended(level, height, width) for level in maps])
-        joined[name] = whole[back.to(whole.device)]
-    return joined
-
-
-def _extended(maps: Tensor, height: int, width: int) -> Tensor:
-    below, right = height - maps.size(2), width - maps.size(3)
-    return F.pad(maps, (0, right, 0, below), mode="replicate") if below or right else maps
 
 
 def _filled(levels: Sequence[Tensor], counts: Sequence[int], value: float) -> Tensor:

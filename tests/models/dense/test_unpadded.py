@@ -20,7 +20,7 @@ def detector(kind, **options):
     torch.manual_seed(0)
     stages = (1, 2, 3) if kind in ("retinanet", "fcos") else (0, 1, 2, 3)
     extra = "pool" if len(stages) == 4 else "p6p7"
-    backbone = PyramidBackbone(pyramid(out_indices=stages), 32, extra)
+    backbone = PyramidBackbone(pyramid(out_indices=stages), 64, extra)
     options = SIDE | options
     if kind == "retinanet":
         sizes = tuple((side, 1.3 * side) for side in (16, 32, 64, 128, 256))
@@ -31,7 +31,12 @@ def detector(kind, **options):
         return shaken(detection.FCOS(backbone, 4, **({"score_thresh": 0.0} | options)), by=0.05)
     sizes = tuple((side,) for side in (16, 32, 64, 128, 256))
     anchors = detection.anchor_utils.AnchorGenerator(sizes, ((0.5, 1.0, 2.0),) * 5)
-    options = {"rpn_anchor_generator": anchors, "box_score_thresh": 0.0} | options
+    options = {
+        "rpn_anchor_generator": anchors,
+        "box_score_thresh": 0.0,
+        "rpn_post_nms_top_n_test": 100,
+        "box_detections_per_img": 20,
+    } | options
     kinds = {"faster_rcnn": "FasterRCNN", "mask_rcnn": "MaskRCNN", "keypoint_rcnn": "KeypointRCNN"}
     if kind == "keypoint_rcnn":
         options["num_keypoints"] = 3
@@ -314,8 +319,8 @@ def test_sides_that_must_be_multiples():
 
 
 def test_training_goes_through():
-    images = pictures(*SIZES, dtype=torch.float32)
-    model = shaken(Decoder(), torch.float32).train()
+    images = pictures(*SIZES)
+    model = shaken(Decoder()).train()
     found = Unpadded(model)(padded(images), SIZES)
     label = torch.full((4, 64, 70), 255)
     for row, (h, w) in zip(label, SIZES, strict=True):
