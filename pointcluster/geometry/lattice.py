@@ -29,6 +29,13 @@ class LatticePlan(NamedTuple):
     """Regions along each axis."""
     centers: int
     """Centres along each axis of a region."""
+    dilation: int = 1
+    """Points from one place of the square to the next."""
+
+    @property
+    def reach(self) -> int:
+        """Points that the square spans along each axis."""
+        return self.dilation * (self.kernel - 1) + 1
 
 
 class LatticePart(NamedTuple):
@@ -135,14 +142,14 @@ class LatticeStage(NamedTuple):
     before: LatticeGeometry
     """The lattice before, of which only grid and order count."""
     plan: LatticePlan
-    """Kernel, stride and padding."""
+    """Kernel, stride, padding and dilation."""
     clusters: LatticeGeometry
     """The stage's own lattice."""
 
 
 def reduced(size: int, plan: LatticePlan) -> int:
     r"""Points along an axis after a reducer: as a convolution has it, and so many that each point
-    is gathered,
+    is gathered, with $k$ for what the square spans,
 
     $$ \max\Big(\Big\lfloor \frac{n + 2p - k}{s} \Big\rfloor,
        \Big\lceil \frac{n + p - k}{s} \Big\rceil\Big) + 1. $$
@@ -150,14 +157,14 @@ def reduced(size: int, plan: LatticePlan) -> int:
     Where the stride does not divide an axis, the last anchor's square reaches over its end, and
     holds zeros there, as at a padded border.
     """
-    inside = (size + 2 * plan.padding - plan.kernel) // plan.stride
-    reached = -(-(size + plan.padding - plan.kernel) // plan.stride)
+    inside = (size + 2 * plan.padding - plan.reach) // plan.stride
+    reached = -(-(size + plan.padding - plan.reach) // plan.stride)
     return max(0, inside, reached) + 1
 
 
 def overhang(size: int, plan: LatticePlan) -> int:
     """Zeros to add at the end of an axis, beside the padding, so that all squares are whole."""
-    last = (reduced(size, plan) - 1) * plan.stride + plan.kernel - 2 * plan.padding
+    last = (reduced(size, plan) - 1) * plan.stride + plan.reach - 2 * plan.padding
     return max(0, last - size)
 
 

@@ -107,7 +107,7 @@ def _middles(stage: int, cell: Tensor, plans: Sequence[LatticePlan]) -> Tensor:
     """Where the squares of a stage's cells have their middle, in pixels of the picture."""
     where = cell.float()
     for plan in reversed(plans[: stage + 1]):
-        where = where * plan.stride - plan.padding + (plan.kernel - 1) / 2
+        where = where * plan.stride - plan.padding + (plan.reach - 1) / 2
     return where
 
 
@@ -139,7 +139,7 @@ def _stage(
     cloud = cloud_index(sizes, device)
     address = starts[cloud] + cell[:, 0] * old[cloud, 1] + cell[:, 1]
     table.scatter_reduce_(0, address, torch.arange(n, device=device), "amin")
-    step = torch.arange(plan.kernel, device=device)
+    step = torch.arange(plan.kernel, device=device) * plan.dilation
     offset = torch.cartesian_prod(step, step).view(-1, 2) - plan.padding  # [k, 2]
     target = goal[:, None] * plan.stride + offset  # [M, k, 2]
     inside = ((target >= 0) & (target < old[image][:, None])).all(dim=2)

@@ -70,6 +70,9 @@ SIZES = {
     "coc_micro": Size(
         (32, 32, 64, 64, 128), (1,) * 5, (4, 4, 4, 4, 8), 16, (2,) * 5, (2, 2, 1, 1, 1), (2,) * 5,
         2, (2, 1, 2, 1, 2), True, None),
+    "coc_nano": Size(
+        (32, 64, 96, 160), (1, 1, 2, 1), (4, 4, 8, 8), 16, (4,) * 4, _FOLD, _FOUR,
+        norm=True, layer_scale=None),
     "coc_tiny": Size(*_TINY, _FOLD, _FOUR),
     "coc_tiny2": Size(*_TINY, (7, 7, 1, 1), (4, 2, 7, 4)),
     "coc_tiny_plain": Size(*_TINY, (1, 1, 1, 1), (4, 4, 2, 2)),
@@ -83,7 +86,8 @@ SIZES = {
     "coc_base_dim96": Size(*_BASE96, _FOLD, _FOUR),
 }
 # fmt: on
-"""The networks by name; `coc_micro` is this project's own, for pictures of 28 x 28."""
+"""The networks by name. This project's own are `coc_micro`, for pictures of 28 x 28, and
+`coc_nano`, for little data: with normalised anchors, without the branches' scales."""
 
 
 class CoC(Network):
@@ -121,6 +125,9 @@ class CoC(Network):
         drop_path: Probability of leaving out the last block's branches for a picture in training;
             it rises evenly from 0 at the first.
         layer_scale: Start of the scales of the blocks' branches; `None` leaves them out.
+        output_stride: Pixels from one point of the last stage to the next, where fewer are wanted
+            than the strides say, as in DeepLab: later stages keep all points of the one before, and
+            gather from as far apart as they would. The weights are the same.
         features_only: Answer with the stages' features, normalised, instead of class scores.
         out_indices: Which stages to answer with, in this order; all, if not said.
 
@@ -130,7 +137,8 @@ class CoC(Network):
 
     Raises:
         IndexError: A stage to answer with does not exist.
-        ValueError: The lists differ in length, or `out_indices` repeat a stage or are none.
+        ValueError: The lists differ in length, no stage has `output_stride`, or `out_indices`
+            repeat a stage or are none.
     """
 
     def __init__(
@@ -151,6 +159,7 @@ class CoC(Network):
         dropout: float = 0.0,
         drop_path: float = 0.0,
         layer_scale: float | None = 1e-5,
+        output_stride: int | None = None,
         features_only: bool = False,
         out_indices: Sequence[int] | None = None,
     ) -> None:
@@ -169,6 +178,7 @@ class CoC(Network):
         )
         for stride in strides:
             check_positive("each entry of strides", stride)
+        strides, dilations = dilated(strides, output_stride)
         super().__init__(
             num_classes,
             in_channels,
@@ -178,8 +188,10 @@ class CoC(Network):
             out_indices=out_indices,
         )
         self.plans = [
-            LatticePlan(*((3, step, 1) if s else (patch, step, 0)), f, c)
-            for s, (step, f, c) in enumerate(zip(strides, fold, centers, strict=True))
+            LatticePlan(3, step, apart, f, c, apart) if s else LatticePlan(patch, step, 0, f, c)
+            for s, (step, apart, f, c) in enumerate(
+                zip(strides, dilations, fold, centers, strict=True)
+            )
         ]
         drop = iter(rising(drop_path, sum(depths)))
         self.reducers, self.stages = nn.ModuleList(), nn.ModuleList()
@@ -376,6 +388,29 @@ class CoC(Network):
         grids = picture_sizes("grid", data.grid)
         check_lattices(data.pos, grids)
         return grids
+
+
+def dilated(strides: Sequence[int], output_stride: int | None) -> tuple[list[int], list[int]]:
+    """Strides that stop at a product, and how far apart squares gather in their stead.
+
+    Args:
+        strides: Points from one anchor of each stage to the next.
+        output_stride: The largest product of strides; `None`: that of all.
+
+    Raises:
+        ValueError: No stage has that product.
+    """
+    products = list(itertools.accumulate(strides, operator.mul))
+    if output_stride is None:
+        return list(strides), [1] * len(strides)
+    if output_stride not in products:
+        raise ValueError(f"output_stride must be one of {products}, found {output_stride!r}")
+    kept, dilations, dilation = [], [], 1
+    for stride, product in zip(strides, products, strict=True):
+        kept.append(stride if product <= output_stride else 1)
+        dilations.append(dilation)  # what comes before is as dense as it is
+        dilation *= 1 if product <= output_stride else stride
+    return kept, dilations
 
 
 def _initialise(module: nn.Module) -> None:

@@ -8,6 +8,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from pointcluster.models import coc, point_coc, point_coc_seg, pointmlp_coc
 from pointcluster.models.base import Network
 from pointcluster.models.coc import CoC
@@ -27,6 +29,15 @@ NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {
     for name, size in sizes.items()
 }
 """The class of each network, and its size."""
+
+_PYRAMIDS = [name for name, size in coc.SIZES.items() if size.strides is None]
+TASKS = {
+    "classification": tuple(name for name in NETWORKS if name not in point_coc_seg.SIZES),
+    "segmentation": tuple(point_coc_seg.SIZES),
+    "segmentation of pictures": tuple(f"semantic_fpn_{name}" for name in _PYRAMIDS),
+    "detection": tuple(f"mask_rcnn_{name}" for name in _PYRAMIDS),
+}
+"""The networks by what they answer with."""
 
 FOLDER = Path(__file__).resolve().parent / "weights"
 PRETRAINED = {
@@ -48,13 +59,14 @@ def list_models(pattern: str = "*", *, task: str | None = "classification") -> l
 
     Args:
         pattern: Only those that it fits, such as `"coc_*"`.
-        task: `"classification"`, `"segmentation"` for networks that answer with a class of every
-            point, or `None` for all.
+        task: `"classification"`; `"segmentation"`, by networks that answer with a class of every
+            point of a scan; `"segmentation of pictures"` or `"detection"`, by the paper's networks
+            on each of its pyramids; or `None` for all.
 
     Raises:
         ValueError: There is no such task.
     """
-    return sorted(name for name in NETWORKS if fnmatchcase(name, pattern) and _does(name, task))
+    return sorted(name for name in _of_task(task) if fnmatchcase(name, pattern))
 
 
 def list_pretrained(*, task: str | None = "classification") -> list[tuple[str, str]]:
@@ -66,16 +78,15 @@ def list_pretrained(*, task: str | None = "classification") -> list[tuple[str, s
     Raises:
         ValueError: There is no such task.
     """
-    return sorted((name, data) for name, data in PRETRAINED if _does(name, task))
+    names = _of_task(task)
+    return sorted((name, data) for name, data in PRETRAINED if name in names)
 
 
-def _does(name: str, task: str | None) -> bool:
-    """Whether a network is of a task."""
-    if task not in (None, "classification", "segmentation"):
-        raise ValueError(
-            f"task is {task!r}, expected 'classification', 'segmentation' or None for all"
-        )
-    return task is None or (task == "segmentation") == issubclass(NETWORKS[name][0], PointCoCSeg)
+def _of_task(task: str | None) -> list[str]:
+    """The names of a task's networks."""
+    if task not in (None, *TASKS):
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, or None, found {task!r}")
+    return [name for kind, names in TASKS.items() if task in (None, kind) for name in names]
 
 
 def create_model(
@@ -91,13 +102,16 @@ def create_model(
     Args:
         name: One of :func:`list_models`, of any task.
         num_classes: Number of classes; 0 leaves the classifier out. 1,000 for pictures, 40 for
-            clouds, 50 for points, if not said; with weights, as many as they know.
+            clouds, 50 for their points, 150 for segmentation of pictures and 81 for detection (the
+            background included), if not said; with weights, as many as they know.
         in_channels: Channels of the pictures (3, if not said), or of the features that come with
             the positions of clouds (none).
         pretrained: Weights that come with the package, by the data they were trained on, such as
             `"home_objects"`; `True` takes what there is. The network is in evaluation mode then,
             and its classifier a new one where `num_classes` is not that of the weights.
-        options: Further arguments of the network's class, instead of its size's own.
+        options: Further arguments of the network's class, instead of its size's own; of
+            segmentation and detection, those of :func:`~pointcluster.models.dense.semantic_fpn` and
+            :func:`~pointcluster.models.dense.mask_rcnn`.
 
     Raises:
         FileNotFoundError: The weights are missing from this installation.
@@ -107,16 +121,29 @@ def create_model(
     """
     if pretrained:
         return _pretrained(name, pretrained, num_classes, in_channels, options)
-    if name not in NETWORKS:
+    if name not in list_models(task=None):
         known = ", ".join(list_models(task=None))
         raise ValueError(f"there is no network {name!r}: choose one of {known}")
-    kind, size = NETWORKS[name]
     channels = {"num_classes": num_classes, "in_channels": in_channels}
     given = {key: value for key, value in channels.items() if value is not None}
+    if name not in NETWORKS:
+        dense: Any = _dense(name, options | given)  # of other methods than a classifier's
+        return dense
+    kind, size = NETWORKS[name]
     model = kind(**(size | options | given))
     model.config = {
         "name": name, "num_classes": model.num_classes, "in_channels": model.in_channels, **options
     }  # fmt: skip
+    return model
+
+
+def _dense(name: str, options: dict[str, Any]) -> nn.Module:
+    """A network of segmentation or detection on a pyramid."""
+    from pointcluster.models.dense import mask_rcnn, semantic_fpn
+
+    kind = next(kind for kind in (semantic_fpn, mask_rcnn) if name.startswith(kind.__name__))
+    model = kind(name.removeprefix(f"{kind.__name__}_"), **options)
+    model.config = {"name": name, "num_classes": model.num_classes, **options}
     return model
 
 

@@ -113,7 +113,7 @@ def cell_positions(plans: Sequence[LatticePlan], size: Grid, cells: Grid, like: 
     for pixels, count in zip(size, cells, strict=True):
         where = torch.arange(count, device=like.device).to(like.dtype)
         for plan in reversed(plans):
-            where = where * plan.stride - plan.padding + (plan.kernel - 1) / 2
+            where = where * plan.stride - plan.padding + (plan.reach - 1) / 2
         axes.append(where.div(max(1, pixels - 1)).clamp(0, 1) - (0.5 if pixels > 1 else 0))
     return torch.stack(torch.meshgrid(*axes, indexing="ij"), dim=2).flatten(0, 1)
 

@@ -162,6 +162,7 @@ class PointReducer(nn.Module):
             ValueError: The layer has another kernel, or is of another form.
         """
         kernel, stride, padding = stage.plan[:3]
+        around = {"stride": stride, "padding": padding, "dilation": stage.plan.dilation}
         if self.mode != "concat" or self.dim or self.k != kernel**2:
             raise ValueError(
                 f"a lattice with a kernel of {kernel} needs mode = 'concat', dim = 0 and "
@@ -173,9 +174,9 @@ class PointReducer(nn.Module):
         if is_plain(self.linear):
             weight = self.linear.weight.view(-1, kernel, kernel, self.in_channels)
             weight, bias = weight.permute(0, 3, 1, 2), self.linear.bias
-            y = F.conv2d(image, weight, bias, stride=stride, padding=padding).permute(0, 2, 3, 1)
+            y = F.conv2d(image, weight, bias, **around).permute(0, 2, 3, 1)
         else:  # the layer wants to be called
-            squares = F.unfold(image, kernel, stride=stride, padding=padding).mT  # [B, n, C * k]
+            squares = F.unfold(image, kernel, **around).mT  # [B, n, C * k]
             squares = squares.unflatten(2, (self.in_channels, self.k)).mT.flatten(2)
             y = self.linear(squares).unflatten(1, stage.clusters.grid)
         y = stage.clusters.from_rows(y)

@@ -38,6 +38,7 @@ class TimmCoC(CoC):
         drop_path_rate: Probability of leaving out the last block's branches for a picture.
         layer_scale: Start of the scales of the blocks' branches; `None` leaves them out; the
             network's own, if not said.
+        output_stride: Pixels from one point of the last stage to the next, where fewer are wanted.
         features_only: Answer with the stages' features, each with a norm of its own.
         out_indices: Which stages to answer with, in this order, or how many of the last; all, if
             not said.
@@ -61,6 +62,7 @@ class TimmCoC(CoC):
         drop_rate: float = 0.0,
         drop_path_rate: float = 0.0,
         layer_scale: float | EllipsisType | None = ...,
+        output_stride: int | None = None,
         features_only: bool = False,
         out_indices: Sequence[int] | int | None = None,
     ) -> None:
@@ -73,6 +75,8 @@ class TimmCoC(CoC):
         }
         if layer_scale is not ...:
             options["layer_scale"] = layer_scale
+        if output_stride is not None:
+            options["output_stride"] = output_stride
         if out_indices is not None:
             options["out_indices"] = chosen_stages(out_indices, len(SIZES[name].depths))
         super().__init__(num_classes, in_chans, **(SIZES[name]._asdict() | options))
