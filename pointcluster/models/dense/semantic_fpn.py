@@ -32,8 +32,8 @@ class SemanticFPN(nn.Module):
     Args:
         backbone: A network of features only.
         num_classes: Number of classes.
-        channels: Channels of the pyramid.
-        head_channels: Channels of the levels' convolutions.
+        width: Channels of the pyramid.
+        head_width: Channels of the levels' convolutions.
         dropout: Share of channels left out before the classifier, in training.
 
     Shapes:
@@ -50,26 +50,27 @@ class SemanticFPN(nn.Module):
         backbone: CoC,
         num_classes: int,
         *,
-        channels: int = 256,
-        head_channels: int = 128,
+        width: int = 256,
+        head_width: int = 128,
         dropout: float = 0.1,
     ) -> None:
         super().__init__()
-        for name, value in [("num_classes", num_classes), ("channels", channels)]:
+        for name, value in [
+            ("num_classes", num_classes),
+            ("width", width),
+            ("head_width", head_width),
+        ]:
             check_positive(name, value)
-        check_positive("head_channels", head_channels)
         self.num_classes = num_classes
         self.config: dict[str, Any] = {}  # what create_model() builds it from
-        self.backbone = PyramidBackbone(backbone, channels, None)
+        self.backbone = PyramidBackbone(backbone, width, None)
         strides = [backbone.feature_info[s]["reduction"] for s in backbone.out_indices]
         doublings = [math.log2(stride / strides[0]) for stride in strides]
         if any(steps < 0 or steps % 1 for steps in doublings):
             raise ValueError(f"strides must be 1, 2, 4, ... times the first, found {strides}")
-        self.heads: Any = nn.ModuleList(
-            _up(channels, head_channels, int(steps)) for steps in doublings
-        )
+        self.heads: Any = nn.ModuleList(_up(width, head_width, int(steps)) for steps in doublings)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(head_channels, num_classes, 1)
+        self.classifier = nn.Conv2d(head_width, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 
@@ -104,7 +105,13 @@ class SemanticFPN(nn.Module):
 
 
 def semantic_fpn(
-    backbone: str | CoC, num_classes: int = 150, *, dropout: float = 0.1, **options: Any
+    backbone: str | CoC,
+    num_classes: int = 150,
+    *,
+    width: int = 256,
+    head_width: int = 128,
+    dropout: float = 0.1,
+    **options: Any,
 ) -> SemanticFPN:
     """The paper's network of semantic segmentation, on any of the pyramids.
 
@@ -112,13 +119,16 @@ def semantic_fpn(
         backbone: A network of pictures by its name, such as `"coc_medium_feat7"`, or one made with
             `features_only=True`.
         num_classes: Number of classes; ADE20K has 150.
+        width: Channels of the pyramid.
+        head_width: Channels of the levels' convolutions.
         dropout: Share of channels left out before the classifier, in training.
         options: Further arguments of the backbone, by its name.
 
     Raises:
         ValueError: There is no such backbone, or it answers with classes.
     """
-    return SemanticFPN(pyramid_of(backbone, **options), num_classes, dropout=dropout)
+    body = pyramid_of(backbone, **options)
+    return SemanticFPN(body, num_classes, width=width, head_width=head_width, dropout=dropout)
 
 
 def semantic_fpn_schedule(

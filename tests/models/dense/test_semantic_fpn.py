@@ -16,7 +16,7 @@ pytest.importorskip("torchvision")
 
 
 def small(**options):
-    return SemanticFPN(pyramid(**options), 5, channels=16, head_channels=8)
+    return SemanticFPN(pyramid(**options), 5, width=16, head_width=8)
 
 
 @pytest.mark.parametrize("size", [(64, 96), (61, 33), (32, 32), (17, 90)])
