@@ -59,7 +59,7 @@ def main() -> None:
     parser.add_argument("--predict", type=Path, nargs="+", metavar="PICTURE")
     parser.add_argument("--weights", type=Path, default=Path("runs/segment_pictures/model"))
     args = parser.parse_args()
-    args.device = torch.accelerator.current_accelerator() or torch.device("cpu")
+    args.device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     args.out.mkdir(parents=True, exist_ok=True)
     try:
         predict(args) if args.predict else train(args)

@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+pytest.importorskip("torchvision")
+detection = pytest.importorskip("torchmetrics.detection")
+ROOT = Path(__file__).parents[2]
+
+
+class Counting:
+    """Where no package works out COCO's figures: how many pictures were seen."""
+
+    def __init__(self, **options):
+        self.seen = 0
+
+    def update(self, found, targets):
+        assert set(found[0]) == {"boxes", "scores", "labels"} and "boxes" in targets[0]
+        self.seen += 1
+
+    def compute(self):
+        return {"map": torch.tensor(0.5), "map_50": torch.tensor(0.25 * self.seen)}
+
+
+@pytest.fixture
+def program(monkeypatch):
+    """The program as a function of its command line."""
+    path = ROOT / "examples" / "detect.py"
+    spec = importlib.util.spec_from_file_location("detect_example", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if importlib.util.find_spec("faster_coco_eval") is None:
+        monkeypatch.setattr(module, "MeanAveragePrecision", Counting)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["detect.py", *map(str, arguments)])
+        module.main()
+
+    return run
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Bright squares on pictures of two sizes, in COCO's form."""
+    generator = np.random.default_rng(0)
+    for split, count in (("train", 4), ("test", 2)):
+        (tmp_path / split / "images").mkdir(parents=True)
+        pictures, things = [], []
+        for number in range(count):
+            size = (64, 96) if number % 2 else (80, 64)
+            image = generator.integers(0, 60, (*size, 3)).astype("uint8")
+            image[10:40, 20:50] += 180
+            Image.fromarray(image).save(tmp_path / split / "images" / f"{number}.png")
+            pictures.append({"id": number, "file_name": f"{number}.png"})
+            things.append({"image_id": number, "category_id": 5, "bbox": [20, 10, 30, 30]})
+        content = {"images": pictures, "annotations": things}
+        content["categories"] = [{"id": 5, "name": "square"}]
+        (tmp_path / split / "boxes.json").write_text(json.dumps(content))
+    return tmp_path
+
+
+@pytest.mark.slow
+def test_trains_tests_and_predicts(program, folder, tmp_path, capsys):
+    out = tmp_path / "run"
+    options = ["--size", 64, "--width", 64, "--epochs", 2, "--batch-size", 2]
+    program("--data", folder, "--out", out, *options)
+    assert "AP50" in capsys.readouterr().out
+    assert {"map", "map_50", "loss"} <= set(json.loads((out / "results.json").read_text()))
+    assert Image.open(out / "results.png").width > 2 * 90
+    picture = folder / "test" / "images" / "1.png"
+    weights = out / "model.safetensors"
+    program("--predict", picture, "--weights", weights, "--out", tmp_path / "said", "--score", 0)
+    rows = json.loads((tmp_path / "said" / "1.json").read_text())
+    assert all(row["class"] == "square" and len(row["box"]) == 4 for row in rows)
+    assert Image.open(tmp_path / "said" / "1_boxes.png").size == (96, 64)
+
+
+def test_what_is_not_there(program, tmp_path):
+    with pytest.raises(SystemExit, match="error: .*has no split 'train'"):
+        program("--data", tmp_path, "--out", tmp_path / "out")
+    with pytest.raises(SystemExit, match="error: "):
+        program("--predict", "a.jpg", "--weights", tmp_path / "no.json", "--out", tmp_path / "out")
