@@ -70,7 +70,7 @@ class SemanticFPN(nn.Module):
             raise ValueError(f"strides must be 1, 2, 4, ... times the first, found {strides}")
         self.heads: Any = nn.ModuleList(_up(width, head_width, int(steps)) for steps in doublings)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier = nn.Conv2d(head_width, num_classes, 1)
+        self.classifier: Any = nn.Conv2d(head_width, num_classes, 1)
         nn.init.normal_(self.classifier.weight, std=0.01)
         nn.init.zeros_(self.classifier.bias)
 

@@ -230,10 +230,10 @@ class UnpaddedDetector(nn.Module):
         losses = {}
         if self.training:
             logits, deltas = (torch.cat([guess[k] for guess in guesses]) for k in (1, 2))
-            anchors = [anchor for guess in guesses for anchor in guess[3]]
+            places = [anchor for guess in guesses for anchor in guess[3]]
             wanted = [targets[i] for own, *_ in guesses for i in own]
-            labels, matched = rpn.assign_targets_to_anchors(anchors, wanted)
-            offsets = rpn.box_coder.encode(matched, anchors)
+            labels, matched = rpn.assign_targets_to_anchors(places, wanted)
+            offsets = rpn.box_coder.encode(matched, places)
             names = "loss_objectness", "loss_rpn_box_reg"
             losses = dict(
                 zip(names, rpn.compute_loss(logits, deltas, labels, offsets), strict=True)
@@ -391,11 +391,11 @@ def _joined(answers: list[tuple[list[int], Any]], count: int) -> Any:
     """The answers for all pictures in their order, from those for the pictures of each size."""
     first = answers[0][1]
     if not isinstance(first, Tensor):
-        own = [numbers for numbers, _ in answers]
+        numbers = [own for own, _ in answers]
         return _mapped(
             first,
             [answer for _, answer in answers],
-            lambda values: _joined(list(zip(own, values, strict=True)), count),
+            lambda values: _joined(list(zip(numbers, values, strict=True)), count),
         )
     if not first.dim():  # a mean over pictures
         return sum((len(own) / count * value for own, value in answers), torch.zeros_like(first))
@@ -404,9 +404,8 @@ def _joined(answers: list[tuple[list[int], Any]], count: int) -> Any:
         return first
     whole = first.new_zeros(count, *longest)
     for own, value in answers:
-        inside = tuple(slice(0, length) for length in value.shape[1:])
-        index = torch.tensor(own, device=first.device)
-        whole[(index, *inside)] = value
+        inside: Any = tuple(slice(0, length) for length in value.shape[1:])
+        whole[(torch.tensor(own, device=first.device), *inside)] = value
     return whole
 
 
