@@ -31,7 +31,7 @@ from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
 from torch.utils.data import DataLoader
 from torchmetrics.classification import MulticlassJaccardIndex
-from torchvision import models, tv_tensors
+from torchvision import tv_tensors
 from torchvision.models.detection import FCOS, MaskRCNN, backbone_utils
 from torchvision.ops import misc
 from torchvision.ops.feature_pyramid_network import LastLevelP6P7
@@ -81,10 +81,10 @@ def detectors(size: int) -> dict[str, Callable[[], nn.Module]]:
         )
 
     def resnet() -> nn.Module:
-        body = models.resnet18(weights=None, norm_layer=nn.BatchNorm2d)
-        return backbone_utils._resnet_fpn_extractor(  # torchvision's own way to build one
-            body, 5, returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256)
-        )
+        return backbone_utils.resnet_fpn_backbone(
+            backbone_name="resnet18", weights=None, norm_layer=nn.BatchNorm2d, trainable_layers=5,
+            returned_layers=[2, 3, 4], extra_blocks=LastLevelP6P7(256, 256),
+        )  # fmt: skip
 
     stages = {"out_indices": (1, 2, 3)}
     return {

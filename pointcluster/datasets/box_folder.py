@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 
 from pointcluster._optional import installed_by
 from pointcluster.datasets.mask_folder import pictures_in
-from pointcluster.datasets.read_image import read_image
+from pointcluster.datasets.readers.image import read_image
 
 Box = tuple[str, list[float]]
 

@@ -12,8 +12,9 @@ import torch
 from torch.utils.data import Dataset
 
 from pointcluster._optional import installed_by
+from pointcluster.datasets.folders import files_of
 from pointcluster.datasets.image_folder import SUFFIXES
-from pointcluster.datasets.read_image import read_image
+from pointcluster.datasets.readers.image import read_image
 
 LAYOUTS = (
     ("{split}/images", "{split}/masks"),
@@ -147,8 +148,4 @@ def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
-    return sorted(
-        file
-        for file in folder.iterdir()
-        if file.suffix.lower() in SUFFIXES and not file.name.startswith(".")
-    )
+    return [folder / name for name in files_of(folder, SUFFIXES)]

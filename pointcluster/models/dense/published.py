@@ -36,7 +36,7 @@ def published_semantic_fpn(
             return f"heads.{match[1]}.{match[2]}.{('conv', 'bn').index(match[3])}.{match[4]}"
         return None
 
-    return _renamed(checkpoint, own, renamed, "classifier.", ema)
+    return _renamed(checkpoint, own, renamed, ema)
 
 
 def published_mask_rcnn(
@@ -86,14 +86,13 @@ def published_mask_rcnn(
             if key in entries and len(value := entries[key]):
                 fresh = torch.cat([value.new_zeros(rows, *value.shape[1:]), value])
                 entries[key] = fresh if rows else value.roll(1, 0)
-    return _renamed(entries, own, renamed, "roi_heads.box_predictor.", False)
+    return _renamed(entries, own, renamed, False)
 
 
 def _renamed(
     checkpoint: Mapping[str, Any],
     own: Mapping[str, Tensor],
     renamed: Callable[[str], str | None],
-    head: str,
     ema: bool,
 ) -> dict[str, Tensor]:
     """The backbone's entries as the network of pictures has them, the neck's, and what is said."""
@@ -116,4 +115,4 @@ def _renamed(
         raise ValueError("the checkpoint has no entries 'backbone.': is it one of ImageNet?")
     found = published_entries(body, wanted)
     entries |= {prefix + key: value for key, value in found.items()}
-    return fitted(entries, own, unknown, head)
+    return fitted(entries, own, unknown)
