@@ -108,7 +108,8 @@ def main() -> None:
     parser.add_argument("--detection-epochs", type=int, default=12, help="of BCCD")
     parser.add_argument("--minutes", type=float, help="end a training by the clock")
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=2e-3)
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest, for CamVid")
+    parser.add_argument("--detection-lr", type=float, default=5e-4, help="highest, for BCCD")
     parser.add_argument("--side", type=int, default=320, help="shorter side of BCCD's pictures")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="networks, of all")
     parser.add_argument("--first", type=int, metavar="N", help="pictures alone, for a try")
@@ -159,10 +160,12 @@ def measured(
     return rows
 
 
-def fit(args: argparse.Namespace, model: nn.Module, loader: Any, epochs: int, loss: Any) -> None:
+def fit(
+    args: argparse.Namespace, model: nn.Module, loader: Any, epochs: int, lr: float, loss: Any
+) -> None:
     """AdamW in one cycle, for all networks."""
-    optimizer = AdamW(model.parameters(), lr=args.lr, weight_decay=1e-4)
-    schedule = OneCycleLR(optimizer, args.lr, total_steps=epochs * len(loader), pct_start=0.1)
+    optimizer = AdamW(model.parameters(), lr=lr, weight_decay=1e-4)
+    schedule = OneCycleLR(optimizer, lr, total_steps=epochs * len(loader), pct_start=0.1)
     start = time.perf_counter()
     model.train()
     for _ in range(epochs):
@@ -194,7 +197,7 @@ def camvid(args: argparse.Namespace, model: nn.Module) -> dict[str, float]:
         images, masks = (part.to(args.device) for part in batch)
         return cross_entropy(model(images), masks.long(), ignore_index=VOID)
 
-    fit(args, model, loader, args.epochs, loss)
+    fit(args, model, loader, args.epochs, args.lr, loss)
     metric = MulticlassJaccardIndex(CLASSES, ignore_index=VOID)
     with torch.no_grad():
         for images, masks in DataLoader(test, args.batch_size):
@@ -219,7 +222,7 @@ def bccd(args: argparse.Namespace, model: nn.Module) -> dict[str, float]:
         targets = [{k: v.to(args.device) for k, v in target.items()} for target in batch[1]]
         return sum(model(images, targets).values(), torch.zeros((), device=args.device))
 
-    fit(args, model, loader, args.detection_epochs, loss)
+    fit(args, model, loader, args.detection_epochs, args.detection_lr, loss)
     metric = MeanAveragePrecision(backend="faster_coco_eval")
     with torch.no_grad():
         for i in range(min(args.first or len(test), len(test))):
