@@ -43,6 +43,7 @@ from pointcluster.models.dense import PyramidBackbone, SemanticFPN, UnpaddedDete
 from pointcluster.nn import ContextClusterBlock
 
 VOID, CLASSES, SIZE = 11, 11, (192, 256)
+LARGE = (800, 1088)
 SCALED = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
 NORMAL = v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
 
@@ -235,7 +236,7 @@ def bccd(args: argparse.Namespace, model: nn.Module) -> dict[str, float]:
 
 def speeds(args: argparse.Namespace) -> list[list[str]]:
     """Seconds of a forward, and of a backbone's forward and backward, in turn."""
-    picture = [torch.rand(3, 800, 1088, device=args.device)]
+    picture = [torch.rand(3, *LARGE, device=args.device)]
     body = backbone_utils.resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=misc.FrozenBatchNorm2d
     )

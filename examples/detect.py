@@ -51,6 +51,9 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=2)
     parser.add_argument("--lr", type=float, default=5e-4)
+    parser.add_argument(
+        "--crop", action="store_true", help="train on parts, too: for long trainings"
+    )
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--score", type=float, default=0.4, help="least score of what is drawn")
@@ -79,8 +82,8 @@ def train(args: argparse.Namespace) -> None:
     """Train on pictures of any size, in batches, and test."""
     metric = MeanAveragePrecision(backend="faster_coco_eval")  # first: it says what it lacks
     torch.manual_seed(args.seed)
-    moved = [v2.RandomHorizontalFlip(), v2.RandomPhotometricDistort(), v2.RandomIoUCrop(0.5),
-             v2.SanitizeBoundingBoxes(min_size=2)]  # fmt: skip
+    moved = [v2.RandomHorizontalFlip(), v2.RandomPhotometricDistort()]
+    moved += [v2.RandomIoUCrop(), v2.SanitizeBoundingBoxes(min_size=2)] if args.crop else []
     data = BoxFolder.split(args.data, "train", transform=v2.Compose([*moved, PLAIN]))
     test = BoxFolder.split(args.data, "test", transform=PLAIN, classes=data.classes)
     loader = DataLoader(data, args.batch_size, shuffle=True, collate_fn=together,

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pointcluster.geometry.check import check_positive
 from pointcluster.geometry.pixels import picture_sizes
+from pointcluster.models.clusters import evaluating
 
 Grid = tuple[int, int]
 
@@ -111,7 +112,8 @@ class UnpaddedDetector(nn.Module):
     `RetinaNet` and `FCOS`; on any backbone.
 
     Args:
-        detector: The detector; it stays as it is, under :attr:`detector`.
+        detector: The detector, with its own weights and parts, under :attr:`detector`; what pools
+            regions in it is made to take maps of several sizes, too (:class:`PoolBySize`).
 
     Shapes:
         - **input:** pictures $(C, H, W)$ from 0 to 1 and, in training, targets, as torchvision has
@@ -139,8 +141,6 @@ class UnpaddedDetector(nn.Module):
     @torch.no_grad()
     def _measured(self) -> list[int]:
         """Pixels from a point of each level's map to the next; by a picture that all divide."""
-        from pointcluster.models.clusters import evaluating
-
         detector: Any = self.detector
         like, side = next(detector.parameters()), 256
         with evaluating(detector):

@@ -73,6 +73,7 @@ def test_a_picture_alone_and_beside_a_larger_one(kind):
     small, large, other = pictures((100, 125), (130, 100), (125, 100))
     plain = detector(kind)
     ours = UnpaddedDetector(plain)
+    assert ours.state_dict().keys() == {f"detector.{key}" for key in plain.state_dict()}
     with torch.no_grad():
         alone = [ours([image])[0] for image in (small, large, other)]
         together = ours([large, small, other, small])
@@ -164,6 +165,8 @@ def test_losses_of_fcos_beside_a_larger_picture():
     ]
     assert len(shares) == 3 and 0.1 < shares[0] < 0.9
     torch.testing.assert_close(torch.stack(shares), shares[0].expand(3))
+    sum(together.values()).backward()
+    assert all(p.grad is None or p.grad.isfinite().all() for p in ours.parameters())
 
 
 def test_anchors_lie_whole_strides_apart_whatever_the_size():
