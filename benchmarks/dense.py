@@ -6,9 +6,10 @@ without pretraining, and gives the mean IoU over the 11 classes; `--bccd FOLDER`
 Shenggan/BCCD_Dataset, MIT) trains FCOS and gives COCO's AP. Peers are `segmentation_models_pytorch`
 (where it is installed) and torchvision's ResNet-18; `no clusters` is the same network whose blocks
 keep their MLPs alone. The small backbones have small pyramids (48 channels for CamVid, 128 for
-BCCD), the others those that their libraries give them. Figures are of the last epoch, mean and standard deviation over the seeds.
-Runs that are written already are not trained again. `--speed` times Mask R-CNN's inference at 800 x
-1,088 on several backbones, and backbones alone, with `--published DIR` the published one, too.
+BCCD), the others those that their libraries give them. Figures are of the last epoch, mean and
+standard deviation over the seeds. Runs that are written already are not trained again. `--speed`
+times Mask R-CNN's inference at 800 x 1,088 on several backbones, and backbones alone, with
+`--published DIR` the published one, too.
 """
 
 from __future__ import annotations

@@ -214,7 +214,8 @@ class UnpaddedDetector(nn.Module):
         from torchvision.models.detection.rpn import concat_box_prediction_layers
 
         detector: Any = self.detector
-        rpn, proposals, guesses = detector.rpn, [None] * len(sizes), []
+        rpn, proposals = detector.rpn, [None] * len(sizes)
+        guesses: list[Any] = []
         for (own, pictures), levels in zip(groups, features, strict=True):
             maps = list(levels.values())
             logits, deltas = rpn.head(maps)
