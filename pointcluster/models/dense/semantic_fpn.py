@@ -70,9 +70,9 @@ class SemanticFPN(nn.Module):
             raise ValueError(f"strides must be 1, 2, 4, ... times the first, found {strides}")
         self.heads: Any = nn.ModuleList(_up(width, head_width, int(steps)) for steps in doublings)
         self.dropout = nn.Dropout2d(dropout)
-        self.classifier: Any = nn.Conv2d(head_width, num_classes, 1)
-        nn.init.normal_(self.classifier.weight, std=0.01)
-        nn.init.zeros_(self.classifier.bias)
+        self.classifier = nn.Conv2d(head_width, num_classes, 1)
+        for name, parameter in self.classifier.named_parameters():
+            nn.init.normal_(parameter, std=0.01 if name == "weight" else 0.0)
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Scores of the classes for every pixel."""
