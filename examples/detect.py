@@ -161,10 +161,12 @@ def detect(detector: UnpaddedDetector, image: torch.Tensor) -> dict[str, torch.T
 def draw(picture: Any, found: dict[str, torch.Tensor], classes: list[str], least: float) -> Any:
     """A picture with the boxes of at least that score."""
     keep = found["scores"] >= least
-    names = [classes[label - 1] for label in found["labels"][keep].tolist()]
     image = v2.functional.pil_to_tensor(picture)
-    names = names if len(classes) > 1 else None
-    return utils.draw_bounding_boxes(image, found["boxes"][keep], names, "yellow", width=2)
+    if not keep.any():
+        return image
+    names = [classes[label - 1] for label in found["labels"][keep].tolist()]
+    told = names if len(classes) > 1 else None
+    return utils.draw_bounding_boxes(image, found["boxes"][keep], told, "yellow", width=2)
 
 
 def save(image: torch.Tensor, file: Path) -> None:
