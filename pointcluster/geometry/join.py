@@ -130,7 +130,7 @@ def _join_regions(parts: Sequence[Regions], points: Sequence[int]) -> Regions:
             for part in some
         ])  # fmt: skip
     size = _common(part.size for part in some)
-    most = [part.size or part.most for part in some]
+    known = [most for part in some if (most := part.size or part.most) is not None]
     ptr = [part.starts(n)[:-1] for part, n in zip(parts, points, strict=True)]
     ptr.append(torch.zeros(1, dtype=torch.int64, device=ptr[0].device))
     return Regions(
@@ -143,7 +143,7 @@ def _join_regions(parts: Sequence[Regions], points: Sequence[int]) -> Regions:
         pool=None
         if size is None
         else torch.cat([part.pool for part in some if part.pool is not None]),
-        most=None if None in most else max(most),
+        most=max(known) if len(known) == len(some) else None,
     )
 
 

@@ -55,18 +55,21 @@ def gpu_kernels(device: torch.device) -> bool:
 
     A fake tensor may say that it is on such a device where there is none.
     """
-    return device.type == "cuda" and _triton() and _is_new(device.index or 0)
+    return device.type == "cuda" and _triton_serves(device.index or 0)
 
 
 @torch.compiler.assume_constant_result
+def _triton_serves(index: int) -> bool:
+    return _has_triton() and _is_new(index)
+
+
 @cache
-def _triton() -> bool:
+def _has_triton() -> bool:
     from importlib.util import find_spec
 
     return torch.version.hip is None and find_spec("triton") is not None
 
 
-@torch.compiler.assume_constant_result
 @cache
 def _is_new(index: int) -> bool:
     here = torch.cuda.is_available()

@@ -130,3 +130,14 @@ def test_gpu_kernels_that_cannot_be_had():
     with pytest.raises(RuntimeError, match="the GPU's kernels: they need Triton, and an NVIDIA"):
         with use_backend("gpu"):
             pass
+
+
+def test_a_compiler_takes_the_choice_for_granted():
+    from pointcluster.ops import launch
+
+    def function(x):
+        return x + launch.gpu_kernels(torch.device("cuda", 0)) + launch.gpu_kernels(x.device)
+
+    x = torch.zeros(2)
+    compiled = torch.compile(function, fullgraph=True, backend="eager")
+    assert torch.equal(compiled(x), function(x))
