@@ -17,7 +17,7 @@ from torch_geometric.data import Data
 
 from pointcluster.datasets.readers.columns import column_names
 from pointcluster.datasets.readers.points import SUFFIXES, TABLES, find_scans, read_points
-from pointcluster.models import CoC, load_model
+from pointcluster.models import CoC, PointCoCSeg, load_model
 from pointcluster.transforms.clouds import AXES, FEATURES
 from pointcluster.transforms.preprocessing import Preprocessing
 
@@ -63,6 +63,11 @@ class Predictor:
         model, metadata = load_model(path)
         if isinstance(model, CoC):
             raise ValueError(f"{path} holds {model.config['name']}, a network of pictures")
+        if isinstance(model, PointCoCSeg):
+            raise ValueError(
+                f"{path} holds {model.config['name']}, which tells the class of every point: use "
+                "python -m pointcluster.segment"
+            )
         if not model.num_classes:
             raise ValueError(f"{path} holds a network without a classifier")
         self.preprocessing = Preprocessing.of(path, metadata)

@@ -19,6 +19,7 @@ from pointcluster.datasets.scan_file import UNITS, ScanFile
 from pointcluster.datasets.scenes import SceneSurvey, check_features
 from pointcluster.datasets.write_las import write_las
 from pointcluster.files import replacing
+from pointcluster.models import PointCoCSeg
 from pointcluster.models.factory import FOLDER, list_pretrained, load_model
 from pointcluster.models.stitch import BlockGrid, SceneSegmenter
 
@@ -58,7 +59,8 @@ class Segmenter(NamedTuple):
         model, noted = load_model(path)
         name = model.config["name"]
         prepared: Any = noted.get("preprocessing") or {}
-        if not name.endswith("_seg") or not {"edge", "num_points", "features"} <= set(prepared):
+        noted_all = {"edge", "num_points", "features"} <= set(prepared)
+        if not isinstance(model, PointCoCSeg) or not noted_all:
             raise ValueError(
                 f"{path} holds {name!r} for whole clouds or pictures, expected a network that "
                 "tells the class of every point, as examples/segment_scans.py trains one"

@@ -7,13 +7,20 @@ import sys
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
 laspy = pytest.importorskip("laspy")
 pytest.importorskip("lazrs")
 
-from pointcluster import segment  # noqa: E402
-from pointcluster.datasets import read_points  # noqa: E402
-from pointcluster.models import create_model, save_model  # noqa: E402
+from pointcluster import predict, segment  # noqa: E402
+from pointcluster.datasets import Autzen, read_points  # noqa: E402
+from pointcluster.models import (  # noqa: E402
+    create_model,
+    list_pretrained,
+    save_model,
+    segment_scene,
+)
+from pointcluster.models.factory import FOLDER  # noqa: E402
 from tests.datasets.scans import ORIGIN, village, write_scan  # noqa: E402
 
 FEATURES = ["intensity", "return_number", "number_of_returns", "height"]
@@ -135,6 +142,8 @@ def test_networks_of_another_kind_are_refused(tmp_path, capsys):
     save_model(tmp_path / "whole", whole, {"classes": list("abc")})
     scan = write_scan(tmp_path / "a.las", village(50))
     assert "holds 'point_coc_tiny' for whole clouds" in fails(capsys, tmp_path / "whole.json", scan)
+    assert predict.main([network(tmp_path / "points"), str(scan)]) == 2
+    assert "use python -m pointcluster.segment" in capsys.readouterr().err
     odd = network(tmp_path / "odd", codes=[1, 2])
     assert "names 3 classes with 2 codes" in fails(capsys, odd, scan)
     odd = tmp_path / "odd.json"
@@ -196,3 +205,36 @@ def test_as_a_program(tmp_path, model):
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "segmented" / "a.laz").is_file()
+
+
+def test_weights_that_ship():
+    segmenter = segment.Segmenter.load("lidar_hd")
+    assert segmenter.features == FEATURES and segmenter.codes == [2, 3, 4, 5, 6]
+    assert ("point_coc_small_seg", "lidar_hd") in list_pretrained(task="segmentation")
+    assert ("point_coc_small_seg", "lidar_hd") not in list_pretrained()
+    for path in FOLDER.glob("point_coc_small_seg-lidar_hd.*"):
+        assert path.stat().st_size <= 6e6
+    model = create_model("point_coc_small_seg", pretrained="lidar_hd")
+    assert not model.training and model.head.weight.dtype == torch.float32
+    for one, other in zip(model.parameters(), segmenter.model.parameters(), strict=True):
+        assert torch.equal(one, other)
+    fresh = create_model("point_coc_small_seg", pretrained=True, num_classes=3)
+    assert fresh.num_classes == 3 and fresh.head.weight.shape[0] == 3
+
+
+@pytest.mark.slow
+def test_the_weights_tell_ground_they_never_saw_and_borders_move_little():
+    """In Oregon, from a network that was trained in France; with the blocks' borders moved."""
+    segmenter = segment.Segmenter.load("lidar_hd")
+    (scene,) = Autzen("test")
+    options = {"edge": segmenter.edge, "num_points": segmenter.num_points,
+               "voxel_size": segmenter.voxel_size}  # fmt: skip
+    told = segment_scene(segmenter.model, scene, **options).argmax(dim=1)
+    known = scene.y >= 0
+    right = (told == 0) == (scene.y == 0)
+    assert right[known].float().mean() > 0.85
+    inner = scene.pos[:, 0] > scene.pos[:, 0].min() + 20
+    part = Data(pos=scene.pos[inner], x=scene.x[inner])
+    again = segment_scene(segmenter.model, part, **options).argmax(dim=1)
+    away = part.pos[:, 0] > part.pos[:, 0].min() + 60
+    assert (again == told[inner])[away].float().mean() > 0.95

@@ -47,6 +47,9 @@ PRETRAINED = {
     ("point_coc_small", "home_objects"): (
         "f0abe3f50e3002eff844605a2a2f18fae832203d39f6d97257739de0c56e41fe"
     ),
+    ("point_coc_small_seg", "lidar_hd"): (
+        "d6a3927ed2ad84a86a3f24aae6fc5fd1f54cf1b9ae3a5474980aea92922b442d"
+    ),
     ("point_coc_tiny", "home_objects"): (
         "c49cb2969ad53635e5645067023a54b9f3da745596a233263b9f8f14a45112fe"
     ),
