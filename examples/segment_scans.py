@@ -22,7 +22,7 @@ except ModuleNotFoundError as error:
              "needs, as does: pip install -e '.[train,scans]'")  # fmt: skip
 
 RECIPES = {
-    "Autzen": training.SceneRecipe(epochs=12, batch_size=2),
+    "Autzen": training.SceneRecipe(epochs=24, batch_size=2),
     "LidarHD": training.SceneRecipe(
         epochs=12, batch_size=2, lr=2.5e-3, voxel_size=1.0, brighten=0.3
     ),
