@@ -15,6 +15,7 @@ from pointcluster.models import (
     load_model,
     save_model,
 )
+from pointcluster.models.dense import MaskRCNN, SemanticFPN
 from pointcluster.transforms import FirstPoints
 
 
@@ -112,3 +113,42 @@ def test_damaged_exchanged_and_missing_weights(own, tmp_path):
     shutil.move(path, tmp_path / "elsewhere")
     with pytest.raises(FileNotFoundError, match="is not there"):
         create_model("point_coc_tiny", pretrained=True)
+
+
+# Segmentation and detection, by name.
+
+
+def test_dense_names_by_task():
+    assert "semantic_fpn_coc_medium_feat7" in list_models(task="segmentation of pictures")
+    assert list_models("mask_rcnn_*", task="detection") == list_models(task="detection")
+    assert not any("fpn" in name for name in list_models())
+    everything = list_models(task=None)
+    assert {"coc_micro", "mask_rcnn_coc_nano", "semantic_fpn_coc_nano"} <= set(everything)
+    with pytest.raises(ValueError, match="task must be one of classification"):
+        list_models(task="depth")
+    with pytest.raises(ValueError, match="no network 'semantic_fpn_coc_micro'"):
+        create_model("semantic_fpn_coc_micro")
+
+
+def test_segmentation_built_saved_and_loaded(tmp_path):
+    pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    model = create_model("semantic_fpn_coc_nano", num_classes=4, in_channels=1).eval()
+    assert isinstance(model, SemanticFPN) and model.num_classes == 4
+    save_model(tmp_path / "net", model, {"classes": list("abcd")})
+    loaded, about = load_model(tmp_path / "net")
+    images = torch.rand(1, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(loaded(images), model(images)) and about["classes"] == list("abcd")
+
+
+def test_detectors_built_saved_and_loaded(tmp_path):
+    pytest.importorskip("torchvision")
+    options = {"min_size": 64, "max_size": 96}
+    model = create_model("mask_rcnn_coc_nano", num_classes=3, detector=options).eval()
+    assert isinstance(model, MaskRCNN) and model.detector.transform.min_size == (64,)
+    save_model(tmp_path / "net", model)
+    loaded, _ = load_model(tmp_path / "net")
+    assert loaded.detector.transform.max_size == 96
+    with torch.no_grad():
+        assert set(loaded([torch.rand(3, 64, 80)])[0]) == {"boxes", "labels", "scores", "masks"}
