@@ -18,7 +18,8 @@ from pointcluster.models import create_model, list_models
 
 # Most operations of a forward that are not just another view of memory, geometry and all.
 MOST = {
-    "coc_micro": 140, "coc_tiny": 240, "coc_tiny2": 300, "coc_tiny_plain": 250, "coc_small": 220,
+    "coc_micro": 140, "coc_nano": 130, "coc_tiny": 240, "coc_tiny2": 300, "coc_tiny_plain": 250,
+    "coc_small": 220,
     "coc_small_feat5": 300, "coc_small_feat7": 400, "coc_medium": 350, "coc_medium_feat5": 430,
     "coc_medium_feat7": 530, "coc_base_dim64": 550, "coc_base_dim96": 350,
     "point_coc_tiny": 520, "point_coc_small": 740, "pointmlp_coc": 700,
