@@ -116,7 +116,8 @@ def _triton() -> str:
     version = installed("triton")
     if version is None:
         return "not installed; torch's builds for GPUs bring it"
-    return version if cards() else f"{version}; {GPU_NEEDS}"
+    needs = "NVIDIA GPUs of compute capability 8.0 or newer, none of which torch sees here"
+    return version if cards() else f"{version}; for {needs}"
 
 
 def _on_gpu() -> tuple[bool, tuple[str, ...], str]:
