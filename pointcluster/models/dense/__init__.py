@@ -7,7 +7,8 @@ from pointcluster.models.dense.semantic_fpn import (
     semantic_fpn,
     semantic_fpn_schedule,
 )
-from pointcluster.models.dense.unpadded import Unpadded, UnpaddedDetector
+from pointcluster.models.dense.unpadded import Unpadded
+from pointcluster.models.dense.unpadded_detector import UnpaddedDetector
 
 __all__ = [
     "MaskRCNN",

@@ -14,7 +14,7 @@ from pointcluster._optional import installed_by
 from pointcluster.models.coc import CoC
 from pointcluster.models.dense.published import published_mask_rcnn
 from pointcluster.models.dense.pyramid import PyramidBackbone, pyramid_of
-from pointcluster.models.dense.unpadded import UnpaddedDetector
+from pointcluster.models.dense.unpadded_detector import UnpaddedDetector
 
 
 class MaskRCNN(UnpaddedDetector):
