@@ -127,5 +127,5 @@ $(VENV)/.app: $(VENV)/.train
 
 $(VENV)/.test: $(VENV)/.train
 	@echo "installing into $(VENV) what the tests need"
-	@$(INSTALL) -e '.[train,viz,data,scans,image,export,hub,app,test]'
+	@$(INSTALL) -e '.[train,viz,data,scans,image,dense,export,hub,app,test]'
 	@touch $@
