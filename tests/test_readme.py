@@ -27,7 +27,8 @@ def test_code_of_the_readme_runs(tmp_path, monkeypatch):
     names: dict = {"__name__": "readme"}
     for block in BLOCKS:
         exec(compile(block, str(README), "exec"), names)
-    assert len(BLOCKS) == 6 and len(shown) == 1
+    assert len(BLOCKS) == 7 and len(shown) == 1
+    assert len(names["found"]) == 2 and names["scores"].shape == (2, 11, 128, 160)
     assert (tmp_path / "chair.html").stat().st_size > 10_000
     assert len(names["train"]) + len(names["test"]) == 16
 
