@@ -13,6 +13,7 @@ from pointcluster.geometry.anchors import AnchorGeometry
 from pointcluster.geometry.carry import CarryGeometry
 from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.region import ClusterGeometry
+from pointcluster.ops.launch import stop_unless
 from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import starts_of
 
@@ -180,8 +181,9 @@ def known_hierarchy(
     Raises:
         TypeError: It is something else.
         ValueError: It was built by other plans, is on another device, or the points are not those
-            that it was built for: other in number, clouds, order or position. (On a GPU, looking
-            at the positions is the one synchronisation of a batch.)
+            that it was built for: other in number, clouds, order or position.
+        RuntimeError: Their positions or clouds are others, on a GPU, which is not waited for and
+            stops at its next synchronisation.
     """
     found, where = hierarchy, "that is given"
     if found is None:
@@ -251,8 +253,11 @@ def _check_points(data: Data, hierarchy: Hierarchy, where: str) -> None:
     same = (pos.to(seen.dtype) == seen).all()
     if batch is not None:
         same = same & (batch == hierarchy.batch).all()
-    if not bool(same):
-        raise ValueError(
-            f"the points are not where they were when the hierarchy {where} was worked out: they "
-            f"were moved, sorted or put into other clouds {since}"
-        )
+    text = (
+        f"the points are not where they were when the hierarchy {where} was worked out: they were "
+        f"moved, sorted or put into other clouds {since}"
+    )
+    if pos.device.type != "cpu" or torch.compiler.is_compiling():
+        stop_unless(same, text)
+    elif not bool(same):
+        raise ValueError(text)

@@ -11,6 +11,7 @@ This is the one file that relies on what torch does not promise:
 - What unwraps a transform's tensors, and `temporarily_clear_interpreter_stack`: searches are made
   outside of transforms (:func:`outside_transforms`). Where they are missing, a search under a
   transform is torch's error.
+- `torch._assert_async`: what a device finds wrong is said by it (:func:`stop_unless`).
 """
 
 from __future__ import annotations
@@ -74,6 +75,12 @@ def _has_triton() -> bool:
 def _is_new(index: int) -> bool:
     here = torch.cuda.is_available()
     return not here or torch.cuda.get_device_capability(index) >= (8, 0)
+
+
+def stop_unless(true: Tensor, text: str) -> None:
+    """Stop where a value is false, without waiting for the device that knows it; compilers keep it
+    as an operation. On a CPU that is a `RuntimeError` at once."""
+    torch._assert_async(true, text)
 
 
 def power_of_two(number: int, least: int = 1) -> int:

@@ -4,7 +4,10 @@ import warnings
 
 import pytest
 import torch
+from torch._dynamo.testing import CompileCounter
+from torch_geometric.data import Batch, Data
 
+from pointcluster.models import create_model
 from tests.models.published import pictures
 from tests.models.test_coc import small
 
@@ -58,6 +61,21 @@ def test_compiles_whole_in_training(images):
         gradients.append([parameter.grad.clone() for parameter in network.parameters()])
     for a, b in zip(*gradients, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["point_coc_tiny", "pointmlp_coc", "point_coc_tiny_seg"])
+def test_networks_of_clouds_compile_whole_and_once_for_clouds_of_one_size(name):
+    torch.compiler.reset()
+    network, graphs = create_model(name, num_classes=5).eval(), CompileCounter()
+    compiled = torch.compile(network, fullgraph=True, backend=graphs)
+    for seed in range(3):
+        pos = torch.rand(2, 300, 3, generator=torch.Generator().manual_seed(seed))
+        batch = Batch.from_data_list([Data(pos=each) for each in pos])
+        hierarchy = network.hierarchy(batch)
+        with torch.no_grad():
+            close(compiled(batch, hierarchy), network(batch, hierarchy))
+    assert graphs.frame_count == 1
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_map_only
 from torch_geometric.data import Batch, Data
 
 from pointcluster.models import create_model, list_models
@@ -104,6 +105,18 @@ def test_a_forward_asks_a_gpu_for_nothing(name, train):
 def test_nor_does_one_of_clouds_of_any_sizes(name):
     y, _ = forward(name, clouds(700, 1024, 900))
     assert y.shape == (3, 5)
+
+
+@triton
+@pytest.mark.parametrize("name", [*list_models("point_*"), "pointmlp_coc"])
+def test_nor_does_one_whose_geometry_came_along(name):
+    """Its positions are compared by the GPU, which would stop."""
+    model, data = create_model(name, num_classes=5).eval(), clouds(300, 300)
+    hierarchy = model.hierarchy(data)
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode, torch.no_grad():
+        hierarchy = tree_map_only(torch.Tensor, lambda t: fake(mode, t), hierarchy)
+        y = on_fake_gpu(mode, model)(fake(mode, data), hierarchy)
+    assert y.shape == (2, 5) and y.device.type == "cuda"
 
 
 def test_a_batch_vector_alone_has_to_be_asked():
