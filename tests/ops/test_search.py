@@ -191,6 +191,7 @@ def test_who_serves_with_and_without_numba(monkeypatch, here):
     pos, nums, start, query, queries = case([700])
     expected = ops.fps(pos, [700], nums, start), ops.knn(pos, query, 24, [700], queries)
     monkeypatch.setattr(backend, "available", lambda name: here and name == "numba")
+    monkeypatch.setattr(backend.launch, "gpu_kernels", lambda device: False)
     cpu, gpu = torch.device("cpu"), torch.device("cuda")
     assert backend.search_backend("auto", cpu) == ("numba" if here else "torch")
     assert backend.search_backend("auto", cpu, large=True) == "kdtree"
@@ -203,9 +204,12 @@ def test_who_serves_with_and_without_numba(monkeypatch, here):
 def test_who_serves_a_gpu(monkeypatch):
     gpu, here = torch.device("cuda"), {"pyg-lib"}
     monkeypatch.setattr(backend, "available", here.__contains__)
+    monkeypatch.setattr(backend.launch, "gpu_kernels", lambda device: False)
     assert backend.search_backend("auto", gpu) == "pyg-lib"
     here.add("torch-cluster")
     assert backend.search_backend("auto", gpu) == "torch-cluster"
+    monkeypatch.setattr(backend.launch, "gpu_kernels", lambda device: device.type == "cuda")
+    assert backend.search_backend("auto", gpu) == "triton"
     assert backend.search_backend("auto", torch.device("meta")) == "torch"
 
 
