@@ -177,7 +177,7 @@ class PointCoCSeg(PointCoC):
             if level:
                 clusters = hierarchy.stages[level - 1].clusters
                 for block in self.decoder[level]:
-                    x = block(x, clusters)
+                    x = self.call(block, x, clusters)
             out.append(before[level]._replace(x=x))
         return out[::-1]
 

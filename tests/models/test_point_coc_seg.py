@@ -147,3 +147,24 @@ def test_what_does_not_fit():
         make(in_channels=2)(clouds([20])[0])
     with pytest.raises(TypeError):
         make(anything=1)
+
+
+def test_checkpointing_reaches_the_decoder(monkeypatch):
+    """What goes into its blocks is kept alone, with the same gradients."""
+    network = create_model("point_coc_tiny_seg", num_classes=3).double().eval()
+    data, called, gradients = Batch.from_data_list(clouds(sizes=(90, 60))), [], []
+    call = type(network).call
+    monkeypatch.setattr(
+        type(network),
+        "call",
+        lambda self, part, *given: called.append(part) or call(self, part, *given),
+    )
+    for enable in (False, True):
+        network.set_grad_checkpointing(enable)
+        network.zero_grad()
+        network(data).square().sum().backward()
+        gradients.append([p.grad.clone() for p in network.parameters() if p.grad is not None])
+    blocks = [block for level in network.decoder for block in level]
+    assert blocks and all(block in called for block in blocks)
+    for a, b in zip(*gradients, strict=True):
+        torch.testing.assert_close(a, b)
