@@ -66,3 +66,13 @@ def known_sizes(data: Data) -> list[int] | None:
         return None
     bounds = slices["pos"].tolist()
     return [end - begin for begin, end in pairwise(bounds)] if bounds[-1] == len(data.pos) else None
+
+
+def maximum(x: Tensor, batch: Tensor, batch_size: int) -> Tensor:
+    """The maximum of each cloud's points, by torch alone. [B, C]
+
+    PyG's takes torch-scatter on a GPU where it is installed, and warns where it is not.
+    """
+    index = batch[:, None].expand_as(x)
+    start = x.new_zeros(batch_size, x.size(1))  # what an empty cloud keeps
+    return start.scatter_reduce(0, index, x, "amax", include_self=False)

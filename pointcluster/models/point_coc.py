@@ -15,7 +15,13 @@ from torch_geometric.utils import scatter
 from pointcluster.geometry import Hierarchy, StagePlan, build_hierarchy
 from pointcluster.geometry.check import check_positive, geometry_dtype
 from pointcluster.models.base import Network, check_entries, check_equally_many, rising
-from pointcluster.models.clouds import check_clouds, cloud_of, known_sizes, number_of_clouds
+from pointcluster.models.clouds import (
+    check_clouds,
+    cloud_of,
+    known_sizes,
+    maximum,
+    number_of_clouds,
+)
 from pointcluster.models.results import Features
 from pointcluster.nn import BatchNorm, CloudNorm, ContextClusterBlock, PointReducer
 
@@ -201,7 +207,8 @@ class PointCoC(Network):
     def pool(self, features: Features) -> Tensor:
         """Mean and maximum of each cloud's points. [B, 2 C]"""
         x, _, batch, size, _ = features
-        return torch.cat([scatter(x, batch, 0, size, kind) for kind in ("mean", "max")], dim=1)
+        mean = scatter(x, batch, dim_size=size, reduce="mean")
+        return torch.cat([mean, maximum(x, batch, size)], dim=1)
 
     def points(self, data: Data, batch_size: int) -> Features:
         """The clouds as the first stage takes them: positions from the cloud's mean, features."""

@@ -10,12 +10,17 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch_geometric.data import Data
-from torch_geometric.utils import scatter
 
 from pointcluster.geometry import AnchorPlan, Hierarchy, planned_anchors
 from pointcluster.geometry.check import check_positive
 from pointcluster.models.base import Network, check_entries, check_equally_many
-from pointcluster.models.clouds import check_clouds, cloud_of, known_sizes, number_of_clouds
+from pointcluster.models.clouds import (
+    check_clouds,
+    cloud_of,
+    known_sizes,
+    maximum,
+    number_of_clouds,
+)
 from pointcluster.models.clusters import anchor_of_input, nearest_anchor
 from pointcluster.models.published import published_cloud_entries
 from pointcluster.models.results import Features, PointClusters
@@ -170,7 +175,7 @@ class PointMLPCoC(Network):
     def pool(self, features: Features) -> Tensor:
         """The maximum of each cloud's points. [B, C]"""
         x, _, batch, size, _ = features
-        return scatter(x, batch, dim_size=size, reduce="max")
+        return maximum(x, batch, size)
 
     def load_published(self, state_dict: Mapping[str, Any]) -> None:
         """Load a checkpoint of the published implementation, strictly.

@@ -31,10 +31,6 @@ triton = pytest.mark.skipif(
 )
 
 
-# PyTorch Geometric's, on a GPU, where a maximum learns.
-pytestmark = pytest.mark.filterwarnings("ignore:The usage of .scatter.reduce='max':UserWarning")
-
-
 class Count(TorchDispatchMode):
     """How many operations there are that are not just another view of memory."""
 
