@@ -10,11 +10,12 @@ import json
 import os
 import sys
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import Any
 
 import torch
 from torch_geometric.data import Data
 
+from pointcluster._command import Parser, complain, number
 from pointcluster.datasets.readers.columns import column_names
 from pointcluster.datasets.readers.points import SUFFIXES, TABLES, find_scans, read_points
 from pointcluster.models import CoC, PointCoCSeg, load_model
@@ -148,13 +149,6 @@ class Predictor:
         return [(self.classes[index], value) for index, value in pairs]
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; a file that cannot be read is said, and the others are still classified."""
     options = _parser().parse_args(arguments)
@@ -171,18 +165,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         paths = find_scans(options.scans)
     except (AssertionError, ImportError, OSError, RuntimeError, ValueError) as error:
-        return _failed(error)  # torch asserts that it was compiled for the device
+        return complain(error)  # torch asserts that it was compiled for the device
     status, results = 0, []
     for path in paths:
         try:
             found = predictor(path)[: options.top]
         except (ImportError, OSError, ValueError) as error:
-            status = _failed(error)
+            status = complain(error)
             continue
         except (MemoryError, RuntimeError) as error:  # torch's says "allocate", too
             if not isinstance(error, MemoryError) and "alloc" not in str(error):
                 raise
-            status = _failed(MemoryError(f"{path}: there is not enough memory for it"))
+            status = complain(MemoryError(f"{path}: there is not enough memory for it"))
             continue
         if options.json:
             entries = [{"class": name, "probability": value} for name, value in found]
@@ -194,62 +188,37 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return status
 
 
-def _parser() -> _Parser:
-    def positive(text: str) -> int:
-        if (value := int(text)) < 1:
-            raise argparse.ArgumentTypeError(f"is {text}, expected at least 1")
-        return value
-
-    def natural(text: str) -> int:
-        if (value := int(text)) < 0:
-            raise argparse.ArgumentTypeError(f"is {text}, expected at least 0")
-        return value
-
+def _parser() -> Parser:
     def device(text: str) -> torch.device:
         try:
             return torch.device(text)
         except RuntimeError:
             raise argparse.ArgumentTypeError(f"{text!r} is no device of torch's") from None
 
-    positive.__name__ = natural.__name__ = "int"  # argparse's messages name it
-    parser = _Parser(
+    parser = Parser(
         prog="python -m pointcluster.predict",
         description="Tell the classes of scans and meshes with a trained network.",
         epilog="exit status: 0, or 2 where anything could not be read",
     )
-    parser.add_argument("model", help="the network: model.safetensors, with model.json beside it")
-    parser.add_argument(
-        "scans", nargs="+", metavar="scan", help=f"a file ({' '.join(SUFFIXES)}), or a folder"
-    )
-    parser.add_argument("--top", type=positive, default=5, metavar="K", help="likeliest classes to "
-                        "print (%(default)s)")  # fmt: skip
-    parser.add_argument("--json", action="store_true", help="print JSON")
-    parser.add_argument("--num-points", type=positive, metavar="N", help="points a cloud, instead "
-                        "of what the network was trained on")  # fmt: skip
-    parser.add_argument("--up", choices=AXES, metavar="AXIS", help="the axis that points up in the "
-                        "files, where it is not the network's: x y z; --up=-z for one that points "
-                        "down")  # fmt: skip
-    parser.add_argument("--features", nargs="+", choices=FEATURES, help="what the network's "
-                        "features are, where its metadata does not say; put it last")  # fmt: skip
-    parser.add_argument("--seed", type=natural, default=0, help="of sampling (%(default)s)")
-    parser.add_argument("--drop-invalid", action="store_true", help="leave out points with a NaN "
-                        "or infinite position")  # fmt: skip
-    parser.add_argument("--columns", metavar="NAMES", help="what the columns of tables are, such "
-                        "as 'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
-    parser.add_argument("--device", type=device, default="cpu", help="where the network runs "
-                        "(%(default)s)")  # fmt: skip
+    add = parser.add_argument
+    add("model", help="the network: model.safetensors, with model.json beside it")
+    add("scans", nargs="+", metavar="scan", help=f"a file ({' '.join(SUFFIXES)}), or a folder")
+    add("--top", type=number(int, 1), default=5, metavar="K",
+        help="likeliest classes to print (%(default)s)")  # fmt: skip
+    add("--json", action="store_true", help="print JSON")
+    add("--num-points", type=number(int, 1), metavar="N",
+        help="points a cloud, instead of what the network was trained on")  # fmt: skip
+    add("--up", choices=AXES, metavar="AXIS", help="the axis that points up in the files, where it "
+        "is not the network's: x y z; --up=-z for one that points down")  # fmt: skip
+    add("--features", nargs="+", choices=FEATURES, help="what the network's features are, where "
+        "its metadata does not say; put it last")  # fmt: skip
+    add("--seed", type=number(int, 0), default=0, help="of sampling (%(default)s)")
+    add("--drop-invalid", action="store_true",
+        help="leave out points with a NaN or infinite position")  # fmt: skip
+    add("--columns", metavar="NAMES", help="what the columns of tables are, such as 'x y z nx ny "
+        "nz label'; - is one to leave out")  # fmt: skip
+    add("--device", type=device, default="cpu", help="where the network runs (%(default)s)")
     return parser
-
-
-def _failed(error: BaseException) -> int:
-    """Say what is wrong in one line."""
-    text = f"{error.filename}: {error.strerror}" if _of_system(error) else str(error)  # type: ignore[attr-defined]
-    print("error:", " ".join(text.split()), file=sys.stderr, flush=True)
-    return 2
-
-
-def _of_system(error: BaseException) -> bool:
-    return isinstance(error, OSError) and error.filename is not None and error.strerror is not None
 
 
 def _classes(path: str | os.PathLike[str], metadata: Any, num_classes: int) -> list[str]:

@@ -7,22 +7,24 @@ from pointcluster.training.arguments import (
     add_machine_arguments,
     add_settings,
     chosen,
+    loading,
     machine,
     nonempty,
     number,
     processes,
     recipe_name,
+    spare_cores,
 )
 from pointcluster.training.callbacks import ClusterFilm, TestEachEpoch, film_of_classes
 from pointcluster.training.classifier import Classifier, ImageClassifier
 from pointcluster.training.data import ImageDataModule, PointDataModule, searching_collate
 from pointcluster.training.fit import evaluate, fit_and_test, vote
-from pointcluster.training.folders import cloud_folder, image_folder
 from pointcluster.training.pictures import (
     check_classes,
     class_words,
     data_config,
     eval_transform,
+    evaluate_pictures,
     likeliest,
     read_network,
     train_transform,
@@ -36,6 +38,7 @@ from pointcluster.training.program import (
     log,
     program,
     say,
+    seeds,
     spread,
     summarise,
     versions,
@@ -47,7 +50,14 @@ from pointcluster.training.recipe import (
     PointRecipe,
     Recipe,
 )
-from pointcluster.training.run import RunError, RunFolder, is_first_process, write_json, write_table
+from pointcluster.training.run import (
+    RunError,
+    RunFolder,
+    is_first_process,
+    write_confusion,
+    write_json,
+    write_table,
+)
 from pointcluster.training.segmenter import (
     PartIoU,
     PointSegmenter,
@@ -57,11 +67,15 @@ from pointcluster.training.segmenter import (
     class_table,
     fingerprint_scenes,
 )
-from pointcluster.training.survey import (
+from pointcluster.training.splits import (
+    Clouds,
+    Pictures,
     Survey,
+    cloud_folder,
     fingerprint,
     fingerprint_images,
     hold_out,
+    image_folder,
     survey,
 )
 
@@ -69,12 +83,14 @@ __all__ = [
     "POINT_RECIPES",
     "RECIPES",
     "Classifier",
+    "Clouds",
     "ClusterFilm",
     "ImageClassifier",
     "ImageDataModule",
     "ImageRecipe",
     "Parser",
     "PartIoU",
+    "Pictures",
     "PointDataModule",
     "PointRecipe",
     "PointSegmenter",
@@ -101,6 +117,7 @@ __all__ = [
     "each_seed",
     "eval_transform",
     "evaluate",
+    "evaluate_pictures",
     "film_of_classes",
     "fingerprint",
     "fingerprint_images",
@@ -112,6 +129,7 @@ __all__ = [
     "installed_by",
     "is_first_process",
     "likeliest",
+    "loading",
     "log",
     "machine",
     "nonempty",
@@ -122,12 +140,15 @@ __all__ = [
     "recipe_name",
     "say",
     "searching_collate",
+    "seeds",
+    "spare_cores",
     "spread",
     "summarise",
     "survey",
     "train_transform",
     "versions",
     "vote",
+    "write_confusion",
     "write_json",
     "write_table",
 ]

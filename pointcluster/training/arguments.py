@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import argparse
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, field, fields, replace
-from typing import Any, NoReturn, TypeVar
+from typing import Any, TypeVar
+
+from pointcluster._command import Parser, nonempty, number
+from pointcluster.training.data import searching_collate
 
 PRECISIONS = {
     "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed"
@@ -14,38 +17,6 @@ PRECISIONS = {
 """What ``--precision`` takes, and Lightning's name for it."""
 
 Settings = TypeVar("Settings")
-
-
-class Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
-def number(
-    kind: Callable[[str], float], low: float, high: float = float("inf")
-) -> Callable[[str], float]:
-    """An argument's type: a finite number from ``low`` to ``high``."""
-
-    def convert(text: str) -> float:
-        value = kind(text)
-        if not low <= value <= high or value == float("inf"):
-            limit = f"from {low} to {high}"
-            if high == float("inf"):
-                limit = f"at least {low}" if value < low else "a finite number"
-            raise argparse.ArgumentTypeError(f"is {text}, expected {limit}")
-        return value
-
-    convert.__name__ = getattr(kind, "__name__", "number")  # argparse's messages name it
-    return convert
-
-
-def nonempty(text: str) -> str:
-    """An argument's type: a path, which an unset variable of the shell is not."""
-    if not text:
-        raise argparse.ArgumentTypeError("is empty, expected a path")
-    return text
 
 
 def add_cloud_arguments(parser: Parser, models: Sequence[str], default: str) -> None:
@@ -107,11 +78,25 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
     return {name: getattr(args, name) for name in ("accelerator", "devices", "precision")}
 
 
+def loading(args: argparse.Namespace, recipe: Any, model: Any, seed: int) -> dict[str, Any]:
+    """How clouds are loaded, of a command line, for :class:`PointDataModule` and :func:`vote`."""
+    collate = searching_collate(model, args.geometry, args.workers)
+    return {
+        "batch_size": recipe.batch_size, "num_workers": args.workers, "seed": seed,
+        "collate": collate,
+    }  # fmt: skip
+
+
 def processes(devices: str) -> int:
     """How many processes will train, as far as the environment and ``--devices`` say it."""
     if (world := os.environ.get("WORLD_SIZE", "")).isdigit():
         return max(1, int(world))
     return max(1, int(devices)) if devices.isdigit() else 1
+
+
+def spare_cores() -> int:
+    """How many processes may read pictures: the cores that a training process has, at most 8."""
+    return min(8, (os.cpu_count() or 1) // int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def setting(default: Any, type: Any, help: str, **options: Any) -> Any:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import lightning
 import torch
+from lightning import LightningModule, Trainer
 from lightning.pytorch.callbacks import Callback, Checkpoint
 from torch import Tensor
 from torch_geometric.data import Data
@@ -20,15 +20,44 @@ from pointcluster.models.results import PointClusters
 from pointcluster.training.run import write_table
 from pointcluster.viz import make_scenes, write_films
 
-# What a printed row says of the shares that are measured.
 LINE = {"train": "train_accuracy", "validation": "val_accuracy", "top-5": "val_top5_accuracy"}
+"""What a printed line says of the shares that are measured."""
 
 
-class EpochTable(Callback):
-    """Keeps one row an epoch, prints it, and writes all of them as CSV.
+class Table(Callback):
+    """One row an epoch, as a CSV file and as part of the checkpoint.
 
     Lightning's CSVLogger deletes the earlier rows when a run is resumed, and spreads an epoch over
-    several. These rows are part of the checkpoint.
+    several.
+
+    Args:
+        path: The CSV file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.rows: list[dict[str, float]] = []
+
+    def add(self, trainer: Trainer, measured: Mapping[str, Any]) -> dict[str, float]:
+        """Add the row of the epoch that ends, and write all of them in the first process."""
+        row = {"epoch": float(trainer.current_epoch + 1)}
+        row |= {name: float(value) for name, value in measured.items()}
+        self.rows.append(row)
+        if trainer.is_global_zero:
+            names = list(dict.fromkeys(name for row in self.rows for name in row))
+            lines = ([row.get(name, "") for name in names] for row in self.rows)
+            write_table(self.path, [names, *lines])
+        return row
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"rows": self.rows}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        self.rows = state_dict["rows"]
+
+
+class EpochTable(Table):
+    """What was measured in every epoch, which is printed as well.
 
     Args:
         path: The CSV file.
@@ -39,56 +68,35 @@ class EpochTable(Callback):
     def __init__(
         self, path: Path, *, title: str = "", say: Callable[[str], None] | None = None
     ) -> None:
-        self.path, self.title, self.say = path, title, say
-        self.rows: list[dict[str, float]] = []
+        super().__init__(path)
+        self.title, self.say = title, say
         self.started, self.lr = 0.0, 0.0
 
-    def on_train_epoch_start(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_start(self, trainer: Trainer, module: LightningModule) -> None:
         self.started = time.perf_counter()
 
     def on_before_optimizer_step(
-        self,
-        trainer: lightning.Trainer,
-        module: lightning.LightningModule,
-        optimizer: torch.optim.Optimizer,
+        self, trainer: Trainer, module: LightningModule, optimizer: torch.optim.Optimizer
     ) -> None:
         self.lr = float(optimizer.param_groups[0]["lr"])  # the schedule goes on right after
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
-        row = {"epoch": float(trainer.current_epoch + 1)}
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
+        epoch = trainer.current_epoch + 1
         # Lightning keeps an earlier validation's measures until the next one.
-        stale = (trainer.current_epoch + 1) % (trainer.check_val_every_n_epoch or 1) != 0
-        row |= {
-            name: float(value)
+        stale = epoch % (trainer.check_val_every_n_epoch or 1) != 0
+        measured = {
+            name: value
             for name, value in trainer.callback_metrics.items()
             if not (stale and name.startswith("val_"))
         }
-        row["lr"] = self.lr
-        row["seconds"] = time.perf_counter() - self.started
-        self.rows.append(row)
-        if not trainer.is_global_zero:
-            return
-        write_rows(self.path, self.rows)
-        parts = [f"loss {row['train_loss']:.3f}"]
-        for title, name in LINE.items():
-            if name in row:
-                parts.append(f"{title} {row[name]:6.1%}")
-        (self.say or module.print)(
-            f"{self.title}epoch {trainer.current_epoch + 1:3d}/{trainer.max_epochs}  "
-            + "  ".join(parts)
-            + f"  {row['seconds']:.1f} s"
-        )
-        sys.stdout.flush()
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
+        seconds = time.perf_counter() - self.started
+        row = self.add(trainer, measured | {"lr": self.lr, "seconds": seconds})
+        if trainer.is_global_zero:
+            shares = [f"{title} {row[name]:6.1%}" for title, name in LINE.items() if name in row]
+            line = "  ".join([f"loss {row['train_loss']:.3f}", *shares, f"{seconds:.1f} s"])
+            line = f"{self.title}epoch {epoch:3d}/{trainer.max_epochs}  {line}"
+            (self.say or module.print)(line)
+            sys.stdout.flush()
 
 
 class LastCheckpoint(Checkpoint):
@@ -101,13 +109,11 @@ class LastCheckpoint(Checkpoint):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         trainer.save_checkpoint(self.path)
 
 
-class TestEachEpoch(Callback):
+class TestEachEpoch(Table):
     """Tests after every epoch, to say which epoch would have looked best on the test set.
 
     That is no result: it is picked by what it is measured on. Many published figures are such ones,
@@ -120,13 +126,7 @@ class TestEachEpoch(Callback):
     LABEL = "best test epoch, picked on the test set: not a result"
     __test__ = False  # pytest would take it for a class of tests
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.rows: list[dict[str, float]] = []
-
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         classifier: Any = module
         measures = classifier.measures(len(classifier.classes))
         metrics = MetricCollection(measures, prefix="test_").to(module.device)
@@ -139,21 +139,12 @@ class TestEachEpoch(Callback):
                 metrics.update(classifier.evaluated()(inputs).float(), y)
         for part, mode in modes.items():
             part.training = mode
-        row = {"epoch": float(trainer.current_epoch + 1)}
-        self.rows.append(row | {name: float(value) for name, value in metrics.compute().items()})
-        if trainer.is_global_zero:
-            write_rows(self.path, self.rows)
+        self.add(trainer, metrics.compute())
 
     def best(self) -> dict[str, Any]:
         """The epoch with the highest accuracy, the first of several, under its label."""
         row = max(self.rows, key=lambda row: row["test_accuracy"])
         return {"label": self.LABEL, **row, "epoch": int(row["epoch"])}
-
-    def state_dict(self) -> dict[str, Any]:
-        return {"rows": self.rows}
-
-    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
-        self.rows = state_dict["rows"]
 
 
 class ClusterFilm(Callback):
@@ -207,19 +198,17 @@ class ClusterFilm(Callback):
         self.epochs: list[int] = []
         self.kept: list[list[dict[str, Tensor]]] = []  # of each epoch, of each item
 
-    def on_train_start(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_start(self, trainer: Trainer, module: LightningModule) -> None:
         if not self.epochs and trainer.is_global_zero:
             self._keep(0, module)
 
-    def on_train_epoch_end(
-        self, trainer: lightning.Trainer, module: lightning.LightningModule
-    ) -> None:
+    def on_train_epoch_end(self, trainer: Trainer, module: LightningModule) -> None:
         epoch = trainer.current_epoch + 1
         wanted = epoch % self.every == 0 or epoch == trainer.max_epochs
         if wanted and trainer.is_global_zero and epoch not in self.epochs:
             self._keep(epoch, module)
 
-    def on_train_end(self, trainer: lightning.Trainer, module: lightning.LightningModule) -> None:
+    def on_train_end(self, trainer: Trainer, module: LightningModule) -> None:
         if not trainer.is_global_zero or not self.epochs:
             return
         films = []
@@ -237,7 +226,7 @@ class ClusterFilm(Callback):
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         self.epochs, self.kept = list(state_dict["epochs"]), list(state_dict["kept"])
 
-    def _keep(self, epoch: int, module: lightning.LightningModule) -> None:
+    def _keep(self, epoch: int, module: LightningModule) -> None:
         classifier: Any = module
         network = classifier.evaluated()
         found = []
@@ -260,11 +249,9 @@ def film_of_classes(
     clouds: Sequence[Data],
     classes: Sequence[str],
     transform: Callable[[Data], Data],
-    *,
     epochs: int,
-    count: int = 4,
 ) -> ClusterFilm:
-    """A short film of the first cloud of each of the first classes.
+    """A short film of the first cloud of each of the first four classes.
 
     Args:
         path: The film, .gif or .mp4.
@@ -272,19 +259,12 @@ def film_of_classes(
         classes: Names of the classes.
         transform: Makes of a cloud what the network takes.
         epochs: Of the training.
-        count: How many clouds.
     """
     first = {int(cloud.y): i for i, cloud in reversed(list(enumerate(clouds)))}
-    labels = sorted(first)[:count]
+    labels = sorted(first)[:4]
     items = [transform(clouds[first[label]].clone()) for label in labels]
     titles = [classes[label].replace("_", " ") for label in labels]
     return ClusterFilm(path, items, titles=titles, every=max(1, epochs // 60))
-
-
-def write_rows(path: Path, rows: Sequence[dict[str, float]]) -> None:
-    """Write rows as CSV, under all names that one of them has."""
-    names = list(dict.fromkeys(name for row in rows for name in row))
-    write_table(path, [names, *([row.get(name, "") for name in names] for row in rows)])
 
 
 def _small(value: Tensor) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import lightning
@@ -13,9 +14,10 @@ from torchmetrics import Metric, MetricCollection
 from torchmetrics.classification import MulticlassAccuracy, MulticlassConfusionMatrix
 
 from pointcluster._optional import installed_by
+from pointcluster.models import save_model
 from pointcluster.training.data import mix, seeded
 from pointcluster.training.recipe import ImageRecipe, Recipe
-from pointcluster.training.run import DivergedError, RunError
+from pointcluster.training.run import DivergedError, RunError, is_first_process
 
 SELDOM = 50
 """Steps after which a GPU is waited for, to see whether training has diverged."""
@@ -109,17 +111,17 @@ class Classifier(lightning.LightningModule):
         return loss
 
     def validation_step(self, batch: Any, batch_idx: int) -> None:
-        inputs, y = self.unpack(batch)
-        logits = self.evaluated()(inputs).float()
-        self.val_metrics.update(logits, y)
-        self._log("val", self.loss(logits, y), len(y))
+        self._evaluate("val", batch)
 
     def test_step(self, batch: Any, batch_idx: int) -> None:
+        self.confusion.update(*self._evaluate("test", batch))
+
+    def _evaluate(self, split: str, batch: Any) -> tuple[Tensor, Tensor]:
         inputs, y = self.unpack(batch)
         logits = self.evaluated()(inputs).float()
-        self.test_metrics.update(logits, y)
-        self.confusion.update(logits, y)
-        self._log("test", self.loss(logits, y), len(y))
+        getattr(self, f"{split}_metrics").update(logits, y)
+        self._log(split, self.loss(logits, y), len(y))
+        return logits, y
 
     def on_train_epoch_end(self) -> None:  # before the checkpoint is written
         self._check_loss("train")
@@ -188,6 +190,22 @@ class Classifier(lightning.LightningModule):
         config: Any = self.model.config
         return {"config": dict(config), "classes": self.classes}
 
+    def save(self, folder: Path, result: dict[str, Any]) -> None:
+        """Write the tested network to ``model.safetensors``, in the first process.
+
+        Args:
+            folder: Where to; ``model.json`` lies beside it, with the classes, the result, and what
+                the network takes.
+            result: What was measured.
+        """
+        if is_first_process():
+            network: Any = self.evaluated().cpu().eval()
+            save_model(folder / "model", network, self._notes(result))
+
+    def _notes(self, result: dict[str, Any]) -> dict[str, Any]:
+        noted = {"preprocessing": self.preprocessing} if self.preprocessing else {}
+        return {"classes": self.classes, "result": result, **noted}
+
 
 class ImageClassifier(Classifier):
     """Trains a network of pictures by a recipe: with timm's mixup, erasing, average of weights.
@@ -224,20 +242,12 @@ class ImageClassifier(Classifier):
             from timm.data import Mixup
             from timm.data.random_erasing import RandomErasing
             from timm.utils import ModelEmaV3
-        self.mixup = (
-            Mixup(
-                recipe.mixup,
-                recipe.cutmix,
-                label_smoothing=self.label_smoothing,
-                num_classes=len(self.classes),
-            )
-            if recipe.mixup or recipe.cutmix
-            else None
-        )
-        self.erasing = (
-            RandomErasing(recipe.random_erasing, mode="pixel") if recipe.random_erasing else None
-        )
-        self.average = None
+        self.mixup = self.erasing = self.average = None
+        if recipe.mixup or recipe.cutmix:
+            smoothing = {"label_smoothing": self.label_smoothing, "num_classes": len(self.classes)}
+            self.mixup = Mixup(recipe.mixup, recipe.cutmix, **smoothing)
+        if recipe.random_erasing:
+            self.erasing = RandomErasing(recipe.random_erasing, mode="pixel")
         if recipe.ema:
             self.average = ModelEmaV3(model, decay=recipe.ema)
             self.average.requires_grad_(False)  # else DistributedDataParallel waits for gradients
@@ -326,6 +336,9 @@ class ImageClassifier(Classifier):
 
     def _network(self) -> dict[str, Any]:
         return super()._network() | {"data_config": self.data_config}
+
+    def _notes(self, result: dict[str, Any]) -> dict[str, Any]:
+        return {"classes": self.classes, "data_config": self.data_config, "result": result}
 
 
 class MeanLoss(Metric):

@@ -9,23 +9,18 @@ from __future__ import annotations
 import random
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import lightning
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import (
-    DataLoader,
-    Dataset,
-    DistributedSampler,
-    Sampler,
-    default_collate,
-)
+from torch.utils.data import DataLoader, Dataset, DistributedSampler, Sampler, default_collate
 from torch_geometric.data import Batch, Data
 
 from pointcluster.training.run import RunError
-from pointcluster.training.survey import hold_out
+from pointcluster.training.splits import hold_out
 from pointcluster.transforms import PrecomputeHierarchy
 
 SHARED_MEMORY = ("cpu", "mps")
@@ -66,18 +61,21 @@ class SeededDataset(Dataset):
     worker processes that live on from one epoch to the next.
 
     Args:
-        dataset: Where items come from.
+        dataset: Where items come from; an item ``None`` stays what it is.
         items: Which of them, by number; all by default.
         transform: Applied to a copy of an item.
         seed: First part of every item's seed.
+
+    Raises:
+        RunError: When an item is read: the data set refuses it, or the system its file.
     """
 
     def __init__(
         self,
-        dataset: Sequence[Data],
+        dataset: Sequence[Any],
         *,
         items: Sequence[int] | None = None,
-        transform: Callable[[Data], Data] | None = None,
+        transform: Callable[[Any], Any] | None = None,
         seed: int = 0,
     ) -> None:
         self.dataset = dataset
@@ -88,10 +86,13 @@ class SeededDataset(Dataset):
     def __len__(self) -> int:
         return len(self.items)
 
-    def __getitem__(self, key: tuple[int, int]) -> Data:
+    def __getitem__(self, key: tuple[int, int]) -> Any:
         epoch, index = key
-        item = self.dataset[self.items[index]]
-        if self.transform is None:
+        try:
+            item = self.dataset[self.items[index]]
+        except (OSError, ValueError) as error:
+            raise RunError(error) from error
+        if self.transform is None or item is None:
             return item
         with seeded(self.seed, epoch, index):
             return self.transform(item)
@@ -181,7 +182,6 @@ class SeededDataModule(lightning.LightningDataModule):
         return self._loader(self.test, self._every_item_once(self.test))
 
     def _every_item_once(self, items: SeededDataset) -> ShardSampler:
-        """This process's share of the items."""
         rank, processes = self._share()
         self.check_shares(processes)
         return ShardSampler(len(items), rank, processes)
@@ -231,16 +231,14 @@ class SeededDataModule(lightning.LightningDataModule):
 
 
 class PointDataModule(SeededDataModule):
-    """Batches of clouds for training, validation and test.
-
-    The same seed gives the same batches for any number of workers.
+    """Batches of clouds, as :class:`SeededDataModule` gives them.
 
     Args:
         train: Training clouds; items have ``pos`` and ``y``.
         test: Test clouds.
         batch_size: Clouds a batch and process.
-        num_workers: Processes that read and augment; 0 does it in the training process.
-        seed: Order and augmentation.
+        num_workers: Processes that read and augment.
+        seed: Of the order and the augmentation.
         train_transform: Augmentation.
         test_transform: For validation and test.
         collate: Makes a batch of clouds in the process that reads them, such as
@@ -311,26 +309,24 @@ def searching_collate(
 
 
 class ImageDataModule(SeededDataModule):
-    """Batches of pictures ``(images [B, C, H, W], classes [B])``.
+    """Batches of pictures ``(images [B, C, H, W], classes [B])``, as :class:`SeededDataModule`.
 
-    The same seed gives the same batches for any number of workers. What is tested is also looked
-    at after every epoch; nothing is chosen by it.
+    What is tested is also looked at after every epoch; nothing is chosen by it.
 
     Args:
         train: Training pictures; items are ``(PIL picture, class)``.
         test: Test pictures, likewise; an item ``None`` is left out of its batch, which is ``None``
             itself where nothing is left.
         batch_size: Pictures a batch and process.
-        num_workers: Processes that read and augment; 0 does it in the training process.
-        seed: Order and augmentation.
+        num_workers: Processes that read and augment.
+        seed: Of the order and the augmentation.
         train_transform: From a PIL picture to a tensor, with augmentation.
         test_transform: From a PIL picture to a tensor.
 
     Raises:
         ValueError: ``batch_size`` is out of range, or the training pictures are an
             ``ImageFolder(on_error="drop")``.
-        RunError: When training begins: there are fewer training pictures than a batch takes. When
-            a picture is read: the data set refuses it, or the system its file.
+        RunError: When training begins: there are fewer training pictures than a batch takes.
     """
 
     def __init__(
@@ -346,15 +342,16 @@ class ImageDataModule(SeededDataModule):
     ) -> None:
         if getattr(train, "on_error", None) == "drop":
             raise ValueError("training takes whole batches: give on_error='skip', not 'drop'")
-        held = SeededDataset(Readable(test), transform=OnImage(test_transform), seed=seed)
+        augment, plain = partial(_on_image, train_transform), partial(_on_image, test_transform)
+        held = SeededDataset(test, transform=plain, seed=seed)
         super().__init__(
-            SeededDataset(Readable(train), transform=OnImage(train_transform), seed=seed),
+            SeededDataset(train, transform=augment, seed=seed),
             held,
             held,
             batch_size=batch_size,
             num_workers=num_workers,
             seed=seed,
-            collate=collate_readable,
+            collate=_collate_readable,
         )
 
     def train_dataloader(self) -> DataLoader:
@@ -367,48 +364,12 @@ class ImageDataModule(SeededDataModule):
         return loader
 
 
-def collate_readable(items: Sequence[tuple[Tensor, int] | None]) -> list[Tensor] | None:
-    """A batch of the items that are not ``None``; ``None`` where all are.
+def _on_image(transform: Callable[[Any], Tensor], item: tuple[Any, int]) -> tuple[Tensor, int]:
+    image, label = item
+    return transform(image), label
 
-    Args:
-        items: Pictures and their classes.
-    """
+
+def _collate_readable(items: Sequence[tuple[Tensor, int] | None]) -> list[Tensor] | None:
+    """A batch of the items that are not ``None``; ``None`` where all are."""
     kept = [item for item in items if item is not None]
     return default_collate(kept) if kept else None
-
-
-class Readable(Sequence):
-    """A data set whose refusal of a file ends the run with one line.
-
-    Args:
-        dataset: Where items come from.
-    """
-
-    def __init__(self, dataset: Sequence[tuple[Any, int]]) -> None:
-        self.dataset = dataset
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, index: Any) -> Any:
-        try:
-            return self.dataset[index]
-        except (OSError, ValueError) as error:
-            raise RunError(error) from error
-
-
-class OnImage:
-    """Applies a transform to the picture of a ``(picture, class)`` pair; ``None`` stays.
-
-    Args:
-        transform: From a PIL picture to a tensor.
-    """
-
-    def __init__(self, transform: Callable[[Any], Tensor]) -> None:
-        self.transform = transform
-
-    def __call__(self, item: tuple[Any, int] | None) -> tuple[Tensor, int] | None:
-        if item is None:
-            return None
-        image, label = item
-        return self.transform(image), label

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning
 import torch
-from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.loggers import TensorBoardLogger
 from torch import Tensor
 from torch_geometric.data import Batch, Data
@@ -19,14 +17,10 @@ from pointcluster.training.callbacks import EpochTable, LastCheckpoint
 from pointcluster.training.classifier import Classifier
 from pointcluster.training.data import SeededDataModule, SeededDataset, mix
 from pointcluster.training.run import RunFolder
-from pointcluster.training.trainer import (
-    AtomicCheckpointIO,
-    errors_of_workers,
-    keep_memory,
-    keyboard_interrupts,
-    make_trainer,
-    quiet_lightning,
-)
+from pointcluster.training.trainer import AtomicCheckpointIO, keep_memory, running_trainer
+
+UNRECORDED: dict[str, Any] = {"logger": False, "enable_checkpointing": False}
+"""What Lightning's trainer is told where a test alone is run."""
 
 
 def fit_and_test(
@@ -72,38 +66,30 @@ def fit_and_test(
             accelerator, the devices or the precision, or a file of the data cannot be read.
     """
     run, recipe = RunFolder(folder), classifier.recipe
-    bar = sys.stdout.isatty()
-    with quiet_lightning():
-        trainer = make_trainer(
-            accelerator,
-            devices,
-            precision,
-            max_epochs=recipe.epochs,
-            accumulate_grad_batches=recipe.accumulate,
-            gradient_clip_val=recipe.clip_grad or None,
-            default_root_dir=run.path,
-            logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
-            callbacks=[
-                EpochTable(run.metrics, title=title, say=say),
-                LastCheckpoint(run.checkpoint),
-                *([TQDMProgressBar(leave=False)] if bar else []),
-                *callbacks,
-            ],
-            plugins=[AtomicCheckpointIO()],
-            enable_progress_bar=bar,
-            limit_train_batches=limit_batches,
-            limit_val_batches=limit_batches if len(data.val) else 0,
-            limit_test_batches=limit_batches,
-            num_sanity_val_steps=0,
-            check_val_every_n_epoch=val_every,
-            log_every_n_steps=1,
-        )
+    table = EpochTable(run.metrics, title=title, say=say)
+    with running_trainer(
+        accelerator,
+        devices,
+        precision,
+        max_epochs=recipe.epochs,
+        accumulate_grad_batches=recipe.accumulate,
+        gradient_clip_val=recipe.clip_grad or None,
+        default_root_dir=run.path,
+        logger=TensorBoardLogger(run.path, name="", version="tensorboard"),
+        callbacks=[table, LastCheckpoint(run.checkpoint), *callbacks],
+        plugins=[AtomicCheckpointIO()],
+        limit_train_batches=limit_batches,
+        limit_val_batches=limit_batches if len(data.val) else 0,
+        limit_test_batches=limit_batches,
+        num_sanity_val_steps=0,
+        check_val_every_n_epoch=val_every,
+        log_every_n_steps=1,
+    ) as trainer:
         keep_memory()
         data.check_shares(trainer.world_size)  # not after hours of training
-        last = str(run.checkpoint) if resume and run.checkpoint.exists() else None
-        with keyboard_interrupts(trainer), errors_of_workers():
-            trainer.fit(classifier, datamodule=data, ckpt_path=last)
-            (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
+        last = run.checkpoint if resume and run.checkpoint.exists() else None
+        trainer.fit(classifier, datamodule=data, ckpt_path=last)
+        (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -117,20 +103,9 @@ def evaluate(
     limit_batches: int | None = None,
 ) -> dict[str, float]:
     """Test without training; arguments, result and errors are those of :func:`fit_and_test`."""
-    bar = sys.stdout.isatty()
-    with quiet_lightning():
-        trainer = make_trainer(
-            accelerator,
-            devices,
-            precision,
-            logger=False,
-            enable_checkpointing=False,
-            callbacks=[TQDMProgressBar(leave=False)] if bar else [],
-            enable_progress_bar=bar,
-            limit_test_batches=limit_batches,
-        )
-        with keyboard_interrupts(trainer), errors_of_workers():
-            (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
+    options = UNRECORDED | {"limit_test_batches": limit_batches}
+    with running_trainer(accelerator, devices, precision, **options) as trainer:
+        (metrics,) = trainer.test(classifier, datamodule=data, verbose=False)
     return {name: float(value) for name, value in metrics.items()}
 
 
@@ -161,11 +136,11 @@ def vote(
         test: Test clouds.
         votes: :math:`N`, views of each.
         transform: Draws a view, such as an augmentation.
-        batch_size: Clouds a batch and process.
+        batch_size: As :class:`PointDataModule` takes it, as are ``num_workers`` and ``collate``.
         num_workers: Processes that read and transform.
         seed: Of the views, which depend on it, the number of the view and the cloud alone.
-        collate: Makes a batch of clouds, as in :class:`PointDataModule`.
-        accelerator: Lightning's, as are ``devices`` and ``precision``.
+        collate: Makes a batch of clouds.
+        accelerator: As :func:`fit_and_test` takes it, as are ``devices`` and ``precision``.
         devices: Which or how many.
         precision: Of the network's arithmetic.
 
@@ -178,29 +153,19 @@ def vote(
     """
     if votes < 1:
         raise ValueError(f"votes is {votes}, expected at least 1")
-    views = [
-        SeededDataset(test, transform=transform, seed=mix(seed, view, 1)) for view in range(votes)
-    ]
     data = _Views(
-        views,
+        [
+            SeededDataset(test, transform=transform, seed=mix(seed, view, 1))
+            for view in range(votes)
+        ],
         batch_size=batch_size,
         num_workers=num_workers,
         seed=seed,
         collate=collate or Batch.from_data_list,
     )
-    with quiet_lightning():
-        trainer = make_trainer(
-            accelerator,
-            devices,
-            precision,
-            logger=False,
-            enable_checkpointing=False,
-            enable_progress_bar=False,
-        )
-        with errors_of_workers():
-            trainer.test(_Voter(classifier), datamodule=data, verbose=False)
-        metrics = trainer.callback_metrics
-    return {name: float(value) for name, value in metrics.items()}
+    with running_trainer(accelerator, devices, precision, bar=False, **UNRECORDED) as trainer:
+        trainer.test(_Voter(classifier), datamodule=data, verbose=False)
+        return {name: float(value) for name, value in trainer.callback_metrics.items()}
 
 
 class _Views(SeededDataModule):
@@ -224,9 +189,8 @@ class _Voter(lightning.LightningModule):
         self.classifier = classifier
         self.sums: list[Tensor] = []
         self.labels: list[Tensor] = []
-        self.voted = MetricCollection(
-            {**classifier.measures(len(classifier.classes))}, prefix="voted_"
-        )
+        measures = classifier.measures(len(classifier.classes))
+        self.voted = MetricCollection({**measures}, prefix="voted_")
 
     def test_step(self, batch: Any, batch_idx: int, dataloader_idx: int = 0) -> None:
         inputs, y = self.classifier.unpack(batch)
@@ -240,4 +204,3 @@ class _Voter(lightning.LightningModule):
     def on_test_epoch_end(self) -> None:
         self.voted.update(torch.cat(self.sums), torch.cat(self.labels))
         self.log_dict(self.voted)
-        self.sums, self.labels = [], []

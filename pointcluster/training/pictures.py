@@ -17,6 +17,9 @@ from pointcluster.models import CoC, load_model
 from pointcluster.models.factory import network_of_run
 from pointcluster.models.files import is_run, read_safely, short
 from pointcluster.models.published import unwrapped
+from pointcluster.training.classifier import ImageClassifier
+from pointcluster.training.data import ImageDataModule
+from pointcluster.training.fit import evaluate
 from pointcluster.training.recipe import ImageRecipe
 from pointcluster.training.run import RunError
 
@@ -132,6 +135,12 @@ class TrainedNetwork(NamedTuple):
     classes: list[str] | None
     data_config: dict[str, Any]
 
+    def at_size(self, side: int | None) -> TrainedNetwork:
+        """The same for squares of so many pixels a side, if any are said."""
+        size = [self.data_config["input_size"][0], side, side]
+        changed = self.data_config | {"input_size": size}
+        return self._replace(data_config=changed) if side else self
+
 
 def read_network(
     path: str | os.PathLike[str], *, build: Callable[..., nn.Module], name: str | None = None
@@ -205,6 +214,44 @@ def likeliest(
     names = class_words(trained.classes, len(shares))
     best = shares.softmax(0).topk(min(count, len(names)))
     return [(float(share), names[i]) for share, i in zip(*map(Tensor.tolist, best), strict=True)]
+
+
+def evaluate_pictures(
+    trained: TrainedNetwork,
+    test: Any,
+    *,
+    batch_size: int = 128,
+    num_workers: int = 0,
+    **options: Any,
+) -> tuple[dict[str, float], int]:
+    """Test a network on pictures.
+
+    Args:
+        trained: The network.
+        test: The pictures, as :class:`ImageDataModule` takes them, and their ``classes``.
+        batch_size: Pictures a batch and process.
+        num_workers: Processes that read.
+        options: Of :func:`evaluate`.
+
+    Returns:
+        What :func:`evaluate` gives, and how many pictures there were.
+    """
+    transform = eval_transform(trained.data_config)
+    loaders = ImageDataModule(
+        (),
+        test,
+        train_transform=transform,
+        test_transform=transform,
+        batch_size=batch_size,
+        num_workers=num_workers,
+    )
+    recipe = ImageRecipe(batch_size=batch_size, mixup=0.0, cutmix=0.0)
+    classifier = ImageClassifier(
+        trained.model, test.classes, recipe=recipe, data_config=trained.data_config
+    )
+    metrics = evaluate(classifier, loaders, **options)
+    assert classifier.test_confusion is not None
+    return metrics, int(classifier.test_confusion.sum())
 
 
 def check_classes(

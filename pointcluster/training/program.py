@@ -17,13 +17,8 @@ from typing import Any
 
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 
-from pointcluster.training.run import (
-    RunError,
-    RunFolder,
-    is_first_process,
-    let_go,
-    write_json,
-)
+from pointcluster._command import complain
+from pointcluster.training.run import RunError, RunFolder, is_first_process, let_go, write_json
 
 
 def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
@@ -41,26 +36,19 @@ def program(run: Callable[[], None], *, out: str, resume: bool) -> int:
         run()
     except KeyboardInterrupt:
         again = shlex.join([*command_line(), *([] if resume else ["--resume"])])
-        begun = any(Path(out).rglob("last.ckpt"))
-        _complain(
-            f"interrupted; go on after the last whole epoch with: {again}"
-            if begun
-            else "interrupted; no epoch was through yet"
-        )
+        text = "interrupted; no epoch was through yet"
+        if any(Path(out).rglob("last.ckpt")):
+            text = f"interrupted; go on after the last whole epoch with: {again}"
+        if is_first_process():
+            print(text, file=sys.stderr, flush=True)
         return 130
     except (RunError, ImportError, OSError) as error:
-        _complain(f"error: {_told(error)}", here=getattr(error, "in_one_process", False))
+        if is_first_process() or getattr(error, "in_one_process", False):
+            complain(error)
         return 2
     finally:
         let_go(Path(out))
     return 0
-
-
-def _told(error: Exception) -> str:
-    """An error in one line; of a full disk, the file that has no place."""
-    if isinstance(error, OSError) and error.strerror is not None and error.filename is not None:
-        return f"{error.filename}: {error.strerror}"
-    return " ".join(str(error).split())
 
 
 @contextmanager
@@ -114,30 +102,38 @@ def begin(
     say(f"the earlier run in {args.out} is now {moved}" if moved else f"writing to {args.out}")
 
 
-def each_seed(
-    args: argparse.Namespace, run: Callable[[int, Path], dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Run once for every seed; of a resumed run, the seeds that were through are only read.
+def seeds(args: argparse.Namespace, results: list[dict[str, Any]]) -> Iterator[tuple[int, Path]]:
+    """The seeds to run, and the folder of each; of a resumed run, those that were through are read.
+
+    What the loop's body appends to ``results`` is written to ``result.json`` of the folder::
+
+        for seed, folder in seeds(args, results):
+            results.append({"seed": seed, "test_accuracy": train(seed, folder)})
 
     Args:
         args: The command line's, with ``seed``, ``seeds``, ``out`` and ``resume``.
-        run: Called with a seed and its folder; what it returns is written to ``result.json``.
-
-    Returns:
-        The results, in the order of the seeds.
+        results: Gets the results, in the order of the seeds.
 
     Raises:
         RunError: A result that was through cannot be read.
     """
-    results = []
     for seed in range(args.seed, args.seed + args.seeds):
         folder = Path(args.out) / f"seed-{seed}" if args.seeds > 1 else Path(args.out)
         if args.resume and (folder / "result.json").exists():
             results.append(_read_result(folder / "result.json"))
             continue
-        results.append(run(seed, folder))
+        yield seed, folder
         if is_first_process():
             write_json(folder / "result.json", results[-1])
+
+
+def each_seed(
+    args: argparse.Namespace, run: Callable[[int, Path], dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """The results of a function that is called with each of the :func:`seeds` and its folder."""
+    results: list[dict[str, Any]] = []
+    for seed, folder in seeds(args, results):
+        results.append(run(seed, folder))
     return results
 
 
@@ -147,32 +143,40 @@ def spread(row: Mapping[str, float | None]) -> str:
 
 
 def accuracies(measured: Mapping[str, Any], of: str = "test") -> str:
-    """What tests of clouds measured, in words.
+    """What tests of clouds or pictures measured, in words.
 
     Args:
         measured: Of one test, or a summary of several.
         of: Which measures: ``"test"``, or ``"voted"``.
     """
-    overall, mean = (measured[f"{of}_{name}"] for name in ("accuracy", "mean_class_accuracy"))
-    shares = [spread(x) if isinstance(x, Mapping) else f"{x:.1%}" for x in (overall, mean)]
-    return f"{shares[0]} overall, {shares[1]} mean over classes"
+    shares = {
+        name: spread(value) if isinstance(value, Mapping) else f"{value:.1%}"
+        for name, value in measured.items()
+        if name.startswith(of) and name.endswith("accuracy")
+    }
+    overall, mean = (shares.get(f"{of}_{name}accuracy") for name in ("", "mean_class_"))
+    if mean is not None:
+        return f"{overall} overall, {mean} mean over classes"
+    top5 = shares.get(f"{of}_top5_accuracy")
+    return f"top-1 {overall}" + (f", top-5 {top5}" if top5 is not None else "")
 
 
 def summarise(
     results: Sequence[dict[str, Any]],
-    keys: Sequence[str] = ("test_accuracy", "test_mean_class_accuracy"),
+    keys: Sequence[str] = ("test_accuracy", "test_mean_class_accuracy", "test_top5_accuracy"),
 ) -> dict[str, dict[str, float | None]]:
     """Mean and sample standard deviation (``None`` for one seed) of what was measured.
 
     Args:
         results: One dictionary a run.
-        keys: Which of their values.
+        keys: Which of their values, where they have them.
     """
     summary: dict[str, dict[str, float | None]] = {}
     for key in keys:
-        values = [result[key] for result in results]
-        spread = statistics.stdev(values) if len(values) > 1 else None
-        summary[key] = {"mean": statistics.fmean(values), "std": spread}
+        if key in results[0]:
+            values = [result[key] for result in results]
+            deviation = statistics.stdev(values) if len(values) > 1 else None
+            summary[key] = {"mean": statistics.fmean(values), "std": deviation}
     return summary
 
 
@@ -234,13 +238,8 @@ def command_line() -> list[str]:
 def _read_result(path: Path) -> dict[str, Any]:
     try:
         result = json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        result = error
+    except ValueError:  # no JSON, or no text
+        result = None
     if not isinstance(result, dict):
         raise RunError(f"{path} is damaged: delete it, and --resume tests that seed again")
     return result
-
-
-def _complain(text: str, here: bool = False) -> None:
-    if here or is_first_process():
-        print(text, file=sys.stderr, flush=True)

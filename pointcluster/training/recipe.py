@@ -11,17 +11,13 @@ import torch
 from torch import nn
 from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LambdaLR
-from torch_geometric.transforms import (
-    BaseTransform,
-    Compose,
-    FixedPoints,
-    RandomJitter,
-)
+from torch_geometric.transforms import BaseTransform, Compose, FixedPoints, RandomJitter
 
 from pointcluster.training.arguments import number, setting
 from pointcluster.training.run import RunError
 from pointcluster.transforms import (
     FirstPoints,
+    NormalsAsFeatures,
     RandomAnisotropicScale,
     RandomMirror,
     RandomRotateUp,
@@ -208,12 +204,15 @@ class PointRecipe(Recipe):
     translate: float = setting(0.0, _rate, "move by up to X along each axis", off=0.0)
     jitter: float = setting(0.0, _rate, "move every point by up to X along each axis", off=0.0)
 
-    def train_transform(self, num_points: int, up: str = "y") -> Callable[[Any], Any]:
+    def train_transform(
+        self, num_points: int, up: str = "y", *, normals: bool = False
+    ) -> Callable[[Any], Any]:
         """What happens to a training cloud, anew in each epoch, and to a view that votes.
 
         Args:
             num_points: Points that the network gets.
             up: The axis that points up: ``"y"``, ``"z"``, ``"-x"``, ...
+            normals: The network gets normals, too.
         """
         axis = "xyz".index(up[-1])
         steps: list[BaseTransform] = [UnitCube()] if self.normalize else []
@@ -224,16 +223,20 @@ class PointRecipe(Recipe):
         steps += [RandomAnisotropicScale(1 / self.scale, self.scale)] if self.scale > 1 else []
         steps += [RandomTranslate(self.translate)] if self.translate else []
         steps += [RandomJitter(self.jitter)] if self.jitter else []
+        steps += [NormalsAsFeatures()] if normals else []
         return Compose(steps)
 
-    def test_transform(self, num_points: int) -> Callable[[Any], Any]:
+    def test_transform(self, num_points: int, *, normals: bool = False) -> Callable[[Any], Any]:
         """What happens to a validation or test cloud: the first points, always.
 
         Args:
             num_points: Points that the network gets.
+            normals: The network gets normals, too.
         """
         steps: list[BaseTransform] = [UnitCube()] if self.normalize else []
-        return Compose([*steps, FirstPoints(num_points)])
+        return Compose(
+            [*steps, FirstPoints(num_points), *([NormalsAsFeatures()] if normals else [])]
+        )
 
     def preprocessing(
         self,

@@ -14,6 +14,7 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 from lightning.pytorch.utilities import rank_zero_only
+from torch import Tensor
 
 from pointcluster.files import PART, write_whole
 
@@ -170,6 +171,18 @@ def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
     text = io.StringIO()
     csv.writer(text, lineterminator="\n").writerows(rows)
     write_whole(path, text.getvalue())
+
+
+def write_confusion(path: Path, counts: Tensor, classes: Sequence[str]) -> None:
+    """Write a confusion matrix as CSV.
+
+    Args:
+        path: The file.
+        counts: Of a true class, a row, taken for another, a column.
+        classes: Their names.
+    """
+    rows = zip(classes, counts.tolist(), strict=True)
+    write_table(path, [["true \\ predicted", *classes], *([name, *row] for name, row in rows)])
 
 
 _held: dict[Path, FileLock] = {}

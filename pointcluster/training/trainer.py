@@ -7,11 +7,12 @@ import logging
 import os
 import pickle
 import signal
+import sys
 import threading
 import warnings
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from typing import Any
 import lightning
 import torch
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
+from lightning.pytorch.callbacks import TQDMProgressBar
 from lightning.pytorch.plugins.io import TorchCheckpointIO
 from lightning.pytorch.utilities.exceptions import MisconfigurationException
 from lightning.pytorch.utilities.warnings import PossibleUserWarning
@@ -26,6 +28,57 @@ from lightning.pytorch.utilities.warnings import PossibleUserWarning
 from pointcluster.files import replacing
 from pointcluster.training.arguments import PRECISIONS
 from pointcluster.training.run import RunError
+
+
+@contextmanager
+def running_trainer(
+    accelerator: str,
+    devices: str | int,
+    precision: str,
+    *,
+    bar: bool = True,
+    callbacks: Sequence[lightning.Callback] = (),
+    **options: Any,
+) -> Iterator[lightning.Trainer]:
+    """A trainer for the block, which ends with this library's errors and prints no advice.
+
+    Ctrl-C, of which Lightning makes ``sys.exit(1)``, stays a KeyboardInterrupt, and a RunError in a
+    loader's worker comes without torch's copy of the worker's traceback.
+
+    Args:
+        accelerator: As :func:`make_trainer` takes it, as are ``devices`` and ``precision``.
+        devices: Which or how many.
+        precision: Of the network's arithmetic.
+        bar: Show progress, in a terminal.
+        callbacks: Lightning's.
+        options: Of ``lightning.Trainer``.
+    """
+    bar = bar and sys.stdout.isatty()
+    main = threading.current_thread() is threading.main_thread()
+    handler = signal.getsignal(signal.SIGINT) if main else None
+    with quiet_lightning():
+        trainer = make_trainer(
+            accelerator,
+            devices,
+            precision,
+            enable_progress_bar=bar,
+            callbacks=[*callbacks, *([TQDMProgressBar(leave=False)] if bar else [])],
+            **options,
+        )
+        try:
+            yield trainer
+        except SystemExit:
+            if trainer.interrupted:
+                raise KeyboardInterrupt from None
+            raise
+        except RunError as error:
+            text = str(error).strip()
+            if text.startswith("Caught RunError in DataLoader worker"):
+                raise RunError(text.rpartition("RunError: ")[2]) from error
+            raise
+        finally:
+            if main:  # Lightning leaves Ctrl-C ignored
+                signal.signal(signal.SIGINT, handler)
 
 
 def make_trainer(
@@ -69,6 +122,48 @@ def make_trainer(
             "can be asked for by its name"
         )
     return trainer
+
+
+@contextmanager
+def quiet_lightning() -> Iterator[None]:
+    """Keeps advertisements and advice that does not fit here off the screen."""
+    loggers = [logging.getLogger(name) for name in ("lightning.pytorch", "lightning.fabric")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        # Clouds are small and in memory; on a few CPU cores workers take time from training.
+        warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
+        # Lightning 2.6 makes a torch class that torch 2.13 deprecates.
+        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
+        # --accelerator cpu beside a GPU is a choice.
+        warnings.filterwarnings("ignore", "GPU available but not used")
+        # make_trainer() makes an error of it.
+        warnings.filterwarnings("ignore", ".*fp16 is not supported on CPU")
+        try:
+            yield
+        finally:
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
+
+
+def keep_memory() -> None:
+    """Let the process keep large pieces of memory that a step frees, for the next one.
+
+    The C library of most Linux systems gives pieces above 32 MB back at once, and the next step
+    takes them anew, page by page: a third of a training step of large networks of clouds on a CPU.
+    """
+    with suppress(OSError, AttributeError):
+        library = ctypes.CDLL("libc.so.6")
+        for option in (-3, -1):  # M_MMAP_THRESHOLD and M_TRIM_THRESHOLD of malloc.h
+            library.mallopt(option, ctypes.c_int(2**31 - 1))
+
+
+DAMAGE = (
+    RuntimeError, EOFError, OSError, KeyError, ValueError, NotImplementedError, zlib.error,
+    pickle.UnpicklingError, zipfile.BadZipFile,
+)  # fmt: skip
+"""What torch raises when it reads a damaged file."""
 
 
 class AtomicCheckpointIO(TorchCheckpointIO):
@@ -115,81 +210,5 @@ class AtomicCheckpointIO(TorchCheckpointIO):
             raise RunError(f"{path} is damaged or is no training checkpoint: {reason}") from error
 
 
-DAMAGE = (
-    RuntimeError, EOFError, OSError, KeyError, ValueError, NotImplementedError, zlib.error,
-    pickle.UnpicklingError, zipfile.BadZipFile,
-)  # fmt: skip
-
-
 def _first_line(error: Exception) -> str:
     return str(error).splitlines()[0] if str(error) else type(error).__name__
-
-
-def keep_memory() -> None:
-    """Let the process keep large pieces of memory that a step frees, for the next one.
-
-    The C library of most Linux systems gives pieces above 32 MB back at once, and the next step
-    takes them anew, page by page: a third of a training step of large networks of clouds on a CPU.
-    """
-    with suppress(OSError, AttributeError):
-        library = ctypes.CDLL("libc.so.6")
-        for option in (M_MMAP_THRESHOLD, M_TRIM_THRESHOLD):
-            library.mallopt(option, ctypes.c_int(2**31 - 1))
-
-
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # as malloc.h has them
-
-
-@contextmanager
-def quiet_lightning() -> Iterator[None]:
-    """Keeps advertisements and advice that does not fit here off the screen."""
-    wanted = {
-        "lightning.pytorch": logging.WARNING,
-        "lightning.fabric": logging.WARNING,
-    }
-    loggers = [logging.getLogger(name) for name in wanted]
-    levels = [logger.level for logger in loggers]
-    for logger, level in zip(loggers, wanted.values(), strict=True):
-        logger.setLevel(level)
-    with warnings.catch_warnings():
-        # Clouds are small and in memory; on a few CPU cores workers take time from training.
-        warnings.filterwarnings("ignore", ".*does not have many workers", PossibleUserWarning)
-        # Lightning 2.6 makes a torch class that torch 2.13 deprecates.
-        warnings.filterwarnings("ignore", ".*LeafSpec", FutureWarning)
-        # --accelerator cpu beside a GPU is a choice.
-        warnings.filterwarnings("ignore", "GPU available but not used")
-        # make_trainer() makes an error of it.
-        warnings.filterwarnings("ignore", ".*fp16 is not supported on CPU")
-        try:
-            yield
-        finally:
-            for logger, level in zip(loggers, levels, strict=True):
-                logger.setLevel(level)
-
-
-@contextmanager
-def errors_of_workers() -> Iterator[None]:
-    """Takes torch's copy of a worker's traceback off the message of a RunError."""
-    try:
-        yield
-    except RunError as error:
-        text = str(error).strip()
-        if text.startswith("Caught RunError in DataLoader worker"):
-            raise RunError(text.rpartition("RunError: ")[2]) from error
-        raise
-
-
-@contextmanager
-def keyboard_interrupts(trainer: lightning.Trainer) -> Iterator[None]:
-    """Turns Lightning's way of ending on Ctrl-C (``sys.exit(1)``) back into KeyboardInterrupt."""
-    main = threading.current_thread() is threading.main_thread()
-    handler = signal.getsignal(signal.SIGINT) if main else None
-    try:
-        yield
-    except SystemExit:
-        if trainer.interrupted:
-            raise KeyboardInterrupt from None
-        raise
-    finally:
-        if main:  # Lightning leaves Ctrl-C ignored
-            signal.signal(signal.SIGINT, handler)

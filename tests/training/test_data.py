@@ -20,7 +20,6 @@ from pointcluster.training import (
     searching_collate,
 )
 from pointcluster.training.data import EpochSampler, SeededDataset, ShardSampler, mix, seeded
-from pointcluster.training.survey import carve_out, hold_out
 
 
 def test_loaders(clouds):
@@ -70,14 +69,6 @@ def test_every_process_has_a_cloud(clouds):
         data.check_shares(4)
 
 
-def test_groups_stay_together():
-    labels = [i % 2 for i in range(40)]
-    groups = [i // 2 % 2 * 100 + i // 8 for i in range(40)]
-    kept, held = carve_out(labels, groups, 0.4)
-    assert held
-    assert not {groups[i] for i in kept} & {groups[i] for i in held}
-
-
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])
 def test_what_makes_a_batch(clouds, workers):
     def collate(items):
@@ -110,7 +101,6 @@ def test_a_part_that_holds_nothing_or_all_of_a_class_is_an_error(clouds):
     with pytest.raises(RunError, match=r"--val-fraction 0\.6 leaves no training cloud of class 0, "
                        "of 3 such"):  # fmt: skip
         PointDataModule(clouds[:3], clouds, val_fraction=0.6)
-    assert hold_out(clouds[:9], 0.0) == (list(range(9)), [])
 
 
 def to_tensor(image):

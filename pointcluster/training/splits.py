@@ -1,10 +1,11 @@
-"""What must be known of data before training: what they are, and which are held out."""
+"""The two parts of a data set before training: where they lie, what they hold, what is held out."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -15,12 +16,143 @@ from scipy.spatial import cKDTree
 from torch import Tensor
 from torch_geometric.data import Data
 
+from pointcluster import datasets
 from pointcluster.training.run import RunError
 
+SAMPLED = 2048
+"""Points that a scan is reduced to where the network gets fewer: what it may choose from."""
 QUANTILES, PAIRS = torch.linspace(0, 1, 16), 1 << 16
 NEAR = 0.03
 """How far apart near-identical clouds' shapes are at most: a second sampling of 2,048 points is
 nearer, and of a thousand pairs of other chairs not one."""
+
+
+class Clouds(NamedTuple):
+    """The two splits of a data set of clouds, and what results call it."""
+
+    name: str
+    train: Any
+    test: Any
+    points: int | None
+    """Of each cloud; `None` where they differ."""
+    sampled: int = SAMPLED
+    """Most points of a cloud."""
+    normalized: bool = True
+    """Whether clouds lie in the unit sphere around their mean."""
+
+    @property
+    def classes(self) -> list[str]:
+        """Their names."""
+        return list(self.test.classes)
+
+    def counted(self) -> str:
+        """How much there is, in words."""
+        return (
+            f"{len(self.train):,} training and {len(self.test):,} test clouds, "
+            f"{len(self.classes)} classes"
+        )
+
+    def title(self, num_points: int) -> str:
+        """What runs on so many points of each cloud are called."""
+        of = "" if self.points is None else f" of {self.points:,}"
+        return f"{self.name}, {num_points:,}{of} points"
+
+    def look_through(self, num_points: int, val_fraction: float) -> tuple[Any, str]:
+        """Read every cloud once: what cannot be read shows now, and not after an epoch.
+
+        Args:
+            num_points: Points that the network gets of each.
+            val_fraction: Part of the training clouds to hold out for validation.
+
+        Returns:
+            What :func:`hold_out` gives, and the :func:`fingerprint` of both splits.
+
+        Raises:
+            ValueError: Clouds have fewer points, one cannot be read, or that part cannot be held
+                out.
+        """
+        if self.points is not None and num_points > self.points:
+            raise ValueError(
+                f"--num-points is {num_points}, {self.name} has {self.points} points a cloud"
+            )
+        train, test = survey(self.train), survey(self.test)
+        return hold_out(train, val_fraction), train.digest + test.digest
+
+
+class Pictures(NamedTuple):
+    """The two splits of a data set of pictures, and what networks get to see of them."""
+
+    name: str
+    train: Any
+    test: Any
+    config: dict[str, Any] | None = None
+    """As :func:`data_config` gives it; `None` for what the network takes."""
+
+    def left_out(self, counted: int) -> str:
+        """How many test pictures could not be read, in words, if so many were counted."""
+        number, total = len(self.test) - counted, len(self.test)
+        return f"({number:,} of {total:,} unreadable, left out) " if number else ""
+
+
+def cloud_folder(
+    root: str | Path, num_points: int, columns: str | None = None
+) -> tuple[datasets.PointFolder, datasets.PointFolder]:
+    """Scans and meshes: `train/CLASS/*` and `test/CLASS/*`, or `CLASS/*` of which a part is tested.
+
+    Args:
+        root: The folder.
+        num_points: Points that the network gets.
+        columns: What the columns of tables are, as :class:`~pointcluster.datasets.PointFolder`
+            takes it.
+
+    Raises:
+        ValueError: There is no such folder, or its two parts have other classes, or only one.
+    """
+    root = Path(root).expanduser()
+    if not root.is_dir():
+        raise ValueError(f"--data: there is no folder {root}")
+    options = {"num_points": max(num_points, SAMPLED), "fields": (), "columns": columns}
+    train, test = (datasets.PointFolder(root, split=part, **options) for part in ("train", "test"))
+    if len(train.classes) < 2:
+        raise ValueError(
+            f"--data {root}: there is one class, {train.classes[0]}, expected at least two, each a "
+            "folder"
+        )
+    return train, test
+
+
+def image_folder(
+    root: str | Path, *, train: bool = True, on_error: str = "raise"
+) -> tuple[Any, datasets.ImageFolder]:
+    """Pictures as ImageNet has them: `train/CLASS/*` and `val/CLASS/*`.
+
+    Args:
+        root: The folder.
+        train: Whether the training part is read; an empty one is given otherwise.
+        on_error: What happens to a picture that cannot be read: `"raise"`, or `"skip"`, which takes
+            the next one in training and leaves it out of the test.
+
+    Raises:
+        ValueError: A folder is missing, or the two parts have other classes.
+    """
+    folders = [Path(root).expanduser() / part for part in ("train", "val")]
+    for folder in folders if train else folders[1:]:
+        if not folder.is_dir():
+            raise ValueError(f"--data {root}: there is no folder {folder}")
+    test = datasets.ImageFolder(folders[1], on_error="raise" if on_error == "raise" else "drop")
+    if not train:
+        return (), test
+    first = datasets.ImageFolder(folders[0], on_error=on_error)
+    if first.classes != test.classes:
+        differ = [
+            f"{name} is only in {'train' if name in first.classes else 'val'}/"
+            for name in sorted({*first.classes} ^ {*test.classes})
+        ]
+        more = "; ..." if len(differ) > 3 else ""
+        raise ValueError(
+            f"--data {root}: train/ and val/ have other classes: {'; '.join(differ[:3])}{more}"
+        )
+    return first, test
 
 
 class Survey(NamedTuple):
