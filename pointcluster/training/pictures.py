@@ -1,15 +1,18 @@
-"""Networks of pictures: what they take, how a picture becomes that, and trained ones from files."""
+"""Networks of pictures: what they take, a plain loop of training, trained ones from files."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
 
 from pointcluster._optional import installed_by
 from pointcluster.datasets import read_image
@@ -122,6 +125,82 @@ def _posterize(image: Any, bits: int, **unused: Any) -> Any:
     from timm.data.auto_augment import posterize
 
     return posterize(image, bits) if bits > 0 else image.point(lambda value: 0)
+
+
+def train_epochs(
+    model: nn.Module,
+    batches: Iterable[Any],
+    loss: Callable[[Any], Tensor],
+    optimizer: Optimizer,
+    schedule: LRScheduler,
+    *,
+    epochs: int,
+    clip: float = 10.0,
+    say: Callable[[str], None] | None = None,
+) -> float:
+    """Train in a plain loop, for programs that need no more than that.
+
+    Args:
+        model: The network; it is left in training mode.
+        batches: What an epoch goes through, such as a `DataLoader`.
+        loss: The loss of a batch.
+        optimizer: Steps after each batch.
+        schedule: Of its learning rate; steps with it.
+        epochs: How often to go through the batches.
+        clip: Highest norm of all gradients together.
+        say: Told a line after each epoch.
+
+    Returns:
+        The mean loss of the last epoch.
+    """
+    start, mean = time.perf_counter(), float("nan")
+    model.train()
+    for epoch in range(epochs):
+        losses = []
+        for batch in batches:
+            value = loss(batch)
+            optimizer.zero_grad()
+            value.backward()  # type: ignore[no-untyped-call]
+            nn.utils.clip_grad_norm_(model.parameters(), clip)
+            optimizer.step()
+            schedule.step()
+            losses.append(value.detach())
+        mean = float(torch.stack(losses).mean())
+        if say:
+            say(f"epoch {epoch + 1}: loss {mean:.3f}, {time.perf_counter() - start:.0f} s")
+    return mean
+
+
+def write_grid(
+    path: str | os.PathLike[str], pictures: Sequence[Tensor], columns: int, *, height: int = 256
+) -> None:
+    """Write pictures of several sizes as one, row by row.
+
+    Args:
+        path: The file, `.png`.
+        pictures: Colours from 0 to 255, uint8. $(3, H, W)$
+        columns: Pictures in a row.
+        height: Pixels that each is resized to.
+    """
+    with installed_by("image"):
+        from torchvision.transforms.v2 import functional as F
+        from torchvision.utils import make_grid
+    pictures = [F.resize(p, [height, height * p.size(2) // p.size(1)]) for p in pictures]
+    width = max(p.size(2) for p in pictures)
+    cells = [F.pad(p, [0, 0, width - p.size(2), 0]) for p in pictures]
+    write_picture(path, make_grid(cells, columns))
+
+
+def write_picture(path: str | os.PathLike[str], picture: Tensor) -> None:
+    """Write a picture.
+
+    Args:
+        path: The file; its ending says the format.
+        picture: Colours from 0 to 255, uint8. $(3, H, W)$
+    """
+    with installed_by("image"):
+        from PIL import Image
+    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
 
 
 class TrainedNetwork(NamedTuple):

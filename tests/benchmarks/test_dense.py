@@ -39,6 +39,16 @@ def test_networks_of_detection_and_segmentation(dense):
     assert names[:2] == ["coc_nano + FPN", "no clusters + FPN"]
 
 
+def test_loss_of_segmentation_by_hand(dense):
+    scores = torch.full((1, 11, 1, 3), -30.0)
+    scores[0, 0, 0, 0] = scores[0, 1, 0, 1] = scores[0, 4, 0, 2] = 30.0
+    masks = torch.tensor([[[0, 1, 11]]])  # what is said where no class is known does not count
+    assert dense.segmentation_loss(scores, masks).item() == pytest.approx(0, abs=1e-5)
+    masks[0, 0, 1] = 0  # class 0 is there twice and found once: Dice's number is 2/3
+    loss = dense.segmentation_loss(scores, masks).item()
+    assert loss == pytest.approx(60 / 2 + 1 / 3, abs=1e-4)
+
+
 @pytest.mark.slow
 def test_a_page_of_camvid_and_runs_that_are_kept(run, tmp_path):
     for split in ("train", "test"):
@@ -50,12 +60,13 @@ def test_a_page_of_camvid_and_runs_that_are_kept(run, tmp_path):
             Image.fromarray(mask).save(tmp_path / f"{split}annot" / f"{number}.png")
             colours = np.full((48, 64, 3), 90 * number, "uint8")
             Image.fromarray(colours).save(tmp_path / split / f"{number}.jpg")
-    options = ["--camvid", tmp_path, "--seeds", 1, "--epochs", 1, "--batch-size", 2]
+    options = ["--camvid", tmp_path, "--seeds", 1, "--epochs", 1]
     options = [str(option) for option in [*options, "--only", "coc_nano + FPN"]]
     run("dense", *options)
     (file,) = (tmp_path / "dense").iterdir()
     kept = json.loads(file.read_text())
-    assert set(kept) == {"mIoU", "s", "parameters"}
+    assert set(kept) == {"mIoU", "IoU", "s", "CPU s", "MiB", "parameters"}
+    assert len(kept["IoU"]) == 11 and kept["CPU s"] > 0
     file.write_text(json.dumps(kept | {"mIoU": 77.7}))
     page, printed = run("dense", *options)
     assert "77.7" in page and "CamVid" in printed

@@ -51,6 +51,12 @@ def test_voc(folder):
     assert flipped["boxes"][0].tolist() == [15, 2, 19, 8]
 
 
+def test_a_batch_is_not_stacked(folder):
+    data = BoxFolder.split(folder, "train")
+    images, targets = BoxFolder.collate([data[0], data[1]])
+    assert len(images) == len(targets) == 2 and targets[0]["labels"].tolist() == [1]
+
+
 def test_vocs_own_layout(folder):
     (folder / "train" / "images").rename(folder / "JPEGImages")
     (folder / "train" / "boxes").rename(folder / "Annotations")

@@ -23,6 +23,7 @@ from pointcluster.training import (
     train_transform,
 )
 from pointcluster.training.data import seeded
+from pointcluster.training.pictures import train_epochs, write_grid, write_picture
 
 CONFIG = {
     "input_size": [3, 32, 32],
@@ -320,3 +321,36 @@ def test_a_checkpoint_without_weights(tmp_path):
     torch.save({"network": network()}, tmp_path / "last.ckpt")
     with pytest.raises(RunError, match="its entry 'state_dict' is None, expected the weights"):
         read_network(tmp_path / "last.ckpt", build=create_model)
+
+
+def test_a_plain_loop_goes_through_all_batches_and_tells_the_last_mean():
+    model = nn.Linear(1, 1, bias=False).eval()
+    nn.init.constant_(model.weight, 2.0)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    schedule = torch.optim.lr_scheduler.StepLR(optimizer, step_size=2)
+    seen, lines = [], []
+
+    def loss(batch):
+        seen.append((batch, optimizer.param_groups[0]["lr"]))
+        return 100.0 * model.weight.sum()  # its gradient is cut down to the norm of 1
+
+    mean = train_epochs(
+        model, "ab", loss, optimizer, schedule, epochs=2, clip=1.0, say=lines.append
+    )
+    assert model.training and [batch for batch, _ in seen] == list("abab")
+    assert [rate for _, rate in seen] == pytest.approx([0.5, 0.5, 0.05, 0.05])
+    assert mean == pytest.approx(100 * (1.0 + 0.95) / 2)  # after 2 - 0.5 - 0.5
+    assert model.weight.item() == pytest.approx(0.9)
+    assert len(lines) == 2 and lines[1].startswith("epoch 2: loss 97.5")
+
+
+def test_pictures_of_several_sizes_side_by_side(tmp_path):
+    flat = [torch.full((3, 20, 10 * n), 60 * n, dtype=torch.uint8) for n in (1, 2, 3)]
+    write_grid(tmp_path / "grid.png", flat, columns=2, height=40)
+    with Image.open(tmp_path / "grid.png") as image:
+        grid = np.array(image)
+    assert grid.shape[0] >= 2 * 40 and grid.shape[1] >= 2 * 60
+    assert set(np.unique(grid)) == {0, 60, 120, 180}
+    write_picture(tmp_path / "one.png", flat[1])
+    with Image.open(tmp_path / "one.png") as image:
+        assert np.array(image).shape == (20, 20, 3)
