@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import re
-from array import array
-from collections.abc import Sequence
-from typing import Any, NamedTuple
+import struct
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
-from numpy.lib.stride_tricks import sliding_window_view
 
 from pointcluster.datasets.readers.columns import (
     find_labels,
@@ -18,15 +17,17 @@ from pointcluster.datasets.readers.columns import (
 )
 
 KINDS = {
-    **dict.fromkeys(("char", "int8"), "i1"), **dict.fromkeys(("uchar", "uint8"), "u1"),
-    **dict.fromkeys(("short", "int16"), "i2"), **dict.fromkeys(("ushort", "uint16"), "u2"),
-    **dict.fromkeys(("int", "int32"), "i4"), **dict.fromkeys(("uint", "uint32"), "u4"),
-    **dict.fromkeys(("float", "float32"), "f4"), **dict.fromkeys(("double", "float64"), "f8"),
+    name: np.dtype(code)
+    for code, names in {
+        "i1": "char int8", "u1": "uchar uint8", "i2": "short int16", "u2": "ushort uint16",
+        "i4": "int int32", "u4": "uint uint32", "f4": "float float32", "f8": "double float64",
+    }.items()
+    for name in names.split()
 }  # fmt: skip
-ORDERS: dict[str, Any] = {"ascii": "", "binary_little_endian": "<", "binary_big_endian": ">"}
+ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 FACES, STRIPS = ("vertex_indices", "vertex_index"), "tristrips"
 Lengths = tuple[int, ...]  # of the lists of a row
-Tables = list[tuple[np.ndarray, np.ndarray]]  # numbers of rows, and what they hold
+Column = np.ndarray | list[np.ndarray]
 
 
 class Property(NamedTuple):
@@ -63,17 +64,17 @@ def read_ply(data: bytes, label: str | None = None) -> dict:
         ValueError: The header or a row is damaged, the file ends early, or it has no such property.
     """
     order, elements, body = _header(data, label)
-    read = _Text(body) if order == "" else _Binary(body, order)
+    rows = _Rows(body, order)
     out: dict = {}
-    for name, count, properties in elements.values():
-        columns = read.element(name, count, properties)
-        if not count:
+    for element in elements.values():
+        if not element.rows or not element.properties:
             continue
-        if name == "vertex":
+        columns = rows.columns(element)
+        if element.name == "vertex":
             out |= _vertices(columns, label)
-        elif name == "face":
+        elif element.name == "face":
             out |= _faces(columns, label)
-        elif name == STRIPS and "polygons" not in out:
+        elif element.name == STRIPS and "polygons" not in out:
             out["polygons"] = _strips(_corners(columns))
     if label is not None and not {"label", "face_label"} & out.keys():
         used = [element for element in elements.values() if element.name in ("vertex", "face")]
@@ -81,14 +82,14 @@ def read_ply(data: bytes, label: str | None = None) -> dict:
     return out
 
 
-def _vertices(columns: dict, label: str | None) -> dict:
-    columns = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
-    threes = {field: find_three(columns, field) for field in ("pos", "normal", "color")}
+def _vertices(columns: dict[str, Column], label: str | None) -> dict:
+    numbers = {name: column for name, column in columns.items() if isinstance(column, np.ndarray)}
+    threes = {field: find_three(numbers, field) for field in ("pos", "normal", "color")}
     if not threes["pos"]:
-        raise ValueError(f"its vertices have {', '.join(columns)}, expected x, y and z")
+        raise ValueError(f"its vertices have {', '.join(numbers)}, expected x, y and z")
     out = {field: np.column_stack([*three.values()]) for field, three in threes.items() if three}
     out["pos"] = out["pos"].astype(np.float64)
-    if (labels := find_labels("", columns, label)) is not None:
+    if (labels := find_labels("", numbers, label)) is not None:
         out["label"] = labels
     return out
 
@@ -102,14 +103,14 @@ def _faces(columns: dict, label: str | None) -> dict:
     return out
 
 
-def _corners(columns: dict) -> np.ndarray | list[np.ndarray]:
+def _corners(columns: dict[str, Column]) -> Column:
     for name, column in columns.items():
         if name.lower() in FACES:
             return column
     raise ValueError(f"its faces have no list of corners, {FACES[0]}")
 
 
-def _strips(strips: np.ndarray | list[np.ndarray]) -> np.ndarray:
+def _strips(strips: Column) -> np.ndarray:
     """Triangles of strips; a corner of -1 begins another one, and every second turns round."""
     triangles = [np.zeros((0, 3), np.int64)]
     for strip in strips:
@@ -124,237 +125,157 @@ def _strips(strips: np.ndarray | list[np.ndarray]) -> np.ndarray:
     return np.concatenate(triangles)
 
 
+# --- what is in the file -------------------------------------------------------------------------
+
+
 def _header(data: bytes, label: str | None) -> tuple[str, dict[str, Element], bytes]:
     """Byte order, elements with their counts and properties, and what follows."""
     begin = re.match(rb"ply[ \t]*(\r?\n|\r)", data)
     if begin is None:
         raise ValueError("it does not begin with ply")
-    end = b"\r" if begin[1] == b"\r" else b"\n"  # alone, of old Macintosh programs
-    order: str | None = None
-    elements: dict[str, Element] = {}
-    at = begin.end()
-    while at < len(data):
-        stop = data.find(end, at)
-        stop = len(data) if stop < 0 else stop
-        line = data[at:stop].decode("utf-8", errors="replace").strip()
-        at = stop + 1
-        words = line.split()
-        if not words or words[0] in ("comment", "obj_info"):
-            continue
-        if line == "end_header":
-            break
-        if words[0] == "format" and len(words) == 3 and words[1] in ORDERS:
-            order = ORDERS[words[1]]
-        elif words[0] == "element" and len(words) == 3 and words[2].isdigit():
-            if words[1] in elements:
-                raise ValueError(f"it has two elements {words[1]}, expected one")
-            elements[words[1]] = Element(words[1], int(words[2]), [])
-        elif words[0] == "property" and elements and set(words[1:-1]) <= {*KINDS, "list"}:
-            kinds = [np.dtype(KINDS[word]) for word in words[1:-1] if word != "list"]
-            if len(kinds) != 1 + (words[1] == "list"):
-                raise ValueError(f"its header has a line {line[:60]!r}")
-            prefix = kinds[0] if len(kinds) > 1 else None
-            elements[[*elements][-1]].properties.append(Property(words[-1], kinds[-1], prefix))
-        else:
-            raise ValueError(f"its header has a line {line[:60]!r}")
-    else:
+    end = rb"\r" if begin[1] == b"\r" else rb"\r?\n"  # alone, of old Macintosh programs
+    last = end + rb"[ \t]*end_header[ \t]*(?:" + end + rb"|\Z)"
+    head, *rest = re.split(last, data, maxsplit=1)
+    if not rest:
         raise ValueError("its header does not end with end_header")
+    order, known = None, KINDS.keys()
+    elements: dict[str, Element] = {}
+    for line in head.splitlines()[1:]:
+        words = line.decode("utf-8", errors="replace").split()
+        match words:
+            case [] | ["comment" | "obj_info", *_]:
+                pass
+            case ["format", word, _] if word in ORDERS:
+                order = ORDERS[word]
+            case ["element", name, count] if count.isdigit():
+                if name in elements:
+                    raise ValueError(f"it has two elements {name}, expected one")
+                properties: list[Property] = []
+                elements[name] = Element(name, int(count), properties)
+            case ["property", kind, name] if elements and kind in KINDS:
+                properties.append(Property(name, KINDS[kind], None))
+            case ["property", "list", prefix, kind, name] if elements and {prefix, kind} <= known:
+                properties.append(Property(name, KINDS[kind], KINDS[prefix]))
+            case _:
+                raise ValueError(f"its header has a line {' '.join(words)[:60]!r}")
     if order is None:
         raise ValueError(f"its header names none of the formats {', '.join(ORDERS)}")
-    body = data[at:]
-    for name, count, properties in elements.values():
-        names = [each.name for each in properties]
-        double = named_twice(names, label) or next((n for n in names if names.count(n) > 1), None)
-        if double is not None:
+    for element in elements.values():
+        if double := named_twice([each.name for each in element.properties], label):
             raise ValueError(f"an element has two properties {double}, expected one")
-        # The least that a row takes, before memory is taken for it: in text a digit and a space.
-        least = sum((each.prefix or each.kind).itemsize if order else 2 for each in properties)
-        if count * max(1, least) > len(body) + 1:
-            raise ValueError(f"{count:,} of {name} announced in {len(body):,} bytes")
-    return order, elements, body
+    return order, elements, rest[0]
 
 
-class _Text:
-    """Rows of words, which begin and end with lines; lines without any are passed over."""
+class _Rows:
+    """Rows of numbers, one after another, some of them lists that begin with their length.
 
-    def __init__(self, body: bytes) -> None:
-        self.lines = filter(None, (line.split() for line in body.splitlines()))
+    Text is read as if its numbers were written as float64; a row of it may go over several lines,
+    and ends where one does.
+    """
 
-    def element(self, name: str, count: int, properties: list[Property]) -> dict:
-        """The columns of an element."""
-        rows: list[Sequence[Any]] = []
-        lists = any(each.prefix for each in properties)
-        for row in range(count):
-            words = next(self.lines, None)
-            if words is None:
-                raise ValueError(f"{count:,} of {name} announced, {row:,} there")
-            if lists:
-                values, end = self._values(name, words, properties)
-            else:
-                values, end = words, len(properties)
-                self._more(words, end)
-            if len(words) != end:
-                raise ValueError(f"a {name} has {len(words)} numbers, expected {end}")
-            rows.append(values)
-        columns = zip(*rows, strict=True) if rows else [()] * len(properties)
-        return {
-            each.name: (_lists if each.prefix else _numbers)(column, each.kind)
-            for each, column in zip(properties, columns, strict=True)
-        }
-
-    def _values(
-        self, name: str, words: list[bytes], properties: list[Property]
-    ) -> tuple[list[Any], int]:
-        """A word or a list of words for each property, and where they end."""
-        values: list[Any] = []
-        at = 0
-        for each in properties:
-            self._more(words, at + 1)
-            length = 1
-            if each.prefix is not None:
-                length = int(float(words[at])) if at < len(words) else -1
-                at += 1
-                self._more(words, at + length)
-                if not 0 <= length <= len(words) - at:
-                    raise ValueError(f"a {name} announces a list of {length} and is too short")
-                values.append(words[at : at + length])
-            else:
-                values.append(words[at] if at < len(words) else b"")
-            at += length
-        return values, at
-
-    def _more(self, words: list[bytes], count: int) -> None:
-        """Go on with the next lines where a row has fewer words than it must have."""
-        while len(words) < count and (line := next(self.lines, None)):
-            words += line
-
-
-class _Binary:
-    """Rows of bytes, one after another; those whose lists have the same lengths are one table."""
-
-    def __init__(self, body: bytes, order: Any) -> None:
+    def __init__(self, body: bytes, order: str) -> None:
         self.body, self.order, self.at = body, order, 0
+        self.ends: np.ndarray | None = None  # of the lines of text
+        if order == ORDERS["ascii"]:
+            lines = [line.split() for line in body.splitlines()]
+            words = (float(word) for line in lines for word in line)
+            self.body = np.fromiter(words, np.float64).tobytes()
+            self.ends = np.cumsum([8 * len(line) for line in lines])
 
-    def element(self, name: str, count: int, properties: list[Property]) -> dict:
-        """The columns of an element."""
-        if not count or not properties:
-            return {each.name: np.zeros(0, each.kind) for each in properties}
-        layout = _Layout(properties)
-        first = layout.row(self.body, self.at, self.order)
-        tables = [] if first is None else self._alike(count, properties, first[0])
-        tables = tables or self._unlike(name, count, properties, layout)
-        return {
-            each.name: _column(each, str(number), count, tables)
-            for number, each in enumerate(properties)
-        }
+    def columns(self, element: Element) -> dict[str, Column]:
+        """The properties of an element: numbers ``[rows]``, lists of one length as a table."""
+        tables = self._tables(element)
+        order = np.argsort(np.concatenate([numbers for numbers, _ in tables]))
+        out: dict[str, Column] = {}
+        for place, (name, kind, prefix) in enumerate(element.properties):
+            parts = [_as_announced(table[f"{place}"], kind) for _, table in tables]
+            if len(parts) == 1:
+                out[name] = parts[0]
+            elif prefix is None:
+                out[name] = np.concatenate(parts)[order]
+            else:
+                lists = [numbers for part in parts for numbers in part]
+                out[name] = [lists[row] for row in order]
+        return out
 
-    def _alike(self, count: int, properties: list[Property], lengths: Lengths) -> Tables:
-        """All rows at once, where their lists are as long as those of the first."""
-        kind = self._type(properties, lengths)
-        if count * kind.itemsize > len(self.body) - self.at:
-            return []
-        table = np.frombuffer(self.body, kind, count, self.at)
-        for number, length in enumerate(lengths):
-            if (table[f"length {number}"] != length).any():
-                return []
-        self.at += table.nbytes
-        return [(np.arange(count), table)]
+    def _tables(self, element: Element) -> list[tuple[np.ndarray, np.ndarray]]:
+        """The numbers of rows whose lists are alike, and what they hold."""
+        lengths, start, end = next(self._walk(element))
+        kind = self._kind(element, lengths)
+        if start + element.rows * kind.itemsize <= len(self.body):
+            table = np.frombuffer(self.body, kind, element.rows, start)
+            prefixes = [name for name in kind.names or () if name.startswith("length")]
+            if all((table[name] == table[name][0]).all() for name in prefixes):
+                numbers = np.arange(element.rows)
+                self._end(element, start + kind.itemsize * (numbers + 1))
+                return [(numbers, table)]
+        forms: dict[Lengths, tuple[list[int], list[bytes]]] = {}
+        ends = []
+        for number, (lengths, start, end) in enumerate(self._walk(element)):
+            rows, pieces = forms.setdefault(lengths, ([], []))
+            rows.append(number)
+            pieces.append(self.body[start:end])
+            ends.append(end)
+        self._end(element, np.array(ends))
+        return [
+            (np.array(rows), np.frombuffer(b"".join(pieces), self._kind(element, lengths)))
+            for lengths, (rows, pieces) in forms.items()
+        ]
 
-    def _unlike(self, name: str, count: int, properties: list[Property], layout: _Layout) -> Tables:
-        """Rows of each form, found one by one."""
-        forms: dict[Lengths, tuple[array, array]] = {}
-        for number in range(count):
-            row = layout.row(self.body, self.at, self.order)
-            if row is None:
-                raise ValueError(f"{count:,} of {name} announced, {number:,} there")
-            numbers, starts = forms.setdefault(row[0], (array("q"), array("q")))
-            numbers.append(number)
-            starts.append(self.at)
-            self.at = row[1]
-        data, tables = np.frombuffer(self.body, np.uint8), []
-        for lengths, (numbers, starts) in forms.items():
-            kind = self._type(properties, lengths)
-            rows = sliding_window_view(data, kind.itemsize)[np.array(starts)]
-            tables.append((np.array(numbers), rows.view(kind)[:, 0]))
-        return tables
+    def _walk(self, element: Element) -> Iterator[tuple[Lengths, int, int]]:
+        """The lengths of each row's lists, where it begins and where it ends."""
+        steps: list[tuple[struct.Struct, int]] = []  # to where numbers begin, and bytes of one
+        gap = 0
+        for _, kind, prefix in element.properties:
+            size = self._stored(kind).itemsize
+            if prefix is None:
+                gap += size
+            else:
+                form = struct.Struct(f"{self.order}{gap}x{self._stored(prefix).char}")
+                steps.append((form, size))
+                gap = 0
+        at = self.at
+        for number in range(element.rows):
+            start, lengths = at, []
+            try:
+                for form, size in steps:
+                    lengths.append(int(form.unpack_from(self.body, at)[0]))
+                    at += form.size + lengths[-1] * size
+            except struct.error:
+                at = len(self.body) + 1
+            at += gap
+            if min(lengths, default=0) < 0 or at > len(self.body):
+                raise ValueError(f"{element.rows:,} of {element.name} announced, {number:,} there")
+            yield tuple(lengths), start, at
 
-    def _type(self, properties: list[Property], lengths: Lengths) -> np.dtype:
+    def _kind(self, element: Element, lengths: Lengths) -> np.dtype:
         """The type of a row whose lists have these lengths."""
-        left, fields = list(lengths), list[tuple[str, np.dtype, tuple[int, ...]]]()
-        for number, each in enumerate(properties):
-            shape = tuple[int, ...]()
-            if each.prefix is not None:
-                place = len(lengths) - len(left)
-                fields.append((f"length {place}", each.prefix.newbyteorder(self.order), ()))
-                shape = (left.pop(0),)
-            fields.append((str(number), each.kind.newbyteorder(self.order), shape))
+        left, fields = iter(lengths), list[tuple[str, np.dtype, tuple[int, ...]]]()
+        for place, (_, kind, prefix) in enumerate(element.properties):
+            shape: tuple[int, ...] = ()
+            if prefix is not None:
+                fields.append((f"length {place}", self._stored(prefix), ()))
+                shape = (next(left),)
+            fields.append((f"{place}", self._stored(kind), shape))
         return np.dtype(fields)
 
+    def _stored(self, kind: np.dtype) -> np.dtype:
+        return np.dtype(np.float64) if self.ends is not None else kind.newbyteorder(self.order)
 
-class _Layout:
-    """Where in a row its lists begin, by what is before them."""
-
-    def __init__(self, properties: list[Property]) -> None:
-        self.lists: list[tuple[int, int, bool, int]] = []  # gap, bytes of length, signed, of number
-        self.tail = 0  # behind the last one
-        for each in properties:
-            if each.prefix is None:
-                self.tail += each.kind.itemsize
-                continue
-            signed = each.prefix.kind == "i"
-            self.lists.append((self.tail, each.prefix.itemsize, signed, each.kind.itemsize))
-            self.tail = 0
-
-    def row(self, body: bytes, at: int, order: str) -> tuple[Lengths, int] | None:
-        """Lengths of a row's lists, and where it ends; none where the file ends before."""
-        lengths = []
-        for gap, prefix, signed, size in self.lists:
-            start = at + gap + prefix
-            number = body[at + gap : start]
-            length = int.from_bytes(number, "big" if order == ">" else "little", signed=signed)
-            at = start + length * size
-            if length < 0 or at > len(body):
-                return None
-            lengths.append(length)
-        at += self.tail
-        return (tuple(lengths), at) if at <= len(body) else None
+    def _end(self, element: Element, ends: np.ndarray) -> None:
+        """Go on behind rows that end there."""
+        if self.ends is not None and not (inside := np.isin(ends, self.ends)).all():
+            row = int(np.argmin(inside))
+            raise ValueError(f"row {row} of {element.name} does not end where its line does")
+        self.at = int(ends[-1])
 
 
-def _column(each: Property, key: str, count: int, tables: Tables) -> np.ndarray | list[np.ndarray]:
-    """A property of all rows."""
-    if len(tables) == 1:
-        return tables[0][1][key].astype(each.kind)
-    if each.prefix is None:
-        column = np.empty(count, each.kind)
-        for rows, table in tables:
-            column[rows] = table[key]
-        return column
-    lists = [np.zeros(0, each.kind)] * count
-    for rows, table in tables:
-        for row, numbers in zip(rows, table[key].astype(each.kind), strict=True):
-            lists[row] = numbers
-    return _table(lists)
-
-
-def _table(lists: list[np.ndarray]) -> np.ndarray | list[np.ndarray]:
-    """Lists as a table, where all are of one length."""
-    return np.stack(lists) if len({len(numbers) for numbers in lists}) == 1 else lists
-
-
-def _numbers(words: Sequence[bytes], kind: np.dtype) -> np.ndarray:
-    """Numbers read from text, as the header's type where they fit into it."""
-    column = np.array([float(word) for word in words], np.float64)
-    if kind.kind == "f":
-        return column
-    if not np.isfinite(column).all() or (column % 1).any():
+def _as_announced(values: np.ndarray, kind: np.dtype) -> np.ndarray:
+    """Numbers of the header's type; of text, of one into which they fit."""
+    if values.dtype.kind == kind.kind:  # text may have more digits than float32
+        return values.astype(values.dtype.newbyteorder("="))
+    if not np.isfinite(values).all() or (values % 1).any():
         raise ValueError("a number that must be whole is not")
     limits = np.iinfo(kind)
-    inside = not column.size or (column.min() >= limits.min and column.max() <= limits.max)
-    return column.astype(kind if inside else np.int64)
-
-
-def _lists(rows: Sequence[list[bytes]], kind: np.dtype) -> np.ndarray | list[np.ndarray]:
-    """Numbers of lists of words."""
-    numbers = _numbers([word for row in rows for word in row], kind)
-    ends = np.cumsum([len(row) for row in rows], dtype=np.int64)
-    return _table(np.split(numbers, ends[:-1])) if rows else []
+    fit = not values.size or (limits.min <= values.min() and values.max() <= limits.max)
+    return values.astype(kind if fit else np.int64)
