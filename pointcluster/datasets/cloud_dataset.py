@@ -17,39 +17,16 @@ from torch_geometric.data import Data, InMemoryDataset
 from pointcluster.files import replacing
 
 
-class CloudDataset(InMemoryDataset):
-    """Clouds in memory, each with as many points.
+class LabelledClouds(InMemoryDataset):
+    """Clouds in memory.
 
     Attributes:
         classes: Names of the classes, in the order of their indices.
         split: Which part of the data set this is.
-        num_points: Points a cloud.
     """
 
     classes: list[str]
     split: str
-    num_points: int
-
-    def keep(self, y: Tensor, **points: Tensor) -> None:
-        """Take over arrays, without copying them.
-
-        Args:
-            y: Class of each cloud, ``[n]``.
-            points: Values of the points by their names, each ``[n, num_points, ...]``.
-        """
-        self.num_points = points["pos"].size(1)
-        ends = torch.arange(len(y) + 1)
-        self._data = Data(y=y, **{key: value.flatten(0, 1) for key, value in points.items()})
-        self.slices = {"y": ends, **dict.fromkeys(points, ends * self.num_points)}
-
-    @property
-    def name(self) -> str:
-        """What stands before a result: the data set, and which of its forms this is."""
-        return type(self).__name__
-
-    def describe(self) -> str:
-        """The name and the number of points, as a printed result has them."""
-        return f"{self.name}, {self.num_points:,} points"
 
     @property
     def num_classes(self) -> int:
@@ -63,22 +40,68 @@ class CloudDataset(InMemoryDataset):
         return f"{type(self).__name__}({len(self)}, split={self.split!r})"
 
 
-def check_size(what: str, split: str, found: int, low: int, high: int) -> None:
-    """Compare the number of clouds with what the benchmark has.
+class CloudDataset(LabelledClouds):
+    """A benchmark's clouds in memory, each with as many points.
 
     Args:
-        what: The file or folder, for the message.
-        split: The split, for the message.
-        found: Clouds that were read.
-        low: The least there must be.
-        high: The most; the same where the number is known.
+        split: ``"train"`` or ``"test"``.
+        transform: Applied to every item when it is read.
+        sizes: Clouds that the two splits must have: ``"published"`` as the benchmark has, or two
+            numbers; ``None`` takes them as they are.
+
+    Attributes:
+        num_points: Points a cloud.
 
     Raises:
-        ValueError: There are more or fewer.
+        ValueError: An argument is none of these.
     """
-    if not low <= found <= high:
-        expected = f"not {low:,}" if low == high else f"expected {low:,} to {high:,}"
-        raise ValueError(f"{what}: the {split} split has {found:,} clouds, {expected}")
+
+    num_points: int
+
+    def __init__(
+        self,
+        split: str,
+        transform: Callable[[Data], Data] | None,
+        sizes: tuple[int, int] | str | None,
+    ) -> None:
+        if split not in ("train", "test"):
+            raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
+        if sizes is not None and not isinstance(sizes, tuple) and sizes != "published":
+            raise ValueError(f"sizes is {sizes!r}, expected 'published', two numbers or None")
+        super().__init__(None, transform)
+        self.split, self.sizes = split, sizes
+
+    def keep(self, source: Path, y: Tensor, published: tuple[int, int], **points: Tensor) -> None:
+        """Take over arrays, without copying them.
+
+        Args:
+            source: The file or folder, for the message.
+            y: Class of each cloud, ``[n]``.
+            published: The fewest and the most clouds that the split has.
+            points: Values of the points by their names, each ``[n, num_points, ...]``.
+
+        Raises:
+            ValueError: There are more or fewer clouds than ``sizes`` says.
+        """
+        low, high = published
+        if isinstance(self.sizes, tuple):
+            low = high = self.sizes[self.split == "test"]
+        if self.sizes is not None and not low <= len(y) <= high:
+            expected = f"not {low:,}" if low == high else f"expected {low:,} to {high:,}"
+            raise ValueError(f"{source}: the {self.split} split has {len(y):,} clouds, {expected}")
+        self.num_points = points["pos"].size(1)
+        ends = torch.arange(len(y) + 1)
+        self._data = Data(y=y, **{key: value.flatten(0, 1) for key, value in points.items()})
+        self.slices = {"y": ends, **dict.fromkeys(points, ends * self.num_points)}
+
+    @property
+    def name(self) -> str:
+        """What stands before a result: the data set, and which of its forms this is."""
+        return type(self).__name__
+
+    def describe(self) -> str:
+        """The name and the number of points, as a printed result has them."""
+        return f"{self.name}, {self.num_points:,} points"
 
 
 def fingerprint(files: Iterable[Path], *settings: Any) -> str:
@@ -113,7 +136,7 @@ def cached(
     try:
         with safe_open(path, framework="pt") as file:
             if (file.metadata() or {}).get("key") == key:
-                return {name: _cut(file.get_slice(name), first) for name in file.keys()}
+                return {name: _cut(file.get_tensor(name), first) for name in file.keys()}
     except (OSError, SafetensorError):  # not there yet, or damaged
         pass
     tensors = make()
@@ -128,8 +151,7 @@ def cached(
     return {name: _cut(tensor, first) for name, tensor in tensors.items()}
 
 
-def _cut(values: Any, first: int | None) -> Tensor:
-    shape = values.get_shape() if hasattr(values, "get_shape") else values.shape
-    if first is None or len(shape) < 2 or first >= shape[1]:
-        return values if isinstance(values, Tensor) else values[:]
-    return torch.as_tensor(values[:, :first]).clone()
+def _cut(values: Tensor, first: int | None) -> Tensor:
+    if first is None or values.dim() < 2 or first >= values.size(1):
+        return values
+    return values[:, :first].clone()

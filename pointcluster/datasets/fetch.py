@@ -10,9 +10,9 @@ import stat
 import struct
 import zipfile
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
-from typing import NoReturn
 
 import requests
 from tqdm import tqdm
@@ -134,21 +134,6 @@ def _content_range(response: requests.Response) -> tuple[int | None, int | None]
     return (int(first) if first else None), (int(whole) if whole not in (None, "*") else None)
 
 
-def check_zip(archive: Path) -> None:
-    """Refuse what is no zip archive, such as a page that came in its place.
-
-    Raises:
-        DamagedArchive: It is none, or ends early.
-    """
-    try:
-        with zipfile.ZipFile(archive):
-            pass
-    except (zipfile.BadZipFile, EOFError, NotImplementedError, ValueError, struct.error) as error:
-        with archive.open("rb") as file:
-            begin = file.read(40)
-        raise DamagedArchive(f"{error}; it begins with {begin!r}") from error
-
-
 def check_digest(path: Path, record: Path) -> str:
     """Compare a file's SHA-256 with the recorded one, or record it where there is none yet.
 
@@ -178,6 +163,41 @@ def check_digest(path: Path, record: Path) -> str:
     return digest
 
 
+# --- archives ------------------------------------------------------------------------------------
+
+
+@contextmanager
+def open_zip(archive: Path) -> Iterator[zipfile.ZipFile]:
+    """A zip archive to read from.
+
+    Raises:
+        DamagedArchive: It is none, ends early, is encrypted, or a member is damaged.
+    """
+    try:
+        with zipfile.ZipFile(archive) as file:
+            yield file
+    # A member that is encrypted or packed in a way that zipfile does not know is a RuntimeError.
+    except (zipfile.BadZipFile, zlib.error, struct.error, EOFError, RuntimeError) as error:
+        raise DamagedArchive(
+            f"{archive} is not a whole zip archive: {error} (delete it, and fetch it again)"
+        ) from error
+
+
+def check_zip(archive: Path) -> None:
+    """Refuse what is no zip archive, such as a page that came in its place.
+
+    Raises:
+        DamagedArchive: It is none, or ends early.
+    """
+    with archive.open("rb") as file:
+        begin = file.read(40)
+    try:
+        with open_zip(archive):
+            pass
+    except ValueError as error:
+        raise DamagedArchive(f"{error}; it begins with {begin!r}") from error
+
+
 def unpack(archive: Path, folder: Path, names: Sequence[str] | None = None) -> None:
     """Unpack a zip archive into a folder, and refuse members that would leave it.
 
@@ -191,41 +211,34 @@ def unpack(archive: Path, folder: Path, names: Sequence[str] | None = None) -> N
         ValueError: It lacks one of the names, or has a member that is absolute, climbs with ``..``
             or is a link.
     """
-    try:
-        with zipfile.ZipFile(archive) as file:
-            for member in file.infolist():
-                name = PurePosixPath(member.filename.replace("\\", "/"))
-                link = stat.S_ISLNK(member.external_attr >> 16)
-                if name.is_absolute() or ".." in name.parts or ":" in str(name.parts[:1]) or link:
-                    raise ValueError(
-                        f"{archive} holds {member.filename!r}, which would be written outside "
-                        f"{folder}: the archive was not unpacked"
-                    )
-            if names is not None:
-                for wanted in names:
-                    _unpack_one(file, wanted, folder)
-                return
-            damaged = file.testzip()
-            if damaged is not None:
+    with open_zip(archive) as file:
+        for member in file.infolist():
+            name = PurePosixPath(member.filename.replace("\\", "/"))
+            link = stat.S_ISLNK(member.external_attr >> 16)
+            if name.is_absolute() or ".." in name.parts or ":" in str(name.parts[:1]) or link:
+                raise ValueError(
+                    f"{archive} holds {member.filename!r}, which would be written outside "
+                    f"{folder}: the archive was not unpacked"
+                )
+        if names is None:
+            if damaged := file.testzip():
                 raise zipfile.BadZipFile(f"{damaged} is damaged")
             file.extractall(folder)
-    # A member that is encrypted or packed in a way that zipfile does not know is a RuntimeError.
-    except (zipfile.BadZipFile, zlib.error, EOFError, RuntimeError) as error:
-        _damaged(archive, error)
-
-
-def _damaged(archive: Path, error: Exception) -> NoReturn:
-    raise DamagedArchive(
-        f"{archive} is not a whole zip archive: {error} (delete it, and fetch it again)"
-    ) from error
+            return
+        if lacking := sorted({*names} - {*file.namelist()}):
+            raise ValueError(f"{archive} holds no {lacking[0]}")
+        for wanted in names:
+            with replacing(folder / wanted) as temporary, file.open(wanted) as source:
+                with open(temporary, "wb") as target:
+                    shutil.copyfileobj(source, target, 1 << 20)  # compares the checksum at the end
 
 
 def unpack_folder(archive: Path, folder: Path, sign: str) -> None:
-    """Unpack the folder of a zip archive that holds a certain file, and show it when it is whole.
+    """Unpack the folder of a zip archive that holds a certain file, where it is not whole already.
 
     All is unpacked into ``<name>.part`` beside ``folder`` and then renamed. Where ``folder`` is
-    there already, from an unpacking that was interrupted, its files are replaced one by one, the
-    certain one last; others in it stay.
+    there, from an unpacking that was interrupted, so that a file is missing or shorter in it, its
+    files are replaced one by one, the certain one last; others in it stay.
 
     Args:
         archive: The zip archive.
@@ -236,45 +249,8 @@ def unpack_folder(archive: Path, folder: Path, sign: str) -> None:
         DamagedArchive: The archive is damaged or encrypted.
         ValueError: No folder in it holds such a file, or several do, or a member would leave it.
     """
-    top, _ = _members(archive, sign)
-    part = folder.with_name(f"{folder.name}.part")
-    shutil.rmtree(part, ignore_errors=True)
-    try:
-        unpack(archive, part)
-        if not folder.exists():
-            os.rename(part / top, folder)
-            return
-        files = [path for path in sorted((part / top).rglob("*")) if path.is_file()]
-        for path in sorted(files, key=lambda path: path.match(sign)):
-            target = folder / path.relative_to(part / top)
-            target.parent.mkdir(parents=True, exist_ok=True)
-            os.replace(path, target)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def lacks(folder: Path, archive: Path, sign: str) -> str | None:
-    """The first file of an archive's folder that is missing or shorter in one on disk, or ``None``.
-
-    Args:
-        folder: What was unpacked.
-        archive: Where from.
-        sign: As for :func:`unpack_folder`, as are the errors.
-    """
-    for name, size in _members(archive, sign)[1].items():
-        path = folder / name
-        if not path.is_file() or path.stat().st_size < size:
-            return name
-    return None
-
-
-def _members(archive: Path, sign: str) -> tuple[str, dict[str, int]]:
-    """The folder of an archive that holds a sign, and the sizes of its files by their paths."""
-    try:
-        with zipfile.ZipFile(archive) as file:
-            infos = [info for info in file.infolist() if not info.is_dir()]
-    except (zipfile.BadZipFile, EOFError) as error:
-        _damaged(archive, error)
+    with open_zip(archive) as file:
+        infos = [info for info in file.infolist() if not info.is_dir()]
     sizes = {PurePosixPath(info.filename): info.file_size for info in infos}
     sizes = {path: size for path, size in sizes.items() if "__MACOSX" not in path.parts}
     depth = len(PurePosixPath(sign).parts)
@@ -282,16 +258,19 @@ def _members(archive: Path, sign: str) -> tuple[str, dict[str, int]]:
     if len(tops) != 1:
         found = f"holds {sign} in {tops[0]} and in {tops[1]}" if tops else f"holds no {sign}"
         raise ValueError(f"{archive} {found}: it is another archive, delete or rename it")
-    below = {path: size for path, size in sizes.items() if path.is_relative_to(tops[0])}
-    return str(tops[0]), {str(path.relative_to(tops[0])): size for path, size in below.items()}
-
-
-def _unpack_one(file: zipfile.ZipFile, name: str, folder: Path) -> None:
+    [top] = tops
+    targets = {folder / p.relative_to(top): n for p, n in sizes.items() if p.is_relative_to(top)}
+    if all(path.is_file() and path.stat().st_size >= size for path, size in targets.items()):
+        return
+    part = folder.with_name(f"{folder.name}.part")
+    shutil.rmtree(part, ignore_errors=True)
     try:
-        member = file.getinfo(name)
-    except KeyError:
-        raise ValueError(f"{file.filename} holds no {name}") from None
-    path = folder / name
-    with replacing(path) as temporary:
-        with file.open(member) as source, open(temporary, "wb") as target:
-            shutil.copyfileobj(source, target, 1 << 20)  # compares the checksum at the end
+        unpack(archive, part)
+        if not folder.exists():
+            os.rename(part / top, folder)
+            return
+        for target in sorted(targets, key=lambda path: path.match(sign)):
+            target.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(part / top / target.relative_to(folder), target)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)

@@ -6,12 +6,12 @@ import os
 from collections.abc import Callable
 from io import BytesIO
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch_geometric.data import Data, InMemoryDataset
+from torch_geometric.data import Data
 
+from pointcluster.datasets.cloud_dataset import LabelledClouds
 from pointcluster.files import bundled_folder, check_bundled
 
 FILE = "home_objects.npz"
@@ -28,7 +28,7 @@ _FORM = {  # array: kinds of its dtype, its shape after the number of clouds
 }
 
 
-class HomeObjects(InMemoryDataset):
+class HomeObjects(LabelledClouds):
     r"""CAD models of furniture, people, plants, vehicles and vessels, sampled evenly by area.
 
     The models are those of Sweet Home 3D's furniture libraries (CC BY 3.0 and CC0);
@@ -82,17 +82,6 @@ class HomeObjects(InMemoryDataset):
         if pre_transform is not None:
             items = [pre_transform(item) for item in items]
         self._data, self.slices = self.collate(items)
-
-    @property
-    def num_classes(self) -> int:
-        return len(self.classes)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # Items that were read are kept as views, and pickle would write all points for each view.
-        return {**self.__dict__, "_data_list": None}
-
-    def __repr__(self) -> str:
-        return f"HomeObjects({len(self)}, split={self.split!r})"
 
 
 def bundled_file() -> Path:

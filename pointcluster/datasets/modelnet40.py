@@ -15,10 +15,11 @@ from torch_geometric.data import Data
 from torch_geometric.transforms import SamplePoints
 
 from pointcluster.datasets import fetch
-from pointcluster.datasets.cloud_dataset import CloudDataset, cached, check_size, fingerprint
+from pointcluster.datasets.cloud_dataset import CloudDataset, cached, fingerprint
 from pointcluster.datasets.readers.h5 import read_h5
 from pointcluster.datasets.readers.off import read_off
 from pointcluster.datasets.readers.polygons import triangulate
+from pointcluster.datasets.readers.whole import whole
 
 POINTS = 10_000
 """Points of each text file."""
@@ -125,12 +126,9 @@ class ModelNet40(CloudDataset):
         transform: Callable[[Data], Data] | None = None,
         sizes: tuple[int, int] | str | None = "published",
     ) -> None:
-        if split not in ("train", "test"):
-            raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
+        super().__init__(split, transform, sizes)
         if form not in FORMS:
             raise ValueError(f"form is {form!r}, expected one of {', '.join(FORMS)}")
-        if sizes is not None and not isinstance(sizes, tuple) and sizes != "published":
-            raise ValueError(f"sizes is {sizes!r}, expected 'published', two numbers or None")
         most = {"hdf5": 2048, "resampled": POINTS}.get(form)
         if num_points is not None and not 1 <= num_points <= (most or num_points):
             limit = f"1 to {most:,}" if most else "at least 1"
@@ -146,25 +144,20 @@ class ModelNet40(CloudDataset):
                 f"form {form!r} is not fetched by this program: python datasets/fetch.py "
                 f"modelnet40_{form} tells how to get it, as does datasets/modelnet40/README.md"
             )
-        super().__init__(None, transform)
         folder = fetch_modelnet40(root) if download else find_modelnet40(root, form)
         if folder is None:
             raise FileNotFoundError(_not_there(Path(root), form))
-        self.split, self.form, self.seed = split, form, (seed or 0) if form == "meshes" else None
+        self.form, self.seed = form, (seed or 0) if form == "meshes" else None
         if form == "hdf5":
-            self.classes, points = read_hdf5(folder, split, num_points, normals)
+            self.classes, points = _read_hdf5(folder, split, num_points, normals)
         elif form == "resampled":
-            self.classes, points = read_resampled(folder, split, num_points)
+            self.classes, points = _read_resampled(folder, split, num_points)
         else:
-            self.classes, points = sample_meshes(folder, split, num_points or 2048, seed or 0)
+            self.classes, points = _sample_meshes(folder, split, num_points or 2048, seed or 0)
         if normals is False:
             points.pop("normal", None)
-        y = points.pop("y")
-        expected = FORMS[form][3] if sizes == "published" else sizes
-        if isinstance(expected, tuple):
-            number = expected[split == "test"]
-            check_size(str(folder), split, len(y), number, number)
-        self.keep(y, **points)
+        number = FORMS[form][3][split == "test"]
+        self.keep(folder, published=(number, number), **points)
 
     @property
     def name(self) -> str:
@@ -243,13 +236,11 @@ def unpack_modelnet40(root: str | os.PathLike[str], form: str = "hdf5") -> Path 
     if archive is None:
         return folder
     try:
-        if folder is None or fetch.lacks(folder, archive, sign):
-            folder = folder or root / name
-            fetch.unpack_folder(archive, folder, sign)
+        fetch.unpack_folder(archive, folder or root / name, sign)
     except fetch.DamagedArchive:
-        if find_modelnet40(root, form) is None:
+        if folder is None:
             raise
-    return folder
+    return folder or root / name
 
 
 def fetch_modelnet40(root: str | os.PathLike[str], urls: Sequence[str] = MIRRORS) -> Path:
@@ -325,27 +316,12 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
-# --- its three forms -----------------------------------------------------------------------------
+# --- its three forms: names of the classes, and points and class of the clouds ------------------
+
+Clouds = tuple[list[str], dict[str, Tensor]]
 
 
-def read_hdf5(
-    folder: Path, split: str, num_points: int | None, normals: bool | None
-) -> tuple[list[str], dict[str, Tensor]]:
-    """Names of the classes, and the clouds of a split.
-
-    Args:
-        folder: The folder with the lists.
-        split: ``"train"`` or ``"test"``.
-        num_points: Points to give of each, the first ones; all 2,048 by default.
-        normals: Whether there must be normals; ``None`` takes them where all files have them.
-
-    Shapes and units:
-        ``pos`` and ``normal [n, num_points, 3]`` float32, ``y [n]`` int64.
-
-    Raises:
-        FileNotFoundError: A list, or a file that it names, is missing.
-        ValueError: A file is damaged, is something else, or lacks normals.
-    """
+def _read_hdf5(folder: Path, split: str, num_points: int | None, normals: bool | None) -> Clouds:
     classes = read_lines(folder / "shape_names.txt")
     _check_classes(classes, folder / "shape_names.txt")
     # The lists hold paths of the machine they were written on: only the names count.
@@ -358,61 +334,35 @@ def read_hdf5(
             f"{len(files)} files for {split} have and all genuine ones: fetch them again, or do "
             "without normals"
         )
-    keys = ("y", "pos") if without or normals is False else ("y", "pos", "normal")
     arrays = {
         key: np.concatenate(
             [part[key] if key == "y" else part[key][:, :num_points] for part in parts]
         )
-        for key in keys
+        for key in parts[0]
     }
     return classes, {key: torch.from_numpy(array) for key, array in arrays.items()}
 
 
-def list_resampled(folder: Path, split: str) -> tuple[list[str], list[Path], np.ndarray]:
-    """Names of the classes; the files of a split; the class of each.
-
-    Raises:
-        FileNotFoundError: A list, or a file that it names, is missing.
-        ValueError: A list is empty, or names a shape of no class or one shape twice.
-    """
+def _list_resampled(folder: Path, split: str) -> tuple[list[str], list[Path], list[int]]:
+    """Names of the classes; the files of a split; the class of each."""
     classes = read_lines(folder / NAMES)
     listing = folder / f"modelnet40_{split}.txt"
     shapes = read_lines(listing)
     if len(set(shapes)) != len(shapes):
         raise ValueError(f"{listing} names a shape twice")
     number = {name: i for i, name in enumerate(classes)}
-    files, y = [], []
-    for shape in shapes:
-        name = shape.rpartition("_")[0]  # night_stand_0001 is a night_stand
+    names = [shape.rpartition("_")[0] for shape in shapes]  # night_stand_0001 is a night_stand
+    for name, shape in zip(names, shapes, strict=True):
         if name not in number:
             raise ValueError(f"{listing} names {shape!r}, which is of no class in {NAMES}")
-        files.append(folder / name / f"{shape}.txt")
-        y.append(number[name])
-    missing = next((file for file in files if not file.is_file()), None)
-    if missing is not None:
+    files = [folder / name / f"{shape}.txt" for name, shape in zip(names, shapes, strict=True)]
+    if missing := next((file for file in files if not file.is_file()), None):
         raise FileNotFoundError(f"{missing} is missing: {listing.name} names it")
-    return classes, files, np.array(y)
+    return classes, files, [number[name] for name in names]
 
 
-def read_resampled(
-    folder: Path, split: str, num_points: int | None
-) -> tuple[list[str], dict[str, Tensor]]:
-    """Names of the classes, and the clouds of a split, kept as one file in the folder.
-
-    They are centred and scaled to the unit sphere.
-
-    Args:
-        folder: The folder with the lists.
-        split: ``"train"`` or ``"test"``.
-        num_points: Points to give of each, the first ones; all 10,000 by default.
-
-    Shapes and units:
-        ``pos [n, num_points, 3]``, ``normal [n, num_points, 3]`` float32 and ``y [n]`` int64.
-
-    Raises:
-        ValueError: A file is damaged or has another form.
-    """
-    classes, files, y = list_resampled(folder, split)
+def _read_resampled(folder: Path, split: str, num_points: int | None) -> Clouds:
+    classes, files, y = _list_resampled(folder, split)
     _check_classes(classes, folder / NAMES)
 
     def make() -> dict[str, Tensor]:
@@ -426,9 +376,9 @@ def read_resampled(
             cloud -= cloud.mean(axis=0, dtype=np.float64)
             cloud /= max(float(np.linalg.norm(cloud, axis=1).max()), 1e-12)
         pos, normal = (torch.from_numpy(values[..., part].copy()) for part in np.s_[:3, 3:])
-        return {"pos": pos, "normal": normal, "y": torch.from_numpy(y)}
+        return {"pos": pos, "normal": normal, "y": torch.tensor(y)}
 
-    key = fingerprint([folder / NAMES, *files], "resampled", 1, y.tolist())
+    key = fingerprint([folder / NAMES, *files], "resampled", 1, y)
     return classes, cached(folder / f"{split}.safetensors", key, make, first=num_points)
 
 
@@ -449,47 +399,17 @@ def _read_text(path: Path) -> np.ndarray:
     return values
 
 
-def list_meshes(folder: Path, split: str) -> tuple[list[str], list[Path], np.ndarray]:
-    """Names of the classes, which are the folders; the meshes of a split; the class of each.
+def _sample_meshes(folder: Path, split: str, num_points: int, seed: int) -> Clouds:
+    """Clouds drawn evenly from the meshes, turned so that the second axis points up, not the third.
 
-    Raises:
-        FileNotFoundError: There is none.
+    What is drawn from a mesh depends on the seed and its name alone.
     """
     classes = sorted(path.name for path in folder.iterdir() if (path / "train").is_dir())
-    files, y = [], []
-    for number, name in enumerate(classes):
-        meshes = sorted((folder / name / split).glob("*.off"))
-        files += meshes
-        y += [number] * len(meshes)
+    found = [sorted((folder / name / split).glob("*.off")) for name in classes]
+    files = [file for meshes in found for file in meshes]
+    y = [number for number, meshes in enumerate(found) for _ in meshes]
     if not files:
         raise FileNotFoundError(f"no mesh in {folder}: expected CLASS/{split}/*.off there")
-    return classes, files, np.array(y)
-
-
-def sample_meshes(
-    folder: Path, split: str, num_points: int, seed: int
-) -> tuple[list[str], dict[str, Tensor]]:
-    """Names of the classes, and clouds drawn evenly from the meshes of a split.
-
-    The clouds are kept as one file in the folder.
-
-    They are centred, scaled to the unit sphere, and turned so that the second axis points up, as in
-    the benchmark's other forms: in the meshes it is the third. What is drawn from a mesh depends on
-    the seed and its name alone.
-
-    Args:
-        folder: The folder of the classes.
-        split: ``"train"`` or ``"test"``.
-        num_points: Points of each.
-        seed: Of the drawing.
-
-    Shapes and units:
-        ``pos [n, num_points, 3]``, ``normal [n, num_points, 3]`` float32 and ``y [n]`` int64.
-
-    Raises:
-        ValueError: A mesh is damaged or has no surface.
-    """
-    classes, files, y = list_meshes(folder, split)
     _check_classes(classes, folder)
 
     def make() -> dict[str, Tensor]:
@@ -499,9 +419,9 @@ def sample_meshes(
         title = f"sampling ModelNet40's meshes ({split}, once)"
         for i, file in enumerate(tqdm(files, desc=title, disable=None)):
             pos[i], normal[i] = _sample_mesh(file, num_points, seed)
-        return {"pos": pos, "normal": normal, "y": torch.from_numpy(y)}
+        return {"pos": pos, "normal": normal, "y": torch.tensor(y)}
 
-    key = fingerprint(files, "meshes", 2, num_points, seed, y.tolist())
+    key = fingerprint(files, "meshes", 2, num_points, seed, y)
     return classes, cached(folder / f"{split}_{num_points}_{seed}.safetensors", key, make)
 
 
@@ -515,16 +435,13 @@ def read_mesh(path: Path) -> Data:
         ValueError: The file is damaged, ends early, has no triangles or is no OFF file.
     """
     data = path.read_bytes()
-    try:
+    with whole(path):
         mesh = read_off(data)
-        pos, polygons = mesh["pos"], mesh.get("polygons", [])
-        face, _ = triangulate(pos, polygons)
+        face, _ = triangulate(mesh["pos"], mesh.get("polygons", []))
         if not len(face):
             raise ValueError("it has no triangles")
-    except ValueError as error:
-        raise ValueError(f"{path} is damaged or is no mesh in OFF form: {error}") from error
     with np.errstate(over="ignore"):
-        pos = pos.astype(np.float32)
+        pos = mesh["pos"].astype(np.float32)
     return Data(pos=torch.from_numpy(pos), face=torch.from_numpy(face.T.copy()))
 
 

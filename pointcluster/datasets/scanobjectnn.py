@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.datasets import fetch
-from pointcluster.datasets.cloud_dataset import CloudDataset, check_size
+from pointcluster.datasets.cloud_dataset import CloudDataset
 from pointcluster.datasets.readers.h5 import read_h5
 
 # In the order of the authors' training_data/shape_names_ext.txt, which is that of the labels.
@@ -105,26 +104,16 @@ class ScanObjectNN(CloudDataset):
         transform: Callable[[Data], Data] | None = None,
         sizes: tuple[int, int] | str | None = "published",
     ) -> None:
-        if split not in ("train", "test"):
-            raise ValueError(f"split is {split!r}, expected 'train' or 'test'")
-        if sizes is not None and not isinstance(sizes, tuple) and sizes != "published":
-            raise ValueError(f"sizes is {sizes!r}, expected 'published', two numbers or None")
+        super().__init__(split, transform, sizes)
         self.background = check_variant(variant, background, part)
-        self.split, self.variant, self.part = split, variant, part
+        self.variant, self.part = variant, part
         self.classes = list(CLASSES)
-        super().__init__(None, transform)
         path = locate(root, split, variant=variant, background=self.background, part=part)
         arrays = read_h5(path, len(CLASSES), dtypes=("float32", "float64"), mask=True)
-        if sizes == "published":
-            low, high = _bounds(variant, self.background, part, split)
-            check_size(str(path), split, len(arrays["y"]), low, high)
-        elif isinstance(sizes, tuple):
-            expected = sizes[split == "test"]
-            check_size(str(path), split, len(arrays["y"]), expected, expected)
         if "mask" in arrays:  # -1 is background, anything else the object or a part of it
             arrays["mask"] = arrays["mask"] != -1
-        y, points = arrays.pop("y"), {key: torch.from_numpy(a) for key, a in arrays.items()}
-        self.keep(torch.from_numpy(y), **points)
+        points = {key: torch.from_numpy(array) for key, array in arrays.items()}
+        self.keep(path, published=_bounds(variant, self.background, part, split), **points)
 
     @property
     def name(self) -> str:
@@ -233,7 +222,7 @@ def check_archive(archive: Path) -> None:
         ValueError: It is no zip archive, or another one.
     """
     fetch.check_zip(archive)
-    with zipfile.ZipFile(archive) as file:
+    with fetch.open_zip(archive) as file:
         found = {"/".join(name.split("/")[-2:]) for name in file.namelist()}
     names = [f"{split}_{name}" for split in ("training", "test") for name in VARIANTS.values()]
     if not found & {f"{folder}/{name}" for folder in FOLDERS for name in names}:
@@ -242,17 +231,16 @@ def check_archive(archive: Path) -> None:
 
 def _from_archive(archive: Path, folder: str, name: str) -> Path:
     try:
-        with zipfile.ZipFile(archive) as file:
+        with fetch.open_zip(archive) as file:
             members = [
                 member
                 for member in file.infolist()
                 if f"/{member.filename}".endswith(f"/{folder}/{name}")
                 and "__MACOSX" not in member.filename.split("/")
             ]
-    except zipfile.BadZipFile as error:
+    except fetch.DamagedArchive as error:
         raise ValueError(
-            f"{archive} is truncated or is no zip archive ({error}): delete it and fetch it again; "
-            f"root must be the archive {ARCHIVE} or the folder it unpacks to"
+            f"{error}; root must be the archive {ARCHIVE} or the folder it unpacks to"
         ) from error
     if not members:
         raise FileNotFoundError(f"{folder}/{name} is not there in {archive}\n{MANUAL_STEPS}")

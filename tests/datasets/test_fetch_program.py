@@ -236,7 +236,7 @@ def test_a_page_that_is_here_already_is_fetched_again(program, tmp_path, monkeyp
     (tmp_path / "h5_files.zip").write_text("<!DOCTYPE html>")
     command = ["scanobjectnn", "--root", str(tmp_path)]
     assert program.main(command) == 2
-    assert "is no zip archive (File is not a zip file): delete it and fetch it again" in (
+    assert "is not a whole zip archive: File is not a zip file (delete it, and fetch it again)" in (
         capsys.readouterr().err
     )
     assert program.main([*command, "--accept-terms", "--url", "https://a.org/b"]) == 0

@@ -716,7 +716,7 @@ def test_polygons_count_whole_and_alone(one, faces, area):
 )
 def test_damaged_mesh(one, text, message):
     with pytest.raises(
-        ValueError, match=f"a.off is damaged or is no mesh in OFF form: .*{message}"
+        ValueError, match=f"a.off is damaged, ends early or is no .off file: .*{message}"
     ):
         module.read_mesh(one(text))
 

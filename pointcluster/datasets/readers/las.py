@@ -45,7 +45,7 @@ def read_las(path: Path, label: str | None = None) -> dict[str, np.ndarray]:
         file.seek(0)
         backend = _laz_backend(file, size)
         file.seek(0)
-        with laspy.open(file, closefd=False, laz_backend=backend) as reader:
+        with laspy.open(file, closefd=False, laz_backend=backend, read_evlrs=False) as reader:
             announced = reader.header.point_count
             names = {name.lower(): name for name in reader.header.point_format.dimension_names}
             if label is not None and label.lower() not in names:
@@ -82,17 +82,7 @@ def _check_header(file: BinaryIO, size: int) -> None:
     if 54 * records > room:  # what the header of each takes
         raise ValueError(f"{records:,} records of variable length announced in {room:,} bytes")
     if (head[24], head[25]) >= (1, 4):
-        extended, more, points = struct.unpack_from("<QIQ", head, 235)
-        if more and 60 * more > size - extended:
-            raise ValueError(
-                f"{more:,} extended records announced at byte {extended:,} of {size:,}"
-            )
-        for _ in range(more):
-            file.seek(extended + 20)
-            (record,) = struct.unpack("<Q", file.read(8))
-            extended += 60 + record
-            if extended > size:
-                raise ValueError(f"an extended record of {record:,} bytes announced in {size:,}")
+        (points,) = struct.unpack_from("<Q", head, 247)
     if not form & 0xC0:
         if points * length > size - start:
             raise ValueError(f"{points:,} points of {length} bytes announced in {size - start:,}")
