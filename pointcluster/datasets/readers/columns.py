@@ -59,12 +59,8 @@ def fields_by_name(
 ) -> dict[str, np.ndarray]:
     """Positions, normals, colours and labels from columns that have names.
 
-    What stands beside a position that is NaN or infinite counts as 0.
-
-    Args:
-        path: The file, as messages name it.
-        columns: Its columns by their names.
-        label: The column of labels, in upper or lower case; by default one that is called so.
+    Labels are those of the column ``label`` or, by default, of one that is called so. What stands
+    beside a position that is NaN or infinite counts as 0.
 
     Shapes and units:
         ``pos`` and, where they are there, ``normal`` and ``color [P, 3]`` float64, colours from 0
@@ -112,13 +108,7 @@ def find_labels(
     label: str | None = None,
     there: np.ndarray | bool = True,
 ) -> np.ndarray | None:
-    """The class of each point, where a column is called so. [P] int64
-
-    Args:
-        path: The file, as messages name it.
-        columns: Its columns by their names.
-        label: What the column is called, instead of any of the usual names.
-        there: Which points are there: others are of class 0.
+    """The class of each point that is there, 0 for others, where a column is called so.
 
     Raises:
         ValueError: Not all are whole numbers.
@@ -144,25 +134,17 @@ def no_labels(path: Path, label: str, columns: Iterable[str]) -> str:
 
 
 def check_names(path: Path, names: Iterable[str], label: str | None = None) -> None:
-    """Refuse two columns of one name that is read.
+    """Refuse two columns of one name that is read, in upper or lower case.
 
     Raises:
-        ValueError: There are two, as :func:`named_twice` says.
-    """
-    if name := named_twice(names, label):
-        raise ValueError(f"{path} names two columns {name}, expected one: rename the other")
-
-
-def named_twice(names: Iterable[str], label: str | None = None) -> str | None:
-    """The first of the names that are read which is there twice, in upper or lower case.
-
-    Args:
-        names: Of all columns.
-        label: What the column of labels is called, where that is not one of the usual names.
+        ValueError: There are two.
     """
     seen = Counter(name.lower() for name in names)
-    read = _READ if label is None else (*_READ, label.lower())
-    return next((name for name in read if seen[name] > 1), None)
+    for name in _READ if label is None else (*_READ, label.lower()):
+        if seen[name] > 1:
+            raise ValueError(
+                f"{path or 'it'} names two columns {name}, expected one: rename the other"
+            )
 
 
 def to_unit(path: Path, color: np.ndarray, *kinds: np.dtype) -> np.ndarray:
@@ -221,15 +203,10 @@ def fields_of_table(
     label: str | None = None,
     intensity: bool = False,
 ) -> dict[str, np.ndarray]:
-    """What a table holds, as :func:`fields_by_name` gives it.
+    """What a table ``[P, columns]`` holds, as :func:`fields_by_name` gives it.
 
-    Args:
-        path: The file, as messages name it.
-        table: Its numbers, ``[P, columns]``.
-        columns: What a user says its columns are, as :func:`column_names` wants it.
-        names: Else what the file itself calls them; else :func:`guess_names` tells.
-        label: The column of labels.
-        intensity: For :func:`guess_names`.
+    Its columns are what a user says (``columns``, as :func:`column_names` wants it), else what the
+    file calls them (``names``), else what :func:`guess_names` makes of them.
 
     Raises:
         ValueError: It has more or fewer columns, one is there twice, x, y and z are not there, or
@@ -254,12 +231,7 @@ def guess_names(path: Path, table: np.ndarray, intensity: bool = False) -> list[
     """What the columns of a table without names are, by their number and by what they hold.
 
     Normals have length 1 (or, some of them, 0), colours are from 0 to 255 or to 1, labels are few
-    different whole numbers.
-
-    Args:
-        path: The file, as messages name it.
-        table: Its numbers.
-        intensity: Whether a reading with an intensity comes before all others that fit.
+    different whole numbers. A reading with a label, or with an ``intensity``, comes before others.
 
     Raises:
         ValueError: They may be several things, or nothing that is known.

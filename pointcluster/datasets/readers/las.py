@@ -22,12 +22,8 @@ EXTRA_BYTES = 14
 def read_las(path: Path, label: str | None = None) -> dict[str, np.ndarray]:
     """Read the points of a scan.
 
-    Colours of zeros alone count as none, as do classes where no dimension is named as theirs.
-
-    Args:
-        path: The file.
-        label: The dimension of labels: ``"classification"``, which is the default, or another one,
-            such as one of the extra bytes.
+    Labels are those of the dimension ``label``, one of the extra bytes, too; by default of the
+    classification, unless it is 0 everywhere. Colours of zeros alone count as none.
 
     Raises:
         ImportError: laspy is not installed, or lazrs for a `.laz` file.

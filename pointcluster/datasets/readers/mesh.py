@@ -29,13 +29,8 @@ def read_mesh(
 ) -> dict[str, np.ndarray]:
     """Read a mesh, sampled evenly by area, or the vertices of a file without faces.
 
-    The meshes of a scene become one. The colours and labels are those of vertices or faces.
-
-    Args:
-        path: The file.
-        points: To draw from the surface.
-        seed: What they are drawn by.
-        label: The property of a `.ply` file that holds labels; by default one that is called so.
+    The meshes of a scene become one. The colours and labels are those of vertices or faces; of a
+    `.ply` file, ``label`` names the property that holds labels.
 
     Raises:
         ImportError: trimesh is not installed.

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import io
-import math
-import tokenize
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 
@@ -21,11 +17,6 @@ def read_npy(
     Columns and fields mean what they mean in text. Objects are refused: to read them is to run
     code from the file.
 
-    Args:
-        path: The file.
-        columns: What its columns are, where they have no names.
-        label: The column of labels, as in :func:`fields_by_name`.
-
     Raises:
         OSError: The file cannot be read.
         ValueError: It is damaged, or no such array.
@@ -37,7 +28,7 @@ def read_npy(
                 f"{path} is {array.dtype} {list(array.shape)}, expected numbers [points, 3] or "
                 "wider"
             )
-        return fields_of_table(path, array.astype(np.float64), columns=columns, label=label)
+        return fields_of_table(path, np.array(array, np.float64), columns=columns, label=label)
     if columns is not None:
         raise ValueError(f"{path} names its columns itself: columns= is for those without names")
     for name in array.dtype.names:
@@ -50,41 +41,20 @@ def read_npy(
 
 
 def _load(path: Path) -> np.ndarray:
+    """The array, mapped: one that is larger than the file takes no memory."""
+    refused = (
+        f"{path} is refused: it holds Python objects or is no .npy file, and to unpickle it could "
+        "run any code. Save numbers: np.save(file, points.astype('float32'))"
+    )
     with path.open("rb") as file:
-        try:
-            _check_header(file, path.stat().st_size)
-            file.seek(0)
-            array = np.load(file, allow_pickle=False)
-        # What NumPy raises for a header that is damaged.
-        except (ValueError, EOFError, SyntaxError, TypeError, tokenize.TokenError) as error:
-            if "allow_pickle" in str(error):
-                raise ValueError(
-                    f"{path} is refused: it holds Python objects or is no .npy file, and to "
-                    "unpickle it could run any code. Save numbers: np.save(file, "
-                    "points.astype('float32'))"
-                ) from None
-            raise ValueError(
-                f"{path} is truncated or is no .npy file: {str(error)[:200]}"
-            ) from error
-    if not isinstance(array, np.ndarray):
+        begin = file.read(len(np.lib.format.MAGIC_PREFIX))
+    if begin.startswith(b"PK"):
         raise ValueError(f"{path} is an archive of arrays, expected one array as np.save() writes")
-    return array
-
-
-def _check_header(file: BinaryIO, size: int) -> None:
-    """Compare what a header announces with the file's size, before memory is taken for it."""
-    head = io.BytesIO(file.read(1 << 16))  # NumPy refuses a header of more than 10,000 bytes
-    if not head.getvalue().startswith(np.lib.format.MAGIC_PREFIX):
-        return  # not an array: np.load() says what it is
-    first = np.lib.format.read_magic(head) == (1, 0)
-    read = np.lib.format.read_array_header_1_0 if first else np.lib.format.read_array_header_2_0
+    if begin != np.lib.format.MAGIC_PREFIX:
+        raise ValueError(refused)
     try:
-        shape, _, dtype = read(head)
-    except (MemoryError, RecursionError):  # of Python's parser, not of the array
-        raise ValueError("its header is nested too deeply") from None
-    if dtype.hasobject:
-        return  # refused by np.load()
-    points, width = (shape or (1,))[0], math.prod(shape[1:]) * dtype.itemsize
-    room = size - head.tell()
-    if not 0 <= points * width <= room:
-        raise ValueError(f"it announces {points:,} points and holds {room // max(width, 1):,}")
+        return np.lib.format.open_memmap(path, mode="r")
+    except Exception as error:  # MemoryError, too: of Python's parser, in a header nested deeply
+        if "Python objects" in str(error):
+            raise ValueError(refused) from None
+        raise ValueError(f"{path} is truncated or is no .npy file: {str(error)[:200]}") from error

@@ -19,11 +19,7 @@ _LINES = (b"FIELDS", b"SIZE", b"TYPE", b"COUNT", b"WIDTH", b"HEIGHT", b"POINTS",
 
 
 def read_pcd(path: Path, label: str | None = None) -> dict[str, np.ndarray]:
-    """Read the points of a file.
-
-    Args:
-        path: The file.
-        label: The field of labels, as in :func:`fields_by_name`.
+    """Read the points of a file, whose fields mean what :func:`fields_by_name` says.
 
     Raises:
         ImportError: pypcd4 is not installed.

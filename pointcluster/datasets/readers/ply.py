@@ -10,9 +10,9 @@ from typing import NamedTuple
 import numpy as np
 
 from pointcluster.datasets.readers.columns import (
+    check_names,
     find_labels,
     find_three,
-    named_twice,
     no_labels,
 )
 
@@ -50,10 +50,8 @@ class Element(NamedTuple):
 def read_ply(data: bytes, label: str | None = None) -> dict:
     """Read vertices and faces, triangle strips among them.
 
-    Args:
-        data: The file's bytes.
-        label: The property of vertices or faces that holds labels; by default one that is called
-            so.
+    Labels are those of the property ``label``, of vertices or faces; by default of one that is
+    called so.
 
     Shapes:
         ``pos [V, 3]`` and, where they are there, ``normal``, ``color [V, 3]`` as the file counts
@@ -161,8 +159,7 @@ def _header(data: bytes, label: str | None) -> tuple[str, dict[str, Element], by
     if order is None:
         raise ValueError(f"its header names none of the formats {', '.join(ORDERS)}")
     for element in elements.values():
-        if double := named_twice([each.name for each in element.properties], label):
-            raise ValueError(f"an element has two properties {double}, expected one")
+        check_names("", [each.name for each in element.properties], label)
     return order, elements, rest[0]
 
 

@@ -33,11 +33,6 @@ def read_text(
     number of points, whose intensities then come before colours. What `#` or `//` begin is passed
     over, unless it names the columns; that may be in any encoding, the rest is UTF-8.
 
-    Args:
-        path: The file.
-        columns: What its columns are, instead of what it says itself.
-        label: The column of labels, as in :func:`fields_by_name`.
-
     Raises:
         OSError: The file cannot be read.
         ValueError: It is no text, or no table of points, or it names a column twice.

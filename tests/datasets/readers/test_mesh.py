@@ -334,5 +334,5 @@ def test_a_ply_header_that_cannot_be_true(trimesh, tmp_path, kind, announced):
 def test_a_ply_that_names_a_property_twice(trimesh, tmp_path, first, second):
     names = ["x", "y", "z", *([] if first == "x" else [first]), second]
     path = ascii_ply(tmp_path / "a.ply", np.ones((4, len(names))), names)
-    with pytest.raises(ValueError, match=rf"a\.ply .* has two properties {first}, expected one"):
+    with pytest.raises(ValueError, match=rf"a\.ply .* names two columns {first}, expected one"):
         read_points(path)

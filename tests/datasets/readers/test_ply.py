@@ -111,11 +111,11 @@ def test_ragged_colours_name_the_file(tmp_path):
 
 
 def test_faces_all_of_different_length_take_little_memory():
-    lengths = range(3, 700)
+    lengths = range(3, 300)
     polygons = [" ".join(map(str, [n, *range(n)])) for n in lengths]
-    angle = np.arange(700) * 2 * np.pi / 700
+    angle = np.arange(300) * 2 * np.pi / 300
     pos = "\n".join(f"{x:.6f} {y:.6f} 0" for x, y in zip(np.cos(angle), np.sin(angle), strict=True))
-    text = f"OFF\n700 {len(polygons)} 0\n{pos}\n" + "\n".join(polygons)
+    text = f"OFF\n300 {len(polygons)} 0\n{pos}\n" + "\n".join(polygons)
     from pointcluster.datasets.readers.off import read_off
     from pointcluster.datasets.readers.polygons import triangulate
 
