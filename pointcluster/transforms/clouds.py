@@ -7,7 +7,7 @@ generator; these change normals with them and draw from torch's, as data loaders
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -68,9 +68,6 @@ class NormalsAsFeatures(BaseTransform):
             raise ValueError("the cloud has no attribute 'normal': this data set comes without")
         data.x = normal if data.x is None else torch.cat([data.x, normal], dim=-1)
         return data
-
-    def __repr__(self) -> str:
-        return "NormalsAsFeatures()"
 
 
 class RandomTranslate(BaseTransform):
@@ -243,22 +240,19 @@ class UnitCube(BaseTransform):
         centred = Center()(data)
         return NormalizeScale()(data) if centred.pos.any() else centred
 
-    def __repr__(self) -> str:
-        return "UnitCube()"
+
+def by_point(data: Data) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of one entry a point, by name."""
+    for key, value in data.to_dict().items():
+        # In a cloud of one point, a label [1] looks like a value per point: it is none.
+        if isinstance(value, Tensor) and value.dim() and value.size(0) == data.pos.size(0) > 1:
+            yield key, value
 
 
 def cut_points(data: Data, kept: Tensor | slice) -> Data:
-    """Cut every tensor of one entry a point to the kept points.
-
-    Args:
-        data: A point set; it is changed.
-        kept: Numbers of the points that stay.
-    """
-    size = data.pos.size(0)
-    for key, value in data.to_dict().items():
-        # In a cloud of one point, a label [1] looks like a value per point: cut neither.
-        if isinstance(value, Tensor) and value.dim() and value.size(0) == size > 1:
-            data[key] = value[kept]
+    """Cut the tensors of a point set, which is changed, to the points of these numbers."""
+    for key, value in [*by_point(data)]:
+        data[key] = value[kept]
     return data
 
 

@@ -13,7 +13,7 @@ from torch_geometric.transforms import BaseTransform
 
 from pointcluster._optional import needed_for
 from pointcluster.geometry.lattice import lattice_positions
-from pointcluster.transforms.clouds import cut_points
+from pointcluster.transforms.clouds import by_point, cut_points
 
 
 class ImageToPoints(BaseTransform):
@@ -108,7 +108,19 @@ def images_to_points(images: Tensor, position: str = "published") -> Batch:
     return batch
 
 
-class RandomPixels(BaseTransform):
+class _Share(BaseTransform):
+    """Keeps a share of a picture's points."""
+
+    def __init__(self, share: float, *, seed: int | None = None) -> None:
+        if not 0 < share <= 1:
+            raise ValueError(f"share is {share}, expected above 0 and at most 1")
+        self.share, self.seed = share, seed
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.share}, seed={self.seed})"
+
+
+class RandomPixels(_Share):
     """Keeps a random share of the points, in their order, each as likely as any other.
 
     ``torch_geometric.transforms.FixedPoints`` keeps a number instead of a share and mixes the
@@ -129,22 +141,14 @@ class RandomPixels(BaseTransform):
             a batch.
     """
 
-    def __init__(self, share: float, *, seed: int | None = None) -> None:
-        if not 0 < share <= 1:
-            raise ValueError(f"share is {share}, expected above 0 and at most 1")
-        self.share, self.seed = share, seed
-
     def forward(self, data: Data) -> Data:
         size = _points_of(data, "RandomPixels")
         order = torch.randperm(size, generator=_drawn_from(data, self.seed))
         kept = order[: max(1, round(self.share * size))].sort().values
         return _keep(data, kept)
 
-    def __repr__(self) -> str:
-        return f"RandomPixels({self.share}, seed={self.seed})"
 
-
-class MaskedBlock(BaseTransform):
+class MaskedBlock(_Share):
     """Takes one rectangular block out of a picture, at a random place.
 
     The block has about the picture's own aspect ratio and lies inside it.
@@ -163,11 +167,6 @@ class MaskedBlock(BaseTransform):
         ValueError: ``share`` is not above 0 and at most 1, or the points are not a whole picture.
     """
 
-    def __init__(self, share: float, *, seed: int | None = None) -> None:
-        if not 0 < share <= 1:
-            raise ValueError(f"share is {share}, expected above 0 and at most 1")
-        self.share, self.seed = share, seed
-
     def forward(self, data: Data) -> Data:
         height, width = _grid_of(data, "MaskedBlock")
         rows, cols = block_sides(height, width, 1 - self.share)
@@ -177,9 +176,6 @@ class MaskedBlock(BaseTransform):
         kept = torch.ones(height, width, dtype=torch.bool)
         kept[top : top + rows, left : left + cols] = False
         return _keep(data, kept.flatten().nonzero().squeeze(1))
-
-    def __repr__(self) -> str:
-        return f"MaskedBlock({self.share}, seed={self.seed})"
 
 
 def block_sides(height: int, width: int, share: float) -> tuple[int, int]:
@@ -245,11 +241,7 @@ class Superpixels(BaseTransform):
         _, label = torch.from_numpy(found).flatten().unique(return_inverse=True)
         label = label.to(data.pos.device)
         count = label.bincount()
-        for key, value in data.to_dict().items():
-            if not isinstance(value, Tensor) or not value.dim():
-                continue
-            if value.size(0) != height * width or value.size(0) == 1:
-                continue
+        for key, value in [*by_point(data)]:
             if not value.is_floating_point():
                 raise TypeError(
                     f"{key!r} has one {value.dtype} a pixel, which has no mean over a superpixel"

@@ -6,6 +6,8 @@ import torch
 from torch_geometric.data import Data
 from torch_geometric.transforms import BaseTransform
 
+from pointcluster.transforms.clouds import cut_points
+
 
 class RandomBlock(BaseTransform):
     """The points around a random one, seen from above: a disc of so many points, at full height.
@@ -44,12 +46,9 @@ class RandomBlock(BaseTransform):
         square = (pos[:, :2] - middle[:2]).square().sum(dim=1)
         near = square.topk(wanted, largest=False, sorted=False).indices
         near = near[torch.randperm(wanted)[: self.num_points]].sort().values
-        out = Data()
-        for key, value in data.to_dict().items():
-            by_point = torch.is_tensor(value) and value.dim() > 0 and len(value) == size
-            out[key] = value[near] if by_point else value
-        out.pos = out.pos - middle
-        return out
+        data = cut_points(data, near)
+        data.pos = data.pos - middle
+        return data
 
     def _middle(self, data: Data) -> int:
         if data.get("y") is not None and float(torch.rand(())) < self.balanced:
