@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import site
 import sys
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -27,14 +27,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(path.suffix, f"{PART}{path.stem}.", path.parent)
-    os.close(handle)
-    temporary = Path(name)
+    temporary = path.with_name(f"{PART}{path.stem}.{secrets.token_hex(4)}{path.suffix}")
+    temporary.touch(exist_ok=False)  # with the rights of a new file
     try:
         yield temporary
         with open(temporary, "rb+") as file:
             os.fsync(file.fileno())
-        temporary.chmod(0o666 & ~_umask())
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)
@@ -50,15 +48,6 @@ def write_whole(path: str | os.PathLike[str], content: bytes | str) -> None:
     """Write a file by :func:`replacing`; text as UTF-8."""
     with replacing(path) as temporary:
         temporary.write_bytes(content.encode() if isinstance(content, str) else content)
-
-
-def _umask() -> int:
-    """What a new file's rights lack; reading it sets it for a moment, which threads may see."""
-    try:
-        with open("/proc/self/status") as file:
-            return next(int(line.split()[1], 8) for line in file if line.startswith("Umask:"))
-    except (OSError, StopIteration, ValueError):
-        return 0o022
 
 
 def bundled_folder(name: str, file: str) -> Path:

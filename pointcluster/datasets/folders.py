@@ -17,6 +17,30 @@ def subfolders(folder: Path) -> list[str]:
         return sorted(e.name for e in entries if e.is_dir() and not e.name.startswith("."))
 
 
+def class_folders(root: Path, suffixes: tuple[str, ...], usual: str) -> list[str]:
+    """Sorted names of the folders in a folder, of which there must be some.
+
+    Args:
+        root: The folder.
+        suffixes: Of the files that they should hold.
+        usual: The one that the message takes as an example.
+
+    Raises:
+        FileNotFoundError: ``root`` is no folder.
+        ValueError: It has none.
+    """
+    if not root.is_dir():
+        raise FileNotFoundError(f"{root} is no folder")
+    if not (found := subfolders(root)):
+        files = files_of(root, suffixes)[:1]
+        only = f", only files such as {files[0]}" if files else ""
+        raise ValueError(
+            f"{root} has no class folders{only}: expected {root / 'CLASS'}/*{usual}, or another "
+            f"of {' '.join(suffixes)}"
+        )
+    return found
+
+
 def files_of(folder: Path, suffixes: tuple[str, ...]) -> list[str]:
     """Sorted names of the files in a folder that end so, in upper or lower case.
 

@@ -13,12 +13,12 @@ import torch
 from torch.utils.data import Dataset
 
 from pointcluster.datasets.folders import (
+    class_folders,
     files_below,
     files_of,
     first_readable,
     folders_of,
     listed,
-    subfolders,
 )
 from pointcluster.datasets.readers.image import read_image
 
@@ -74,7 +74,7 @@ class ImageFolder(Dataset):
             raise ValueError(f"on_error is {on_error!r}, expected 'raise', 'skip' or 'drop'")
         self.root = Path(root).expanduser()
         self.transform, self.on_error = transform, on_error
-        found = class_folders(self.root)
+        found = class_folders(self.root, SUFFIXES, ".jpeg")
         self.classes = found if classes is None else list(classes)
         self.class_to_idx = {name: i for i, name in enumerate(self.classes)}
         if len(self.class_to_idx) != len(self.classes):
@@ -149,23 +149,6 @@ class ImageFolder(Dataset):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.root)!r}, {len(self)} images)"
-
-
-def class_folders(root: Path) -> list[str]:
-    """Sorted names of the folders in a folder.
-
-    Raises:
-        FileNotFoundError: ``root`` is no folder.
-        ValueError: It has none.
-    """
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder")
-    found = subfolders(root)
-    if not found:
-        files = files_of(root, SUFFIXES)[:1]
-        only = f", only files such as {files[0]}" if files else ""
-        raise ValueError(f"{root} has no class folders{only}: expected {root / 'CLASS'}/*.jpeg")
-    return found
 
 
 def _hint(root: Path, folders: Sequence[str]) -> str:

@@ -7,8 +7,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from pointcluster.datasets.folders import files_of, subfolders
-from pointcluster.datasets.image_folder import SUFFIXES, ImageFolder, class_folders
+from pointcluster.datasets.folders import class_folders, files_of, subfolders
+from pointcluster.datasets.image_folder import SUFFIXES, ImageFolder
 
 SIZES = {"train": 1_281_167, "val": 50_000}
 NUM_CLASSES = 1000
@@ -56,7 +56,7 @@ class ImageNet(ImageFolder):
         self.split = split
         # A part of val may lack a class: its indices are those of train all the same.
         both = split == "val" and (root / "train").is_dir()
-        classes = class_folders(root / "train") if both else None
+        classes = class_folders(root / "train", SUFFIXES, ".jpeg") if both else None
         super().__init__(root / split, transform, classes=classes, on_error=on_error)
         if sizes is not None and (len(self.classes), len(self)) != (NUM_CLASSES, sizes[split]):
             raise ValueError(

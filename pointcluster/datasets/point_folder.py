@@ -16,6 +16,7 @@ import torch
 from torch_geometric.data import Data, Dataset
 
 from pointcluster.datasets.folders import (
+    class_folders,
     files_below,
     files_of,
     first_readable,
@@ -281,16 +282,7 @@ def find_files(
         FileNotFoundError: ``root`` is no folder.
         ValueError: It is not laid out as :class:`PointFolder` says.
     """
-    if not root.is_dir():
-        raise FileNotFoundError(f"{root} is no folder")
-    tops = subfolders(root)
-    if not tops:
-        loose = files_of(root, SUFFIXES)[:1]
-        raise ValueError(
-            f"{root} has no class folders"
-            + (f", only files such as {loose[0]}" if loose else "")
-            + f": expected {root / 'CLASS'}/*.ply, or another of {' '.join(SUFFIXES)}"
-        )
+    tops = class_folders(root, SUFFIXES, ".ply")
     # A class may be called "train": such a folder holds files and not folders.
     splits = [s for s in _SPLITS if subfolders(root / s) and not _below(root, s)]
     classes = tops
