@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -45,21 +45,7 @@ def published_entries(
     Raises:
         ValueError: An entry is left over, missing or of another shape.
     """
-    found = unwrapped(checkpoint, ema=ema)
-    entries: dict[str, Tensor] = {}
-    halves: dict[str, dict[int, Tensor]] = {}
-    unknown = []
-    for key, value in found.items():
-        name = _renamed(key)
-        if name is None:
-            unknown.append(key)
-        elif isinstance(name, tuple):
-            halves.setdefault(name[0], {})[name[1]] = value.flatten(1) if value.dim() > 1 else value
-        else:
-            entries[name] = _flattened(value)
-    for name, parts in halves.items():
-        if len(parts) == 2:
-            entries[name] = torch.cat([parts[0], parts[1]])
+    entries, unknown = _translated(unwrapped(checkpoint, ema=ema), _renamed)
     return fitted(entries, own, unknown)
 
 
@@ -92,21 +78,15 @@ def published_backbone(
         left_out = [key for key in found if key.startswith(OTHER_PARTS)]
         found = {k.removeprefix("backbone."): v for k, v in found.items() if k not in left_out}
     unused = [key for key in found if re.fullmatch(r"(norm|head)\.(weight|bias)|fea_pos", key)]
-    for key in unused:
-        del found[key]
     # Norms that the checkpoint has for stages that the pyramid does not answer with.
-    others = [
-        key
-        for key in found
-        if re.fullmatch(r"norm[0246]\.(weight|bias)", key) and _renamed(key) not in own
-    ]
-    for key in others:
-        del found[key]
-    known = {_renamed(key) for key in found}
-    fresh = [key for key in own if key.startswith("norms.") and key not in known]
+    of_stages = [key for key in found if re.fullmatch(r"norm[0246]\.(weight|bias)", key)]
+    unused += [key for key in of_stages if _renamed(key) not in own]
+    found = {key: value for key, value in found.items() if key not in unused}
+    entries, unknown = _translated(found, _renamed)
+    fresh = [key for key in own if key.startswith("norms.") and key not in entries]
     wanted = {key: value for key, value in own.items() if key not in fresh}
-    entries = published_entries(found, wanted) if found else fitted({}, wanted, [])
-    return entries | {key: own[key] for key in fresh}, [*left_out, *unused, *others], fresh
+    entries = fitted(entries, wanted, unknown)
+    return entries | {key: own[key] for key in fresh}, [*left_out, *unused], fresh
 
 
 def published_cloud_entries(
@@ -121,30 +101,20 @@ def published_cloud_entries(
     Raises:
         ValueError: An entry is left over, missing or of another shape.
     """
-    entries: dict[str, Tensor] = {}
-    halves: dict[str, dict[int, Tensor]] = {}
-    unknown = []
-    for key, value in unwrapped(checkpoint).items():
-        name = _cloud_name(key)
-        if name is None:
-            unknown.append(key)
-        elif isinstance(name, tuple):
-            halves.setdefault(name[0], {})[name[1]] = value
-        elif "affine" in key:
-            entries[name] = value.flatten() if value.dim() == 4 else value
-        elif value.dim() == 3 and value.size(2) == 1:
-            entries[name] = value.squeeze(2)  # a convolution over single points
-        else:
-            entries[name] = value
-    for name, parts in halves.items():
-        if len(parts) == 2:
-            entries[name] = torch.cat([parts[0], parts[1]])
     # The published classifier is one sequence; its last map is the head.
-    last = max((int(k.split(".")[1]) for k in own if k.startswith("neck.")), default=-1)
-    for key in [key for key in entries if key.startswith("classifier.")]:
-        number, kind = int(key.split(".")[1]), key.split(".", 2)[2]
-        name = f"neck.{key.split('.', 1)[1]}" if number <= last else f"head.{kind}"
-        entries[name] = entries.pop(key)
+    last = max((int(key.split(".")[1]) for key in own if key.startswith("neck.")), default=-1)
+
+    def renamed(key: str) -> str | tuple[str, int] | None:
+        if match := re.fullmatch(r"classifier\.(\d+)\.(\w+)", key):
+            number = int(match[1])
+            return f"neck.{number}.{match[2]}" if number <= last else f"head.{match[2]}"
+        return _cloud_name(key)
+
+    found = {
+        key: value.flatten() if "affine" in key else value
+        for key, value in unwrapped(checkpoint).items()
+    }
+    entries, unknown = _translated(found, renamed)
     return fitted(entries, own, unknown)
 
 
@@ -202,6 +172,37 @@ def fitted(
     return {key: entries[key].to(own[key].dtype) for key in own}
 
 
+def _translated(
+    found: Mapping[str, Tensor], renamed: Callable[[str], str | tuple[str, int] | None]
+) -> tuple[dict[str, Tensor], list[str]]:
+    """Entries by this library's names, and the names of those that it does not know.
+
+    What `renamed` gives a number, too, is one half of two that are one map here.
+    """
+    entries: dict[str, Tensor] = {}
+    halves: dict[str, dict[int, Tensor]] = {}
+    unknown = []
+    for key, value in found.items():
+        match renamed(key):
+            case None:
+                unknown.append(key)
+            case (name, half):
+                halves.setdefault(name, {})[half] = _as_map(value)
+            case name:
+                entries[name] = _as_map(value)
+    for name, parts in halves.items():
+        if len(parts) == 2:
+            entries[name] = torch.cat([parts[0], parts[1]])
+    return entries, unknown
+
+
+def _as_map(value: Tensor) -> Tensor:
+    """A convolution's weight as a linear map's: square by square, row by row, then channels."""
+    if value.dim() == 4:
+        return value.permute(0, 2, 3, 1).flatten(1)
+    return value.squeeze(2) if value.dim() == 3 and value.size(2) == 1 else value
+
+
 def _renamed(key: str) -> str | tuple[str, int] | None:
     if key in ("norm.weight", "norm.bias", "head.weight", "head.bias"):
         return key
@@ -220,13 +221,6 @@ def _renamed(key: str) -> str | tuple[str, int] | None:
     return None
 
 
-def _flattened(value: Tensor) -> Tensor:
-    """A convolution's weight as a linear map's: square by square, row by row, then channels."""
-    if value.dim() != 4:
-        return value
-    return value.permute(0, 2, 3, 1).flatten(1)
-
-
 _NET = {"0": "linear", "1": "norm"}
 _CLUSTER = {
     "sim_alpha": "alpha",
@@ -237,9 +231,7 @@ _CLUSTER = {
 
 
 def _cloud_name(key: str) -> str | tuple[str, int] | None:
-    """The name in the network of 3D clouds; the head's are left for the caller to split."""
-    if re.fullmatch(r"classifier\.\d+\.\w+", key):
-        return key
+    """The name in the network of 3D clouds, but for its head's and neck's."""
     if match := re.fullmatch(r"embedding\.net\.([01])\.(\w+)", key):
         return f"embedding.{match[1]}.{match[2]}"
     if match := re.fullmatch(r"local_grouper_list\.(\d+)\.affine_(alpha|beta)", key):
