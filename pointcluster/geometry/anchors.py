@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import scatter
 
 from pointcluster import ops
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.ops.launch import outside_transforms
-from pointcluster.ops.search.clouds import cloud_index, common_size, on_device, take
+from pointcluster.ops.search.clouds import alike, cloud_index, common_size, on_device, take
 from pointcluster.ops.search.threads import threads_for_searches
 
 FPS_LIMIT = 16_384
@@ -116,36 +116,71 @@ def sized_anchors(
         cloud, by_cloud = torch.cat([cloud, cloud_index(found, device)]).sort(stable=True)
         anchor = torch.cat([anchor, chosen])[by_cloud]
         counts = [m + n for m, n in zip(some, found, strict=True)]
-    grouping = ops.knn(pos, pos[anchor], k, sizes, counts, backend=backend)
-    return gathered_anchors(pos, pos[anchor], anchor, grouping, sizes, counts), counts
+    (geometry,) = gathered_anchors(
+        [pos], [pos[anchor]], [anchor], k, [sizes], [counts], backend=backend
+    )
+    return geometry, counts
 
 
 def gathered_anchors(
-    pos: Tensor,
-    anchor_pos: Tensor,
-    anchor: Tensor,
-    grouping: Tensor,
-    sizes: Sequence[int],
-    counts: Sequence[int],
-) -> AnchorGeometry:
-    """The geometry of anchors that are chosen, with groupings that are known."""
-    batch = cloud_index(counts, pos.device)
+    before: Sequence[Tensor],
+    now: Sequence[Tensor],
+    anchors: Sequence[Tensor],
+    k: int,
+    sizes: Sequence[Sequence[int]],
+    counts: Sequence[Sequence[int]],
+    *,
+    backend: str = "auto",
+) -> list[AnchorGeometry]:
+    """The geometry of anchors that are chosen, for stages at once.
+
+    Args:
+        before: Positions of the points before, for each stage.
+        now: Positions of its anchors.
+        anchors: Which of the points before they are.
+        k: Points an anchor gathers.
+        sizes: Points of each cloud before, for each stage.
+        counts: Anchors of each cloud.
+        backend: As in :func:`anchor_geometry`.
+    """
+    pos, anchor_pos, clouds = torch.cat(list(before)), torch.cat(list(now)), len(counts[0])
+    all_sizes, all_counts = [*chain(*sizes)], [*chain(*counts)]
+    grouping = ops.knn(pos, anchor_pos, k, all_sizes, all_counts, backend=backend)
     relative = take(pos, grouping).sub_(anchor_pos[:, None])
-    used = on_device(sizes, pos.device).clamp(1, grouping.size(1))[batch]
-    farthest = relative[torch.arange(len(relative), device=pos.device), used - 1]
+    batch = cloud_index(all_counts, pos.device)
+    # How far the last of an anchor's neighbours is; a small cloud repeats its points.
+    used = [min(max(n, 1), k) for n in all_sizes]
+    if alike(used):
+        farthest = relative[:, used[0] - 1]
+    else:
+        last = on_device(used, pos.device)[batch] - 1
+        farthest = relative[torch.arange(len(last), device=pos.device), last]
     reach = torch.linalg.vector_norm(farthest, dim=1)
-    radius = scatter(reach, batch, dim_size=len(counts), reduce="mean")
-    return AnchorGeometry(
-        anchor=anchor,
-        grouping=grouping,
-        relative=relative,
-        radius=torch.where(radius > 0, radius, 1.0),  # one point, or coincident ones
-        pos=anchor_pos,
-        batch=batch,
-        num_points=len(pos),
-        batch_size=len(counts),
-        cloud_size=common_size(counts),
-    )
+    total = reach.new_zeros(len(all_counts)).scatter_add_(0, batch, reach)
+    radius = total / on_device([max(n, 1) for n in all_counts], pos.device)
+    radius = torch.where(radius > 0, radius, 1.0)  # one point, or coincident ones
+    lengths = [len(each) for each in now]
+    parts = zip(
+        grouping.split(lengths), relative.split(lengths), batch.split(lengths),
+        radius.split(clouds), strict=True,
+    )  # fmt: skip
+    stages, start = [], 0
+    for s, (near, offset, cloud, reach) in enumerate(parts):
+        stages.append(
+            AnchorGeometry(
+                anchor=anchors[s],
+                grouping=near - start if start else near,
+                relative=offset,
+                radius=reach,
+                pos=now[s],
+                batch=cloud - s * clouds if s else cloud,
+                num_points=len(before[s]),
+                batch_size=clouds,
+                cloud_size=common_size(counts[s]),
+            )
+        )
+        start += len(before[s])
+    return stages
 
 
 def check_sampling(sampling: str) -> None:

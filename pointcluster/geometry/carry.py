@@ -43,10 +43,11 @@ def carry_geometry(
     """
     index = ops.knn(anchors, pos, k, counts, sizes)
     square = (take(anchors, index) - pos[:, None]).square().sum(dim=2)
-    there = on_device(counts, pos.device)[cloud_index(sizes, pos.device)]
-    repeated = torch.arange(k, device=pos.device) >= there[:, None]
     # Relative to the nearest: no distance is too small or too large for the numbers' range.
     nearest = square[:, :1]
     weight = torch.where(square > 0, nearest / square, 1.0)
-    weight = torch.where((nearest == 0) & (square > 0), 0.0, weight).masked_fill(repeated, 0.0)
+    weight = torch.where((nearest == 0) & (square > 0), 0.0, weight)
+    if min(counts, default=k) < k:
+        there = on_device(counts, pos.device)[cloud_index(sizes, pos.device)]
+        weight = weight.masked_fill(torch.arange(k, device=pos.device) >= there[:, None], 0.0)
     return CarryGeometry(index, weight / weight.sum(dim=1, keepdim=True))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from pointcluster import ops
 from pointcluster.geometry.anchors import (
     AnchorGeometry,
     check_sampling,
@@ -25,11 +25,11 @@ from pointcluster.geometry.region import (
     canonical_order,
     partition,
     region_levels,
-    stored_geometry,
+    stored_geometries,
 )
 from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
-from pointcluster.ops.search.clouds import cloud_index, on_device
+from pointcluster.ops.search.clouds import alike, cloud_index, numbered, on_device, take
 from pointcluster.ops.search.threads import threads_for_searches
 
 
@@ -167,50 +167,154 @@ def build_hierarchy(
         raise ValueError("carry_k must be positive for all stages, or 0 for all")
     sizes = cloud_sizes(pos, batch, batch_size, sizes=sizes)
     given = pos.detach(), cloud_index(sizes, pos.device)
-    pos = geometry_dtype(pos.detach())
+    pos = geometry_dtype(given[0])
+    # Whatever order points come in: ties go by the canonical one.
     canonical = canonical_order(pos, sizes)
-    points = pos[canonical]
-    # `ids` are the stage's points, by their place in the canonical order and stored by region.
-    ids = torch.arange(len(points), device=pos.device)
-    rising = ids  # as in the canonical order: ties must not depend on the regions
-    # A point's rank is the step at which farthest point sampling took it.
+    points = take(pos, canonical)
+    counts, kept = _kept(points, given[1], plans, sizes, sampling, start, generator, backend)
+    levels = [
+        region_levels(n, plan.region_size)
+        for plan, of_stage in zip(plans, counts, strict=True)
+        for n in of_stage
+    ]
+    every = torch.cat([canonical[:0], *kept])
+    by_region, regions = partition(take(points, every), [*chain(*counts)], levels)
+    stored = every[by_region].split([len(ids) for ids in kept])
+    # Where an anchor was stored in the stage before; in the input, for the first.
+    where, numbers = canonical.clone(), torch.arange(len(points), device=pos.device)
+    stages: list[_Stage] = []
+    before, before_sizes = points, sizes
+    for s, (plan, ids) in enumerate(zip(plans, stored, strict=True)):
+        now, cut = take(points, ids), regions[s * len(sizes) : (s + 1) * len(sizes)]
+        stages.append(_Stage(plan, before, before_sizes, now, counts[s], cut, where[ids]))
+        where[ids] = numbers[: len(ids)]
+        before, before_sizes = now, counts[s]
+    like: dict[StagePlan, list[int]] = {}
+    for s, plan in enumerate(plans):
+        like.setdefault(plan._replace(ratio=1.0, region_size=None), []).append(s)
+    found: dict[int, StageGeometry] = {}
+    carries: dict[int, CarryGeometry] = {}
+    for same in like.values():
+        some = [stages[s] for s in same]
+        found |= zip(same, _searched(some, backend), strict=True)
+        if plans[same[0]].carry_k:
+            carries |= zip(same, _carried(some), strict=True)
+    if stages:  # the first stage's indices count the input's points
+        first = found[0].anchors
+        first = first._replace(grouping=canonical.take(first.grouping))
+        found[0] = found[0]._replace(anchors=first)
+    if carries:  # which are carried back in the input's order
+        rank_of = torch.empty_like(canonical)
+        rank_of[canonical] = numbers
+        carries[0] = CarryGeometry(*(each[rank_of] for each in carries[0]))
+    return Hierarchy(
+        tuple(found[s] for s in range(len(plans))),
+        len(sizes),
+        tuple(plans),
+        *given,
+        tuple(carries[s] for s in range(len(carries))),
+    )
+
+
+class _Stage(NamedTuple):
+    """What is known of a stage before its searches."""
+
+    plan: StagePlan
+    before: Tensor
+    """Positions of the points before. [N, D]"""
+    sizes: list[int]
+    """How many of them each cloud has."""
+    pos: Tensor
+    """Positions of the anchors, region by region. [M, D]"""
+    counts: list[int]
+    """How many of them each cloud has."""
+    regions: list[list[int]]
+    """Anchors of each region, for each cloud."""
+    anchor: Tensor
+    """Which of the points before they are. [M]"""
+
+
+def _searched(stages: Sequence[_Stage], backend: str) -> list[StageGeometry]:
+    """Groupings and centres of stages that ask for as many of them, all searched at once."""
+    plan, pos = stages[0].plan, [stage.pos for stage in stages]
+    anchors = gathered_anchors(
+        [stage.before for stage in stages],
+        pos,
+        [stage.anchor for stage in stages],
+        plan.k,
+        [stage.sizes for stage in stages],
+        [stage.counts for stage in stages],
+        backend=backend,
+    )
+    clusters = stored_geometries(
+        torch.cat(pos),
+        [stage.regions for stage in stages],
+        [each.batch for each in anchors],
+        num_centers=plan.num_centers,
+        k=plan.center_k,
+        backend=backend,
+    )
+    return [StageGeometry(*parts) for parts in zip(anchors, clusters, strict=True)]
+
+
+def _carried(stages: Sequence[_Stage]) -> list[CarryGeometry]:
+    """How the points before get the anchors' features back, of stages at once."""
+    before, pos = [stage.before for stage in stages], [stage.pos for stage in stages]
+    sizes = [n for stage in stages for n in stage.sizes]
+    counts = [n for stage in stages for n in stage.counts]
+    carry = carry_geometry(torch.cat(before), torch.cat(pos), stages[0].plan.carry_k, sizes, counts)
+    parts, start = [], 0
+    lengths = [len(each) for each in before]
+    for s, part in enumerate(zip(*(each.split(lengths) for each in carry), strict=True)):
+        parts.append(CarryGeometry(part[0] - start, part[1]))
+        start += len(pos[s])
+    return parts
+
+
+def _kept(
+    points: Tensor,
+    batch: Tensor,
+    plans: Sequence[StagePlan],
+    sizes: Sequence[int],
+    sampling: str,
+    start: str,
+    generator: torch.Generator | None,
+    backend: str,
+) -> tuple[list[list[int]], list[Tensor]]:
+    """How many anchors of each cloud each stage keeps, and which, rising."""
+    counts = [[0] * len(sizes) for _ in plans]
+    # A point is an anchor of the stages that keep more of its cloud than its rank says.
+    ids = torch.arange(len(points), device=points.device)
     rank = torch.full_like(ids, len(points))
-    ranked = [False] * len(sizes)
-    stages: list[StageGeometry] = []
-    carries: list[CarryGeometry] = []
-    for plan in plans:
-        nums = [_rounded(n, plan) for n in sizes]
-        rising, counts = _reduce(
-            points, rising, rank, ranked, nums, sizes, sampling, start, generator, backend
+    # Voxels as long as a cloud is large, then farthest point sampling of what is left, once.
+    left, begin = list(sizes), [0] * len(sizes)
+    large = [c for c, n in enumerate(sizes) if n and chosen_by_voxel(n, sampling)]
+    if large:
+        parts = list(ids.split(left))
+        for c in large:
+            while begin[c] < len(plans) and chosen_by_voxel(left[c], sampling):
+                num = _rounded(left[c], plans[begin[c]])
+                parts[c] = parts[c][voxels(points[parts[c]], [num], [left[c]])[0]]
+                left[c] = counts[begin[c]][c] = len(parts[c])
+                rank[parts[c]] = left[c] - 1
+                begin[c] += 1
+        ids = torch.cat(parts)
+    now = left
+    for s, plan in enumerate(plans):
+        num_of = {n: _rounded(n, plan) for n in now}
+        now = [num_of[n] if s >= b else n for n, b in zip(now, begin, strict=True)]
+        counts[s] = [n if s >= b else m for n, m, b in zip(now, counts[s], begin, strict=True)]
+    nums = [counts[b][c] if b < len(plans) else 0 for c, b in enumerate(begin)]
+    if any(nums):
+        picks = sample(
+            take(points, ids), nums, left, start=start, generator=generator, backend=backend
         )
-        by_region, region_sizes = partition(points[rising], counts, plan.region_size)
-        kept = rising[by_region]
-        place = torch.empty_like(canonical)
-        place[ids] = torch.arange(len(ids), device=ids.device)
-        before, now = points[ids], points[kept]
-        grouping = ops.knn(before, now, plan.k, sizes, counts, backend=backend)
-        anchors = gathered_anchors(before, now, place[kept], grouping, sizes, counts)
-        clusters = stored_geometry(
-            now,
-            counts,
-            region_sizes,
-            num_centers=plan.num_centers,
-            k=plan.center_k,
-            backend=backend,
-        )
-        if plan.carry_k:
-            carries.append(carry_geometry(before, now, plan.carry_k, sizes, counts))
-        if not stages:  # the first stage's indices count the input's points
-            anchors = anchors._replace(
-                anchor=canonical[anchors.anchor], grouping=canonical.take(anchors.grouping)
-            )
-            if carries:  # and its points are carried back in the input's order
-                rank_of = torch.empty_like(canonical)
-                rank_of[canonical] = ids
-                carries[0] = CarryGeometry(*(each[rank_of] for each in carries[0]))
-        stages.append(StageGeometry(anchors, clusters))
-        ids, sizes = kept, counts
-    return Hierarchy(tuple(stages), len(sizes), tuple(plans), *given, tuple(carries))
+        rank[ids[picks]] = numbered(nums, ids.device)
+    kept = []
+    for of_stage in counts:
+        limit = of_stage[0] if alike(of_stage) else on_device(of_stage, ids.device)[batch]
+        kept.append(torch.nonzero_static(rank < limit, size=sum(of_stage)).view(-1))
+    return counts, kept
 
 
 def anchor_hierarchy(
@@ -315,39 +419,3 @@ def _rounded(size: int, plan: StagePlan) -> int:
     num = anchor_numbers(float(plan.ratio), [size])[0]
     parts = 1 << region_levels(num, plan.region_size)
     return min(size, -(-num // parts) * parts)
-
-
-def _reduce(
-    points: Tensor,
-    ids: Tensor,
-    rank: Tensor,
-    ranked: list[bool],
-    nums: Sequence[int],
-    sizes: Sequence[int],
-    sampling: str,
-    start: str,
-    generator: torch.Generator | None,
-    backend: str,
-) -> tuple[Tensor, list[int]]:
-    """The ids that a stage keeps, rising, and their number in each cloud."""
-    by_voxel = [chosen_by_voxel(n, sampling) for n in sizes]
-    new = [
-        m if n and not v and not r else 0
-        for m, n, v, r in zip(nums, sizes, by_voxel, ranked, strict=True)
-    ]
-    if any(new):
-        picks = ids[
-            sample(points[ids], new, sizes, start=start, generator=generator, backend=backend)
-        ]
-        rank[picks] = torch.cat([torch.arange(m, device=ids.device) for m in new])
-    for cloud, m in enumerate(new):
-        ranked[cloud] |= m > 0
-    limit = on_device([0 if v else m for m, v in zip(nums, by_voxel, strict=True)], ids.device)
-    keep = rank[ids] < limit[cloud_index(sizes, ids.device)]
-    counts = list(nums)
-    if any(by_voxel):
-        wanted = [m if v else 0 for m, v in zip(nums, by_voxel, strict=True)]
-        chosen, found = voxels(points[ids], wanted, sizes)
-        keep[chosen] = True
-        counts = [f if v else m for m, f, v in zip(nums, found, by_voxel, strict=True)]
-    return ids[torch.nonzero_static(keep, size=sum(counts)).view(-1)], counts

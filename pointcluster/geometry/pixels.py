@@ -13,8 +13,14 @@ from pointcluster.geometry.anchors import AnchorGeometry
 from pointcluster.geometry.check import cloud_sizes, geometry_dtype
 from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.lattice import LatticePlan, reduced
-from pointcluster.geometry.region import ClusterGeometry, canonical_order, stored_regions
+from pointcluster.geometry.region import (
+    ClusterGeometry,
+    canonical_order,
+    closed_if_any,
+    repeated_centers,
+)
 from pointcluster.ops.launch import outside_transforms
+from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import cloud_index, common_size
 
 
@@ -223,9 +229,10 @@ def _clusters(
     group = group.where(holds, group[..., :1])  # whatever other pictures hold
     ptr = torch.cat([first, first.new_tensor([len(cell)])])
     group = group - first[:, None, None]
+    closed = closed_if_any(repeated_centers(group, count))
     return ClusterGeometry(
         order=None,
-        regions=stored_regions(group, count, number, ptr, None, torch.float32),
+        regions=Regions(group, count, closed, None, ptr, number),
         center=torch.stack(middles, dim=1).flatten(),
         batch=image,
         batch_size=batch_size,

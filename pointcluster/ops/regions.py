@@ -54,11 +54,11 @@ class Regions(NamedTuple):
 
     def pooling(self, dtype: torch.dtype) -> Tensor:
         """What each point of a region counts in the centres' means. [R or 1, M, P]"""
-        pool = self.pool
-        if pool is None:
-            pool = self.counting(dtype).new_zeros(*self.group.shape[:2], self.size or 0)
-            pool = pool.scatter_add(2, self.group, self.counting(dtype))
-        return pool.to(dtype)
+        if self.pool is not None:
+            return self.pool.to(dtype)
+        counts = self.counting(dtype)
+        pool = counts.new_zeros(*self.group.shape[:2], self.size or 0)
+        return pool.scatter_add(2, self.group, counts)
 
     def counting(self, dtype: torch.dtype) -> Tensor:
         """1 for a point of a grouping that counts, 0 for one that fills it up. [R or 1, M, k]"""

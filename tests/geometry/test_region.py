@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pointcluster.geometry import cluster_geometry
-from pointcluster.geometry.region import canonical_order, partition, region_levels, split_evenly
+from pointcluster.geometry.region import canonical_order, partition, region_levels
 from tests.geometry.conftest import KINDS, make_points
 from tests.geometry.truth import loop_fps, loop_knn
 
@@ -31,11 +31,24 @@ def halve(pos, index, levels):
 @pytest.mark.parametrize("n", [64, 61, 77])
 def test_split_agrees_with_recursion(kind, n):
     pos = make_points(kind, n, 3, torch.float64)
-    slots, count = split_evenly(pos, [n], 4)
+    order, (count,) = partition(pos, [n], [4])
     truth = halve(pos, torch.arange(n), 4)
-    found = [row[:c].tolist() for row, c in zip(slots, count.tolist(), strict=True)]
+    found = [part.tolist() for part in order.split(count)]
     assert [sorted(f) for f in found] == [sorted(t.tolist()) for t in truth]
-    assert int(count.max() - count.min()) <= 1
+    assert max(count) - min(count) <= 1
+
+
+@pytest.mark.parametrize("sizes", [[64] * 3, [64, 32, 16, 8], [77, 0, 5, 61, 40, 700]], ids=str)
+@pytest.mark.parametrize("halvings", [[3], [4, 2, 0, 1, 2, 3], [0]], ids=str)
+def test_clouds_that_are_halved_together_are_halved_as_alone(sizes, halvings):
+    pos = make_points("lattice", sum(sizes), 3, torch.float32)
+    levels = [halvings[c % len(halvings)] for c in range(len(sizes))]
+    order, regions = partition(pos, sizes, levels)
+    start = 0
+    for n, level, part, own in zip(sizes, levels, order.split(sizes), regions, strict=True):
+        alone, (expected,) = partition(pos[start : start + n], [n], [level])
+        assert torch.equal(part - start, alone) and own == expected
+        start += n
 
 
 @settings(max_examples=40)
@@ -46,7 +59,8 @@ def test_split_agrees_with_recursion(kind, n):
 )
 def test_partition_keeps_every_point_once_and_clouds_apart(sizes, region_size, seed):
     pos = make_points("lattice", sum(sizes), 2, torch.float32, seed)
-    order, regions = partition(pos, sizes, region_size)
+    levels = [region_levels(n, region_size) for n in sizes]
+    order, regions = partition(pos, sizes, levels)
     assert order.sort().values.tolist() == list(range(sum(sizes)))
     begin = 0
     for n, of_cloud in zip(sizes, regions, strict=True):

@@ -34,10 +34,17 @@ def take(x: Tensor, index: Tensor) -> Tensor:
 
 def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
     """Whole numbers that the host knows, as a tensor; a GPU is not waited for."""
+    if alike(numbers):  # nothing to copy
+        return torch.full((len(numbers),), numbers[0], dtype=torch.int64, device=device)
     tensor = torch.tensor(numbers, dtype=torch.int64)
     if device.type == "cuda" and type(tensor) is Tensor:  # a fake one has no memory to pin
         tensor = tensor.pin_memory()
     return tensor.to(device, non_blocking=True)
+
+
+def on_host(x: Tensor) -> bool:
+    """Whether a tensor's values can be looked at without waiting, by whoever runs this."""
+    return x.device.type == "cpu" and type(x) is Tensor and not torch.compiler.is_compiling()
 
 
 def starts_of(sizes: Sequence[int]) -> list[int]:
@@ -60,8 +67,8 @@ def common_size(sizes: Sequence[int]) -> int | None:
 
 def pointers(sizes: Sequence[int], device: torch.device) -> Tensor:
     """:func:`starts_of` as a tensor. [B + 1]"""
-    if alike(sizes):  # nothing to copy
-        return torch.arange(len(sizes) + 1, device=device) * sizes[0]
+    if alike(sizes) and sizes[0]:  # nothing to copy
+        return torch.arange(0, sizes[0] * len(sizes) + 1, sizes[0], device=device)
     return on_device(starts_of(sizes), device)
 
 
@@ -71,6 +78,14 @@ def cloud_index(sizes: Sequence[int], device: torch.device) -> Tensor:
     if alike(sizes):
         return clouds.repeat_interleave(sizes[0], output_size=total)
     return clouds.repeat_interleave(on_device(sizes, device), output_size=total)
+
+
+def numbered(sizes: Sequence[int], device: torch.device) -> Tensor:
+    """The number of each packed point in its cloud. [N]"""
+    if alike(sizes):
+        return torch.arange(sizes[0], device=device).repeat(len(sizes))
+    start = pointers(sizes, device)[cloud_index(sizes, device)]
+    return torch.arange(len(start), device=device) - start
 
 
 def of_like_size(*sizes: Sequence[int]) -> Iterator[list[int]]:
@@ -103,9 +118,22 @@ def padded_rows(
     """
     counts, starts = [sizes[c] for c in clouds], starts_of(sizes)
     count = on_device(counts, device)
+    if alike(counts) and clouds[-1] - clouds[0] == len(clouds) - 1:  # they follow one another
+        slots = torch.arange(starts[clouds[0]], starts[clouds[-1] + 1], device=device)
+        return slots.view(len(clouds), -1), count
     start = on_device([starts[c] for c in clouds], device)
     slot = torch.arange(max(counts), device=device)
     return start[:, None] + torch.minimum(slot, count[:, None] - 1), count
+
+
+def slices(x: Tensor, starts: Sequence[int], sizes: Sequence[int]) -> Tensor:
+    """So many entries of `x` [N] from each start on, one slice after the other."""
+    begins = starts_of(sizes)
+    shifts = [start - begin for start, begin in zip(starts, begins, strict=False)]
+    if not any(shifts):
+        return x[: begins[-1]]
+    of = cloud_index(sizes, x.device)
+    return x[torch.arange(len(of), device=x.device) + on_device(shifts, x.device)[of]]
 
 
 def smallest(values: Tensor, k: int) -> Tensor:
@@ -117,7 +145,7 @@ def smallest(values: Tensor, k: int) -> Tensor:
     """
     if values.dtype != torch.float32:
         return values.sort(dim=1, stable=True).indices[:, :k]
-    if values.device.type == "cpu" and type(values) is Tensor:
+    if on_host(values):
         keys = values.numpy().view(np.int32).astype(np.int64)
         keys <<= 32
         keys |= np.arange(values.size(1))

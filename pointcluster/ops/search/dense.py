@@ -14,6 +14,7 @@ from pointcluster.ops.search.clouds import (
     alike,
     of_like_size,
     on_device,
+    on_host,
     padded_rows,
     smallest,
     squared_distance,
@@ -46,7 +47,7 @@ def _rows(points: Tensor, count: Tensor, first: Tensor, num: int) -> Tensor:
 
     Where a row has fewer points than `num`, what follows them means nothing.
     """
-    if points.device.type == "cpu" and type(points) is Tensor:
+    if on_host(points):
         return torch.from_numpy(_rows_numpy(points.numpy(), count.numpy(), first.numpy(), num))
     # The same [S, W, D], but in memory axis by axis: the loop reads whole axes.
     points = points.movedim(2, 0).contiguous().movedim(0, 2)
