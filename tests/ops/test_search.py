@@ -10,6 +10,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from pointcluster import ops
 from pointcluster.geometry.fps import first_anchors
 from pointcluster.ops import backend, use_backend
+from pointcluster.ops.backend import available
 from pointcluster.ops.search import dense, extensions, reference, trees
 from pointcluster.ops.search.clouds import cloud_index, pointers, smallest
 from tests.geometry.conftest import HERE, KINDS, make_points
@@ -227,6 +228,21 @@ def test_large_clouds_and_many_axes(monkeypatch):
             pos = torch.rand(most + n, dim)
             ops.knn(pos, pos[:2], k, [len(pos)], [2])
     assert asked == [True, False, True, False, False] * 2
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_large_clouds_go_to_trees_and_small_ones_among_them_to_loops(monkeypatch, workers):
+    sizes, queries = [900, 40, 0, 850, 1, 330], [9, 40, 0, 300, 2, 5]
+    pos, query = make_points("random", sum(sizes), 3, torch.float32), torch.rand(sum(queries), 3)
+    expected, asked = reference.knn(pos, query, 9, sizes, queries), []
+    tree = trees._kd_tree
+    monkeypatch.setattr(trees, "_kd_tree", lambda *a: asked.append(len(a[0])) or tree(*a))
+    monkeypatch.setattr(trees, "thread_count", lambda: workers)
+    assert ops.knn(pos, query, 9, sizes, queries, backend="kdtree").equal(expected)
+    assert sorted(asked) == [1, 40, 330, 850, 900]
+    asked.clear()
+    assert ops.knn(pos, query, 9, sizes, queries).equal(expected)
+    assert sorted(asked) == ([850, 900] if available("numba") else [1, 40, 330, 850, 900])
 
 
 @pytest.mark.parametrize("name", ["reference", "torch"])

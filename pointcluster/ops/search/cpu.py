@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -36,14 +36,27 @@ def knn(
     pos: Tensor, query: Tensor, k: int, sizes: Sequence[int], query_sizes: Sequence[int]
 ) -> Tensor:
     """See :func:`pointcluster.ops.knn`."""
+    out = np.empty((len(query), k), np.int64)
+    some = nearest_loops(pos, query, k, sizes, query_sizes, out)
+    in_parts(some, len(query), sum(n * m for n, m in zip(sizes, query_sizes, strict=True)))
+    return torch.from_numpy(out)
+
+
+def nearest_loops(
+    pos: Tensor,
+    query: Tensor,
+    k: int,
+    sizes: Sequence[int],
+    query_sizes: Sequence[int],
+    out: np.ndarray,
+) -> Callable[[int, int], None]:
+    """What writes the neighbours of the queries from a first to a last one to their rows."""
     from pointcluster.ops.search.cpu_kernels import nearest
 
     axes, q = np.ascontiguousarray(pos.numpy().T), np.ascontiguousarray(query.numpy())
     starts, query_starts = np.array(starts_of(sizes)), np.array(starts_of(query_sizes))
-    out = np.empty((len(q), k), np.int64)
 
     def some(begin: int, end: int) -> None:
         nearest(axes, q, k, starts, query_starts, begin, end, out)
 
-    in_parts(some, len(q), sum(n * m for n, m in zip(sizes, query_sizes, strict=True)))
-    return torch.from_numpy(out)
+    return some

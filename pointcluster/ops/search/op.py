@@ -158,7 +158,8 @@ def _knn(
         raise ValueError("a cloud without points must have no queries")
     if len(query) == 0:
         return torch.empty(0, k, dtype=torch.int64, device=pos.device)
-    points, more = LOOPS_UP_TO if available("numba") else ARRAYS_UP_TO
+    loops = available("numba")
+    points, more = LOOPS_UP_TO if loops else ARRAYS_UP_TO
     large = max(sizes) > points + more * k and pos.size(1) <= MANY_AXES
     name = search_backend(backend, pos.device, large=large)
     given = pos.detach(), query.detach(), k, sizes, query_sizes
@@ -169,11 +170,16 @@ def _knn(
     if name in ("torch-cluster", "pyg-lib"):
         return extensions.knn(*given, name)
     if name == "kdtree":
+        if loops and backend != "kdtree":
+            try:
+                return _on_host(trees.knn, *given, points + more * k)
+            except OSError:  # Numba keeps what it compiles on a disk, which may be full
+                pass
         return _on_host(trees.knn, *given)
     if name == "numba":
         try:
             return _on_host(cpu.knn, *given)
-        except OSError:
+        except OSError:  # as above
             if backend == "numba":
                 raise
     return dense.knn(*given)

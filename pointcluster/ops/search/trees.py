@@ -9,6 +9,7 @@ import torch
 from scipy.spatial import cKDTree
 from torch import Tensor
 
+from pointcluster.ops.search import cpu
 from pointcluster.ops.search.clouds import starts_of
 from pointcluster.ops.search.threads import in_threads, thread_count
 
@@ -17,21 +18,33 @@ PAIRS = 1 << 20
 
 
 def knn(
-    pos: Tensor, query: Tensor, k: int, sizes: Sequence[int], query_sizes: Sequence[int]
+    pos: Tensor,
+    query: Tensor,
+    k: int,
+    sizes: Sequence[int],
+    query_sizes: Sequence[int],
+    loops_up_to: int = 0,
 ) -> Tensor:
-    """See :func:`pointcluster.ops.knn`."""
+    """See :func:`pointcluster.ops.knn`; clouds of so many points or fewer go to compiled loops."""
     p, q = pos.numpy(), query.numpy()
     out = np.empty((len(q), k), np.int64)
     starts, query_starts = starts_of(sizes), starts_of(query_sizes)
     clouds = [c for c, m in enumerate(query_sizes) if m]
-    workers = thread_count() if len(clouds) == 1 else 1
+    loops = cpu.nearest_loops(pos, query, k, sizes, query_sizes, out) if loops_up_to else None
 
-    def one(cloud: int) -> None:
+    def one(cloud: int, workers: int = 1) -> None:
+        rows = slice(query_starts[cloud], query_starts[cloud + 1])
+        if loops is not None and sizes[cloud] <= loops_up_to:
+            loops(rows.start, rows.stop)
+            return
         points = p[starts[cloud] : starts[cloud + 1]]
-        queries = slice(query_starts[cloud], query_starts[cloud + 1])
-        out[queries] = _kd_tree(points, q[queries], k, workers) + starts[cloud]
+        out[rows] = _kd_tree(points, q[rows], k, workers) + starts[cloud]
 
-    in_threads(one, clouds)
+    threads = thread_count()
+    few = [c for c in clouds if query_sizes[c] * threads > len(q)]
+    for cloud in few:  # more work than one thread's share
+        one(cloud, threads)
+    in_threads(one, [c for c in clouds if c not in few])
     return torch.from_numpy(out)
 
 
