@@ -24,7 +24,7 @@ except ModuleNotFoundError as error:
 RECIPES = {
     "Autzen": training.SceneRecipe(epochs=24, batch_size=2),
     "LidarHD": training.SceneRecipe(
-        epochs=12, batch_size=2, lr=2.5e-3, voxel_size=1.0, brighten=0.3
+        epochs=6, batch_size=2, lr=2.5e-3, voxel_size=1.0, brighten=0.3, weighting=0.35
     ),
     "folder": training.SceneRecipe(),
 }

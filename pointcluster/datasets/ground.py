@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 CELL = 8.0
-"""Edge of the grid's cells, in metres."""
+"""Edge of the coarse grid's cells, in metres."""
 WINDOWS = (3, 5, 9, 15)
 """Cells that a roof or a crown may span and be seen as no ground, from the narrowest on."""
 STEP, SLOPE = 1.0, 0.05
@@ -13,6 +13,16 @@ STEP, SLOPE = 1.0, 0.05
 DROP = 10.0
 """So far below what is around it a cell's lowest point is a stray one, in metres."""
 MOST_CELLS = 1 << 25
+PARTS = 4
+"""Fine cells along the edge of a coarse one."""
+REACHES = (16.0, 8.0, 4.0, 2.0, 2.0)
+"""How far around a place the fine ground is a mean of, from round to round, in metres."""
+ABOVE = 0.2
+"""So far above the ground a fine cell's lowest point is taken for it no more, in metres; more on
+slopes, and in the first round, when the ground is not well known."""
+FAINT = 0.01
+"""What the ground of the round before weighs where hardly any point is ground."""
+MOST_FINE_CELLS = 1 << 25
 
 
 class GroundGrid:
@@ -21,44 +31,53 @@ class GroundGrid:
     A cell's lowest point is mostly ground. Where a roof or a crown fills whole cells, an opening
     (the maximum of the minimum over a window of cells) takes it away if it rises more than ground
     does over such a window, from narrow windows to wide ones: the progressive filter of Zhang et
-    al., IEEE TGRS 2003. Heights are above that surface, bilinear between the middles of cells. It
-    is a feature for a network, and no terrain model: on slopes the surface lies low.
+    al., IEEE TGRS 2003. That is the coarse ground; on slopes it lies low. The fine ground begins
+    with it and is moved, round by round, towards the lowest points of cells of a quarter of the
+    edge that lie near it, averaged over ever narrower surroundings. Heights are bilinear between
+    the middles of cells: features for a network, no terrain model.
 
     Points are taken in piece by piece; only cells with points in them are held.
     """
 
     def __init__(self) -> None:
-        self.cells = np.zeros((0, 2), np.int64)
-        """The cells with points, in rising order. [K, 2]"""
-        self.count = np.zeros(0, np.int64)
-        """Their numbers of points. [K]"""
+        self._keys = np.zeros(0, np.int64)
         self._least = np.zeros(0)
-        self._surface: np.ndarray | None = None
+        self._coarse: np.ndarray | None = None
+        self._fine: np.ndarray | None = None
 
     def add(self, pos: np.ndarray) -> None:
         """Take in some points. [N, 3]"""
-        here = np.floor(pos[:, :2] / CELL).astype(np.int64)
-        cells = np.concatenate([self.cells, here])
-        least = np.concatenate([self._least, pos[:, 2]])
-        count = np.concatenate([self.count, np.ones(len(pos), np.int64)])
-        order = np.lexsort((cells[:, 1], cells[:, 0]))
-        cells = cells[order]
-        first = np.flatnonzero(np.r_[True, (cells[1:] != cells[:-1]).any(axis=1)])
-        self.cells = cells[first]
-        self._least = np.minimum.reduceat(least[order], first)
-        self.count = np.add.reduceat(count[order], first)
-        self._surface = None
+        # Strays beyond any scene are refused later, by how wide it is.
+        here = np.floor(pos[:, :2] / (CELL / PARTS)).clip(-(1 << 30), 1 << 30).astype(np.int64)
+        # First those of the piece, then with what was there: fewer are sorted.
+        keys, least = _lowest((here[:, 0] << 32) + here[:, 1], pos[:, 2])
+        self._keys, self._least = _lowest(
+            np.concatenate([self._keys, keys]), np.concatenate([self._least, least])
+        )
+        self._coarse = self._fine = None
+
+    @property
+    def cells(self) -> np.ndarray:
+        """The fine cells with points, in rising order. [K, 2]"""
+        x = (self._keys + (1 << 31)) >> 32
+        return np.column_stack([x, self._keys - (x << 32)])
+
+    def _corner(self) -> np.ndarray:
+        """The lowest coarse cell along x and y. [2]"""
+        corner: np.ndarray = self.cells.min(axis=0) // PARTS
+        return corner
 
     def surface(self) -> np.ndarray:
-        """The ground at the middles of cells, from the lowest cell on. [X, Y]
+        """The coarse ground at the middles of cells, from the lowest cell on. [X, Y]
 
         Raises:
             ValueError: The points span so wide that a stray one must be among them.
         """
         from scipy import ndimage
 
-        if self._surface is None:
-            shape = np.ptp(self.cells, axis=0) + 1
+        if self._coarse is None:
+            cells = self.cells // PARTS
+            shape = np.ptp(cells, axis=0) + 1
             if shape.prod() > MOST_CELLS:
                 wide = shape * CELL / 1000
                 raise ValueError(
@@ -66,7 +85,7 @@ class GroundGrid:
                     "metres can: is one of them far off, or are these no metres?"
                 )
             least = np.full(shape, np.inf)
-            least[tuple((self.cells - self.cells.min(axis=0)).T)] = self._least
+            np.minimum.at(least, tuple((cells - cells.min(axis=0)).T), self._least)
             empty = np.isinf(least)
             if empty.any():
                 nearest = ndimage.distance_transform_edt(
@@ -80,14 +99,71 @@ class GroundGrid:
                 opened = ndimage.grey_opening(least, (window, window), mode="nearest")
                 rise = STEP + SLOPE * CELL * (window - before)
                 least, before = np.where(least - opened > rise, opened, least), window
-            self._surface = least
-        return self._surface
+            self._coarse = least
+        return self._coarse
 
-    def height(self, pos: np.ndarray) -> np.ndarray:
-        """How high above the ground points are. [N, 3] to [N]"""
+    def fine_surface(self) -> np.ndarray:
+        """The fine ground at the middles of fine cells; the coarse one where it is too wide. [X, Y]
+
+        Raises:
+            ValueError: As :meth:`surface`.
+        """
         from scipy import ndimage
 
-        place = pos[:, :2] / CELL - 0.5 - self.cells.min(axis=0)
-        ground = ndimage.map_coordinates(self.surface(), place.T, order=1, mode="nearest")
-        height: np.ndarray = pos[:, 2] - ground
-        return height
+        if self._fine is None:
+            coarse = self.surface()
+            shape = PARTS * np.array(coarse.shape)
+            if shape.prod() > MOST_FINE_CELLS:
+                self._fine = coarse
+                return coarse
+            cell = CELL / PARTS
+            axes = [((np.arange(size) + 0.5) / PARTS - 0.5) for size in shape]
+            places = np.meshgrid(*axes, indexing="ij")
+            ground = ndimage.map_coordinates(coarse, places, order=1, mode="nearest")
+            ground = ground.astype(np.float32)
+            del places
+            lowest = np.full(shape, np.nan, np.float32)
+            lowest[tuple((self.cells - PARTS * self._corner()).T)] = self._least
+            for number, reach in enumerate(REACHES):
+                smooth = ndimage.gaussian_filter(ground, max(reach, 4.0) / cell)
+                slope = np.hypot(*np.gradient(smooth, cell)) if min(shape) > 1 else 0.0
+                known = ABOVE + 0.3 * slope * (2 * cell if number else CELL)
+                rise = lowest - ground
+                width = np.where(rise > 0, 1.0, 3.0) * (known if number else known + 0.7)
+                near = np.nan_to_num(np.exp(-np.square(rise / width)))
+                # What lies far below is ground as well, unless it is alone.
+                near = np.where(rise < 0, near + 1e-3, near).astype(np.float32)
+                moved = ndimage.gaussian_filter(
+                    near * np.nan_to_num(rise), reach / cell, mode="nearest"
+                )
+                weight = ndimage.gaussian_filter(near, reach / cell, mode="nearest")
+                ground += moved / (weight + FAINT)
+            self._fine = ground
+        return self._fine
+
+    def height(self, pos: np.ndarray) -> np.ndarray:
+        """How high above the coarse ground points are. [N, 3] to [N]"""
+        return pos[:, 2] - self._at(pos, self.surface())
+
+    def fine_height(self, pos: np.ndarray) -> np.ndarray:
+        """How high above the fine ground points are. [N, 3] to [N]"""
+        return pos[:, 2] - self._at(pos, self.fine_surface())
+
+    def _at(self, pos: np.ndarray, surface: np.ndarray) -> np.ndarray:
+        """A surface below points, bilinear between the middles of its cells."""
+        from scipy import ndimage
+
+        parts = surface.shape[0] // self.surface().shape[0]
+        place = (pos[:, :2] / CELL - self._corner()) * parts - 0.5
+        ground: np.ndarray = ndimage.map_coordinates(
+            surface, place.T, order=1, mode="nearest", output=np.float64
+        )
+        return ground
+
+
+def _lowest(keys: np.ndarray, values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Every key once, in rising order, with its least value."""
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    first = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]])
+    return keys[first], np.minimum.reduceat(values[order], first)

@@ -19,10 +19,17 @@ CHANNELS = {
     "return_number": 1,
     "number_of_returns": 1,
     "height": 1,
+    "near_ground": 2,
     "color": 3,
     "normal": 3,
 }
-"""What a network can take of every point of a scene, and channels of it."""
+"""What a network can take of every point of a scene, and channels of it.
+
+``"height"`` is above the coarse ground; ``"near_ground"`` the heights above the coarse and the fine
+ground, :math:`\\operatorname{arsinh}(4 h) / 3`, which tells decimetres near it.
+"""
+MADE = ("height", "near_ground")
+"""Features that positions alone tell."""
 IGNORED = -1
 """The class of a point that has none, in :attr:`Data.y`."""
 
@@ -52,13 +59,14 @@ class SceneSurvey:
         histogram = np.zeros(1 << 16, np.int64)
         measured = {name: False for name in names if name in MEASURED}
         for points in scan.pieces():
-            if missing := [name for name in names if name != "height" and name not in points]:
+            if missing := [name for name in names if name not in (*MADE, *points)]:
                 has = ", ".join(name for name in CHANNELS if name in points) or "positions alone"
                 raise ValueError(f"{scan.path} has no {missing[0]}, which is needed; it has {has}")
             pos = points["pos"]
             self.low = np.minimum(self.low, pos.min(axis=0))
             self.high = np.maximum(self.high, pos.max(axis=0))
-            self.ground.add(pos)
+            if set(names) & set(MADE):
+                self.ground.add(pos)
             for name in measured:
                 measured[name] |= bool(points[name].any())
             if "intensity" in names:
@@ -77,6 +85,9 @@ class SceneSurvey:
         for name in self.names:
             if name == "height":
                 value = self.ground.height(points["pos"]).clip(-5, 60) / 10
+            elif name == "near_ground":
+                pair = [self.ground.height(points["pos"]), self.ground.fine_height(points["pos"])]
+                value = np.arcsinh(4 * np.stack(pair, axis=1).clip(-5, 60)) / 3
             elif name == "intensity":
                 value = (points[name] / (2 * self.intensity)).clip(0, 2)
             elif name in MEASURED:

@@ -13,17 +13,17 @@ from pointcluster.datasets import (
     scan_file,
 )
 from pointcluster.datasets.scan_file import ScanFile
-from pointcluster.datasets.scenes import SceneSurvey, check_features, code_table
+from pointcluster.datasets.scenes import MADE, SceneSurvey, check_features, code_table
 from tests.datasets.scans import village, write_scan
 
-ALL = ("intensity", "return_number", "number_of_returns", "height")
+ALL = ("intensity", "return_number", "number_of_returns", "height", "near_ground")
 CLASSES = {"ground": [2], "tree": [4, 5], "house": [6]}
 
 
 def test_a_scene_is_its_file(tmp_path):
     points = village(2000)
     data = read_scene(write_scan(tmp_path / "a.laz", points), features=ALL, classes=CLASSES)
-    assert data.pos.dtype == torch.float32 and data.x.shape == (2000, 4) and data.name == "a"
+    assert data.pos.dtype == torch.float32 and data.x.shape == (2000, 6) and data.name == "a"
     np.testing.assert_allclose(data.pos.double() + torch.tensor(data.origin), points["pos"],
                                atol=1e-3)  # fmt: skip
     assert np.array_equal(data.y, np.array([0] * 3 + [0, 0, 1, 2])[points["label"]])
@@ -74,6 +74,7 @@ def test_codes(tmp_path):
 
 def test_features_have_names():
     assert check_features(["height", "color"]) == 4 and check_features([]) == 0
+    assert check_features(MADE) == 3
     with pytest.raises(ValueError, match="features name"):
         check_features(["heat"])
     with pytest.raises(ValueError, match="twice"):
@@ -96,7 +97,7 @@ def folder(tmp_path, suffix=".laz"):
 def test_a_folder_of_las(tmp_path):
     train = SceneFolder(folder(tmp_path))
     assert len(train) == 2 and train.classes == ["ground", "high vegetation", "building"]
-    assert train.features == ALL and train.in_channels == 4 and train[0].x.shape == (400, 4)
+    assert train.features == ALL and train.in_channels == 6 and train[0].x.shape == (400, 6)
     test = SceneFolder(tmp_path, "test", classes=train.codes, features=train.features)
     assert len(test) == 1 and test[0].name == "c" and test.num_classes == 3
     assert SceneFolder(tmp_path, None)[2].name == "b"
@@ -108,8 +109,11 @@ def test_a_folder_of_las(tmp_path):
 
 def test_a_folder_of_tables(tmp_path):
     data = SceneFolder(folder(tmp_path, ".npy"), columns="x y z label")
-    assert data.classes == ["class 2", "class 5", "class 6"] and data.features == ("height",)
-    assert data[0].x.shape == (400, 1)
+    assert data.classes == ["class 2", "class 5", "class 6"] and data.features == (
+        "height",
+        "near_ground",
+    )
+    assert data[0].x.shape == (400, 3)
 
 
 def test_folders_that_do_not_fit(tmp_path):
