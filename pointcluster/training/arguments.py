@@ -20,13 +20,7 @@ Settings = TypeVar("Settings")
 
 
 def add_cloud_arguments(parser: Parser, models: Sequence[str], default: str) -> None:
-    """Add which network is trained on clouds, and on how many points of how many of them.
-
-    Args:
-        parser: Gets a group of arguments.
-        models: Names that ``--model`` takes.
-        default: The one where none is given.
-    """
+    """Add which network is trained on clouds, and on how many points of how many of them."""
     add = parser.add_argument_group("network and clouds").add_argument
     add("--model", choices=models, default=default, metavar="NAME",
         help=f"network: {', '.join(models)} (%(default)s)")  # fmt: skip
@@ -45,8 +39,8 @@ def add_machine_arguments(
 
     Args:
         parser: Gets a group of arguments.
-        out: Default output folder.
-        workers: Processes of the loader where ``--workers`` is not given.
+        out: The usual output folder.
+        workers: The usual number of the loader's processes.
         geometry: Also add who searches neighbours, of clouds.
     """
     add = parser.add_argument_group("machine and output").add_argument
@@ -81,10 +75,8 @@ def machine(args: argparse.Namespace) -> dict[str, Any]:
 def loading(args: argparse.Namespace, recipe: Any, model: Any, seed: int) -> dict[str, Any]:
     """How clouds are loaded, of a command line, for :class:`PointDataModule` and :func:`vote`."""
     collate = searching_collate(model, args.geometry, args.workers)
-    return {
-        "batch_size": recipe.batch_size, "num_workers": args.workers, "seed": seed,
-        "collate": collate,
-    }  # fmt: skip
+    loading = {"batch_size": recipe.batch_size, "num_workers": args.workers, "seed": seed}
+    return loading | {"collate": collate}
 
 
 def processes(devices: str) -> int:
@@ -114,9 +106,7 @@ def setting(default: Any, type: Any, help: str, **options: Any) -> Any:
 def add_settings(parser: Parser, recipes: Mapping[str, Any]) -> None:
     """Add one argument for each setting of a recipe; ``None`` where it is not given.
 
-    Args:
-        parser: Gets a group of arguments.
-        recipes: By name, all of one class; the help shows their values side by side.
+    The help shows the values of all recipes, which are of one class, side by side.
     """
     group = parser.add_argument_group(
         "recipe", f"in brackets: the defaults for {' | '.join(recipes)}"
@@ -149,7 +139,7 @@ def chosen(
         items: Training items a process, if they are known: no batch is larger.
 
     Returns:
-        The recipe, and a text for each setting that followed, such as `"--warmup-epochs 0"`.
+        The recipe, and what followed, such as `["--warmup-epochs 0 (not 10)"]`.
 
     Raises:
         RunError: Settings that were given do not fit together.
@@ -157,8 +147,7 @@ def chosen(
     recipe: Any = base
     values = {item.name: getattr(args, item.name) for item in fields(recipe)}
     given = {name: value for name, value in values.items() if value is not None}
-    follow = getattr(recipe, "follow", None)
-    followed: dict[str, Any] = {} if follow is None else follow(given, items)
+    followed = recipe.follow(given, items) if hasattr(recipe, "follow") else {}
     notes = [
         f"{_flag(item)} {followed[item.name]} (not {getattr(recipe, item.name)})"
         for item in fields(recipe)

@@ -37,8 +37,8 @@ def mix(*keys: int) -> int:
 def seeded(*keys: int) -> Iterator[None]:
     """Seeds Python's, NumPy's and torch's CPU generators inside the block, and restores them after.
 
-    Transforms draw from these three. With ``seeded(seed, epoch, index)`` around them, a cloud is
-    augmented alike in any worker process, in any order, and after a resume.
+    Transforms draw from these three: with ``seeded(seed, epoch, index)`` around them, an item is
+    changed alike in any worker process, in any order, and after a resume.
     """
     states = random.getstate(), np.random.get_state(), torch.get_rng_state()
     seed = mix(*keys)
@@ -110,11 +110,6 @@ class ShardSampler(Sampler):
 
     Torch's sampler repeats items until every process has as many, and an accuracy would count
     those twice.
-
-    Args:
-        size: Items in all.
-        rank: Number of this process.
-        processes: How many processes there are.
     """
 
     def __init__(self, size: int, rank: int = 0, processes: int = 1) -> None:
@@ -164,13 +159,8 @@ class SeededDataModule(lightning.LightningDataModule):
     def train_dataloader(self) -> DataLoader:
         rank, processes = self._share()
         # Of items that do not divide, some are left out of this epoch: none is counted twice.
-        sampler = EpochSampler(
-            self.train,
-            num_replicas=processes,
-            rank=rank,
-            seed=self.seed,
-            drop_last=len(self.train) >= processes,
-        )
+        few = len(self.train) < processes
+        sampler = EpochSampler(self.train, processes, rank, seed=self.seed, drop_last=not few)
         # A last batch of few items would weigh as much as a full one: it is left out, and other
         # items fall into it next epoch.
         return self._loader(self.train, sampler, drop_last=len(sampler) >= self.batch_size)
@@ -202,9 +192,8 @@ class SeededDataModule(lightning.LightningDataModule):
 
     def _share(self) -> tuple[int, int]:
         """Number of this process, and how many there are."""
-        if self.trainer is None:
-            return 0, 1
-        return self.trainer.global_rank, self.trainer.world_size
+        trainer = self.trainer
+        return (0, 1) if trainer is None else (trainer.global_rank, trainer.world_size)
 
     def _loader(
         self, dataset: SeededDataset, sampler: Sampler, *, drop_last: bool = False
@@ -268,12 +257,7 @@ class PointDataModule(SeededDataModule):
     ) -> None:
         if not 0 <= val_fraction < 1:
             raise ValueError(f"val_fraction is {val_fraction}, expected 0 <= val_fraction < 1")
-        kept: list[int] = list(range(len(train)))
-        held: list[int] = []
-        if out is not None:
-            kept, held = map(list, out)
-        elif val_fraction:  # else no item need be read, which may mean a file each
-            kept, held = hold_out(train, val_fraction)
+        kept, held = out or hold_out(train, val_fraction)
         super().__init__(
             SeededDataset(train, items=kept, transform=train_transform, seed=seed),
             SeededDataset(train, items=held, transform=test_transform, seed=seed),
@@ -288,15 +272,12 @@ class PointDataModule(SeededDataModule):
 def searching_collate(
     model: Any, geometry: str, workers: int
 ) -> Callable[[list[Data]], Batch] | None:
-    """What makes a batch of clouds, with the network's geometry where the loader searches.
+    """What makes a batch, and works out the geometry for it; ``None`` where the step is to do that.
 
     Args:
         model: The network, whose ``plans`` say what to search.
         geometry: ``"loader"``, ``"step"``, or ``"auto"``: the loader where it has workers.
         workers: Processes of the loader.
-
-    Returns:
-        For the loaders' ``collate``: ``None`` where the network searches, in the step.
 
     Raises:
         ValueError: ``geometry`` is unknown.

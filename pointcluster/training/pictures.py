@@ -23,6 +23,7 @@ from pointcluster.models.published import unwrapped
 from pointcluster.training.classifier import ImageClassifier
 from pointcluster.training.data import ImageDataModule
 from pointcluster.training.fit import evaluate
+from pointcluster.training.program import bad_input
 from pointcluster.training.recipe import ImageRecipe
 from pointcluster.training.run import RunError
 
@@ -204,23 +205,21 @@ def write_picture(path: str | os.PathLike[str], picture: Tensor) -> None:
 
 
 class TrainedNetwork(NamedTuple):
-    """A network in evaluation mode, and what belongs to it.
-
-    ``classes`` are the names that it was trained with, ``None`` where the file names none;
-    ``data_config`` says what it takes.
-    """
+    """A network in evaluation mode, and what belongs to it."""
 
     model: nn.Module
     classes: list[str] | None
+    """The names that it was trained with; `None` where its file names none."""
     data_config: dict[str, Any]
+    """What it takes, as :func:`data_config` says it."""
 
     def at_size(self, side: int | None) -> TrainedNetwork:
         """The same for squares of so many pixels a side, if any are said."""
         size = [self.data_config["input_size"][0], side, side]
-        changed = self.data_config | {"input_size": size}
-        return self._replace(data_config=changed) if side else self
+        return self._replace(data_config=self.data_config | {"input_size": size}) if side else self
 
 
+@bad_input()
 def read_network(
     path: str | os.PathLike[str], *, build: Callable[..., nn.Module], name: str | None = None
 ) -> TrainedNetwork:
@@ -242,22 +241,16 @@ def read_network(
     if not path.is_file():
         raise FileNotFoundError(f"there is no checkpoint {path}")
     if path.suffix in (".safetensors", ".json"):
-        try:
-            saved, metadata = load_model(path, name=name)
-        except ValueError as error:
-            raise RunError(error) from error
+        saved, noted = load_model(path, name=name)
         if not isinstance(saved, CoC):
-            raise RunError(
+            raise ValueError(
                 f"{path} holds {saved.config['name']!r}, a network of points, expected one of "
                 "pictures"
             )
-        if not isinstance(metadata, Mapping):
-            raise RunError(f"{path}: metadata is {short(metadata)}, expected a dictionary")
-        taken = metadata.get("data_config") or data_config(saved)
-        return _checked(path, TrainedNetwork(saved, metadata.get("classes"), taken))
-    content: Any = _read(path)
-    if not is_run(content):
-        return _published(path, content, build, name)
+        if not isinstance(noted, Mapping):
+            raise ValueError(f"{path}: metadata is {short(noted)}, expected a dictionary")
+        taken = noted.get("data_config") or data_config(saved)
+        return _checked(path, TrainedNetwork(saved, noted.get("classes"), taken))
 
     def of_pictures(noted: Mapping[str, Any]) -> None:
         if missing := [key for key in ("classes", "data_config") if key not in noted]:
@@ -266,11 +259,44 @@ def read_network(
                 "expected a checkpoint of a run on pictures"
             )
 
-    try:
+    content = read_safely(path)
+    if is_run(content):
         model, noted = network_of_run(path, content, build=build, name=name, needed=of_pictures)
-    except ValueError as error:
-        raise RunError(error) from error
-    return _checked(path, TrainedNetwork(model, noted["classes"], noted["data_config"]))
+        return _checked(path, TrainedNetwork(model, noted["classes"], noted["data_config"]))
+    if name is None:
+        raise ValueError(f"{path} does not say which network it is of: name it with --model")
+    try:
+        head = unwrapped(content).get("head.weight")
+        model = build(name=name, num_classes=1000 if head is None else len(head))
+        model.load_published(content)
+    except (AttributeError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is no published checkpoint of {name!r}: {error}") from error
+    return TrainedNetwork(model.eval(), None, data_config(model))
+
+
+def _checked(path: Path, read: TrainedNetwork) -> TrainedNetwork:
+    """What is noted beside the weights must fit the network."""
+    config: Any = read.model.config
+    number, classes, taken = config.get("num_classes"), read.classes, read.data_config
+    if config.get("features_only") or not number:
+        raise ValueError(f"{path} holds a network without a classifier, expected one with classes")
+    named = isinstance(classes, list) and all(isinstance(name, str) for name in classes)
+    if classes is not None and not (named and len(classes) == number):
+        count = f"{len(classes):,} names" if named else short(classes)
+        raise ValueError(
+            f"{path} names other classes than the network knows: {count} in the file, expected "
+            f"{number:,} names"
+        )
+    needed = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
+    if missing := sorted(needed - taken.keys() if isinstance(taken, Mapping) else needed):
+        raise ValueError(f"{path}: data_config lacks {', '.join(missing)}: found {short(taken)}")
+    size, channels = taken["input_size"], config.get("in_channels", 3)
+    if not isinstance(size, Sequence) or len(size) != 3 or size[0] != channels:
+        raise ValueError(
+            f"{path}: the input_size of data_config is {short(size)}, expected [{channels}, "
+            "height, width]"
+        )
+    return read
 
 
 def likeliest(
@@ -336,13 +362,7 @@ def evaluate_pictures(
 def check_classes(
     path: str | os.PathLike[str], trained: TrainedNetwork, data: str, classes: Sequence[str]
 ) -> None:
-    """Check that a network knows the classes of a data set, in its order.
-
-    Args:
-        path: The network's file, for the error.
-        trained: The network.
-        data: Name of the data set, for the error.
-        classes: Of the data set.
+    """Check that the network of a file knows the classes of a data set, in its order.
 
     Raises:
         RunError: It knows others.
@@ -372,51 +392,3 @@ def class_words(classes: Sequence[str] | None, number: int) -> list[str]:
     if classes is None and number == 1000:
         classes = ImageNetInfo().label_names()
     return [words.get(name, name) for name in classes or map(str, range(number))]
-
-
-def _checked(path: Path, found: TrainedNetwork) -> TrainedNetwork:
-    """What is noted beside the weights must fit the network."""
-    config: Any = found.model.config
-    number, classes, taken = config.get("num_classes"), found.classes, found.data_config
-    if config.get("features_only") or not number:
-        raise RunError(f"{path} holds a network without a classifier, expected one with classes")
-    if classes is not None:
-        named = isinstance(classes, list) and all(isinstance(each, str) for each in classes)
-        if not named or len(classes) != number:
-            count = f"{len(classes):,} names" if named else short(classes)
-            raise RunError(
-                f"{path} names other classes than the network knows: {count} in the file, expected "
-                f"{number:,} names"
-            )
-    needed = {"input_size", "interpolation", "mean", "std", "crop_pct", "crop_mode"}
-    missing = sorted(needed - taken.keys()) if isinstance(taken, Mapping) else sorted(needed)
-    if missing:
-        raise RunError(f"{path}: data_config lacks {', '.join(missing)}: found {short(taken)}")
-    size = taken["input_size"]
-    if not isinstance(size, Sequence) or len(size) != 3 or size[0] != config.get("in_channels", 3):
-        raise RunError(
-            f"{path}: the input_size of data_config is {short(size)}, expected "
-            f"[{config.get('in_channels', 3)}, height, width]"
-        )
-    return found
-
-
-def _read(path: Path) -> Any:
-    try:
-        return read_safely(path)
-    except ValueError as error:
-        raise RunError(error) from error
-
-
-def _published(
-    path: Path, content: Any, build: Callable[..., nn.Module], name: str | None
-) -> TrainedNetwork:
-    if name is None:
-        raise RunError(f"{path} does not say which network it is of: name it with --model")
-    try:
-        head = unwrapped(content).get("head.weight")
-        model: Any = build(name=name, num_classes=1000 if head is None else len(head))
-        model.load_published(content)
-    except (AttributeError, TypeError, ValueError) as error:
-        raise RunError(f"{path} is no published checkpoint of {name!r}: {error}") from error
-    return TrainedNetwork(model.eval(), None, data_config(model))

@@ -69,11 +69,7 @@ class Recipe:
             raise RunError(f"--min-lr is {self.min_lr}, more than --lr, which is {self.lr}")
 
     def follow(self, given: Mapping[str, Any], items: int | None) -> dict[str, Any]:
-        """What settings that were not given must be, for those that were and the data.
-
-        Args:
-            given: Settings that were given.
-            items: Training items a process, if they are known.
+        """What settings that were not given must be, for those that were and the items a process.
 
         Raises:
             RunError: A setting was given that has no effect.
@@ -115,28 +111,14 @@ class Recipe:
         return smoothing
 
     def optimizer_of(self, model: nn.Module, lr: float) -> Optimizer:
-        """The optimiser of a network's weights.
-
-        Args:
-            model: Whose weights are trained, but for those that need no gradient.
-            lr: Highest learning rate.
-        """
-        if self.decay == "all":
-            weights = [weight for weight in model.parameters() if weight.requires_grad]
-            groups: list[dict] = [{"params": weights, "weight_decay": self.weight_decay}]
-        else:
-            groups = decay_groups(model, self.weight_decay)
+        """The optimiser of a network's weights that need gradients, at the highest rate."""
+        groups = decay_groups(model, self.weight_decay, all=self.decay == "all")
         if self.optimizer == "sgd":
             return torch.optim.SGD(groups, lr=lr, momentum=self.momentum)
         return torch.optim.AdamW(groups, lr=lr)
 
     def schedule_of(self, optimizer: Optimizer, unit: int) -> LambdaLR:
-        """The learning rate of an optimiser that begins at the highest.
-
-        Args:
-            optimizer: Whose rate changes.
-            unit: Changes of the rate an epoch.
-        """
+        """The learning rate of an optimiser that begins at the highest, by changes an epoch."""
         steps, warmup = self.epochs * unit, self.warmup_epochs * unit
         return cosine_with_warmup(optimizer, steps, warmup, low=self.min_lr / (self.lr or 1.0))
 
@@ -172,12 +154,12 @@ def cosine_with_warmup(
     return LambdaLR(optimizer, factor)
 
 
-def decay_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Parameter groups in which matrices decay; biases, scales and scalars do not."""
+def decay_groups(model: nn.Module, weight_decay: float, *, all: bool = False) -> list[dict]:
+    """Parameter groups in which all weights decay, or matrices, and no biases, scales, scalars."""
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups = [
-        {"params": [p for p in weights if p.ndim > 1], "weight_decay": weight_decay},
-        {"params": [p for p in weights if p.ndim <= 1], "weight_decay": 0.0},
+        {"params": [p for p in weights if all or p.ndim > 1], "weight_decay": weight_decay},
+        {"params": [p for p in weights if not all and p.ndim <= 1], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -227,12 +209,7 @@ class PointRecipe(Recipe):
         return Compose(steps)
 
     def test_transform(self, num_points: int, *, normals: bool = False) -> Callable[[Any], Any]:
-        """What happens to a validation or test cloud: the first points, always.
-
-        Args:
-            num_points: Points that the network gets.
-            normals: The network gets normals, too.
-        """
+        """What happens to a validation or test cloud: the first points, always."""
         steps: list[BaseTransform] = [UnitCube()] if self.normalize else []
         return Compose(
             [*steps, FirstPoints(num_points), *([NormalsAsFeatures()] if normals else [])]
@@ -256,13 +233,9 @@ class PointRecipe(Recipe):
             up: The axis that points up.
             features: What else of a point the network gets, such as ``["normal"]``.
         """
-        return {
-            "num_points": num_points,
-            "sampled": sampled,
-            "normalize": "cube" if self.normalize else normalized,
-            "up": up,
-            "features": list(features),
-        }
+        normalize = "cube" if self.normalize else normalized
+        known = {"num_points": num_points, "sampled": sampled, "normalize": normalize, "up": up}
+        return known | {"features": list(features)}
 
 
 # "published" is what the program that the paper on context clusters released for ScanObjectNN does

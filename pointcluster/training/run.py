@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 import json
 import os
 import shlex
@@ -59,7 +60,6 @@ class RunFolder:
         self.config = self.path / "config.json"
         self.checkpoint = self.path / "checkpoints" / "last.ckpt"
         self.metrics = self.path / "metrics.csv"
-        self.results = self.path / "results.json"
         self.command = self.path / "command.txt"
         self.log = self.path / "log.txt"
 
@@ -93,23 +93,22 @@ class RunFolder:
         if resume:
             self._check_settings(settings)
             self.check_writable()
-            self._remove_halves()
+            for half in self.path.rglob(f"{PART}*"):  # of what was written as the run was killed
+                half.unlink(missing_ok=True)
             with open(self.command, "a") as file:
                 file.write(shlex.join(command) + "\n")
             return None
         moved = None
         # without a checkpoint there is nothing to keep
         if self.config.exists() and any(self.path.rglob("last.ckpt")):
-            number = 1
             if Path.cwd().is_relative_to(self.path.resolve()):
                 raise RunError(
                     f"--out {self.path} holds an earlier run, and you are in that folder, which "
                     "cannot be moved aside: give another --out, or --resume"
                 )
-            while (other := self.path.with_name(f"{self.path.name}.{number}")).exists():
-                number += 1
-            os.rename(self.path, other)
-            moved = str(other)
+            places = (self.path.with_name(f"{self.path.name}.{i}") for i in itertools.count(1))
+            moved = str(next(place for place in places if not place.exists()))
+            os.rename(self.path, moved)
         self.check_writable()
         write_json(self.config, settings | ({"notes": notes} if notes else {}))
         self.command.write_text(shlex.join(command) + "\n")
@@ -128,7 +127,7 @@ class RunFolder:
             raise RunError(f"--resume: {self.path} holds no run (no {self.config.name})")
         try:
             began = json.loads(self.config.read_text())
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        except ValueError as error:  # no JSON, or no text
             raise RunError(f"{self.config} is damaged: {error}") from error
         if not isinstance(began, dict):
             raise RunError(f"{self.config} is damaged: it is no object of settings")
@@ -139,11 +138,6 @@ class RunFolder:
         ]
         if differ:
             raise RunError(f"--resume: {self.path} began with other settings: {'; '.join(differ)}")
-
-    def _remove_halves(self) -> None:
-        """Remove what a run that was killed had begun to write under temporary names."""
-        for path in self.path.rglob(f"{PART}*"):
-            path.unlink(missing_ok=True)
 
     def say(self, text: str) -> None:
         """Print a line, and keep it in ``log.txt``."""
@@ -174,13 +168,7 @@ def write_table(path: Path, rows: Iterable[Sequence[Any]]) -> None:
 
 
 def write_confusion(path: Path, counts: Tensor, classes: Sequence[str]) -> None:
-    """Write a confusion matrix as CSV.
-
-    Args:
-        path: The file.
-        counts: Of a true class, a row, taken for another, a column.
-        classes: Their names.
-    """
+    """Write counts of true classes, a row each, taken for others, a column each, as CSV."""
     rows = zip(classes, counts.tolist(), strict=True)
     write_table(path, [["true \\ predicted", *classes], *([name, *row] for name, row in rows)])
 

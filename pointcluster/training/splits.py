@@ -210,12 +210,12 @@ def hold_out(train: Sequence[Data] | Survey, fraction: float) -> tuple[list[int]
     Raises:
         RunError: It is above 0 and no cloud would be held, or all clouds of a class.
     """
-    if not isinstance(train, Survey):
-        train = survey(train) if fraction else Survey([0] * len(train), [*range(len(train))], "")
-    labels, groups = train.labels, train.groups
+    if not fraction:  # no item need be read, which may mean a file each
+        return list(range(len(train.labels if isinstance(train, Survey) else train))), []
+    labels, groups, _ = train if isinstance(train, Survey) else survey(train)
     kept, held = carve_out(labels, groups, fraction)
     what = f"--val-fraction {fraction:g}"
-    if fraction and not held:
+    if not held:
         raise RunError(
             f"{what} holds none of the {len(labels)} training clouds out: a class has too few (or "
             "too few groups) for that part; give a larger one, or 0"
