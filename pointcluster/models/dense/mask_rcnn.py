@@ -12,6 +12,7 @@ from torch.optim.lr_scheduler import LambdaLR, LRScheduler
 
 from pointcluster._optional import installed_by
 from pointcluster.models.coc import CoC
+from pointcluster.models.dense.aligned_pool import AlignedPool
 from pointcluster.models.dense.published import published_mask_rcnn
 from pointcluster.models.dense.pyramid import PyramidBackbone, pyramid_of
 from pointcluster.models.dense.unpadded_detector import UnpaddedDetector
@@ -133,50 +134,6 @@ def mask_rcnn_schedule(
         return float(rising * 0.1 ** sum(step >= fall for fall in falls))
 
     return optimizer, LambdaLR(optimizer, factor)
-
-
-class AlignedPool(nn.Module):
-    r"""Features of regions from a pyramid, sampled where the pixels' centres are.
-
-    A region of area $a$ is looked up on the level $\lfloor 4 + \log_2(\sqrt{a} / 224) \rfloor$,
-    counted in doublings of the pixels between two of its points. ("RoIAlign" of "Mask R-CNN", with
-    the half-pixel that torchvision's own pooling leaves out for older weights' sake.)
-
-    Args:
-        names: The levels' names.
-        strides: Pixels from a point of each level to the next.
-        size: Points of the output along each axis.
-        samples: Samples of each of these along an axis; 0: as many as a bin has points.
-    """
-
-    def __init__(
-        self, names: Sequence[str], strides: Sequence[int], size: int, samples: int = 0
-    ) -> None:
-        super().__init__()
-        with installed_by("image"):
-            from torchvision.ops.poolers import LevelMapper
-        self.names, self.strides = list(names), list(strides)
-        self.featmap_names, self.output_size = self.names, (size, size)  # torchvision's names
-        self.samples = samples
-        first, last = (stride.bit_length() - 1 for stride in (strides[0], strides[-1]))
-        self.level_of = LevelMapper(first, last)
-
-    def forward(self, maps: dict[str, Tensor], boxes: list[Tensor], _: Any = None) -> Tensor:
-        """A map $(C, s, s)$ of each region, picture by picture."""
-        from torchvision.ops import roi_align
-
-        like = maps[self.names[0]]
-        level, regions = self.level_of(boxes), torch.cat(boxes)
-        picture = [regions.new_full((len(each), 1), i) for i, each in enumerate(boxes)]
-        regions = torch.cat([torch.cat(picture), regions], dim=1)
-        pooled = like.new_zeros(len(regions), like.size(1), *self.output_size)
-        for number, (name, stride) in enumerate(zip(self.names, self.strides, strict=True)):
-            here = (level == number).nonzero()[:, 0]
-            found = roi_align(
-                maps[name], regions[here], self.output_size, 1 / stride, self.samples, aligned=True
-            )
-            pooled = pooled.index_copy(0, here, found.to(pooled.dtype))
-        return pooled
 
 
 def _cells(side: int, ratios: Sequence[float]) -> Tensor:

@@ -4,7 +4,6 @@ import pytest
 import torch
 
 from pointcluster.models.dense import MaskRCNN, PyramidBackbone, mask_rcnn, mask_rcnn_schedule
-from pointcluster.models.dense.mask_rcnn import AlignedPool
 from tests.models.dense.networks import pictures, pyramid, shaken
 
 detection = pytest.importorskip("torchvision.models.detection")
@@ -35,29 +34,6 @@ def test_found_alone_and_beside_a_larger_picture_in_float32():
     assert len(alone["boxes"]) and torch.equal(alone["labels"], beside["labels"])
     for name, value in alone.items():
         torch.testing.assert_close(beside[name], value, atol=1e-5, rtol=1e-5)
-
-
-@pytest.mark.parametrize("stride", [4, 8])
-def test_regions_are_sampled_at_the_middles_of_pixels(stride):
-    """On a map that rises evenly, what is pooled is the map at the bins' middles."""
-    rows, columns = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
-    # A cell of the map stands for the pixels around (its number + 1/2) strides.
-    maps = {"0": stride * torch.stack([rows + 0.5, columns + 0.5])[None]}
-    pool = AlignedPool(["0"], [stride], 2)
-    box = torch.tensor([[2.0, 3.0, 8.0, 7.0]]) * stride
-    found = pool(maps, [box])
-    middles = torch.tensor([4.0, 6.0]) * stride, torch.tensor([3.5, 6.5]) * stride
-    torch.testing.assert_close(found[0, 0, :, 0], middles[0])
-    torch.testing.assert_close(found[0, 1, 0], middles[1])
-    assert pool(maps, [box[:0], box]).shape == (1, 2, 2, 2)
-
-
-def test_regions_by_area_on_levels():
-    levels = {str(i): torch.full((1, 1, 128 >> i, 128 >> i), float(i)) for i in range(4)}
-    pool = AlignedPool(list(levels), [4, 8, 16, 32], 1)
-    sides = torch.tensor([20.0, 111.0, 113.0, 223.0, 225.0, 449.0])
-    boxes = torch.stack([0 * sides, 0 * sides, sides, sides], 1)
-    assert pool(levels, [boxes]).flatten().tolist() == [0, 0, 1, 1, 2, 3]
 
 
 def test_the_published_schedule():
