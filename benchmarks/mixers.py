@@ -185,9 +185,9 @@ class Pictures:
     recipe = Recipe(lr=2e-3, label_smoothing=0.1, batch_size=128)
     data, default, pictures = "CIFAR-10", "coc_micro", True
 
-    def __init__(self, folder: Path, model: str | None = None, first: int | None = None) -> None:
+    def __init__(self, folder: Path, model: str | None = None) -> None:
         self.model = model or self.default
-        self.train, self.test = (read_pictures(folder, part, first) for part in ("train", "test"))
+        self.train, self.test = (read_pictures(folder, part) for part in ("train", "test"))
         self.steps = len(self.train[0]) // self.recipe.batch_size
 
     def build(self) -> nn.Module:
@@ -223,27 +223,16 @@ def normal(images: Tensor) -> Tensor:
     return (images / 255 - 0.47) / 0.25
 
 
-def read_pictures(folder: Path, part: str, first: int | None) -> tuple[Tensor, Tensor]:
-    """CIFAR-10 in memory: bytes [N, 3, 32, 32] and labels, the first ones of every class."""
+def read_pictures(folder: Path, part: str) -> tuple[Tensor, Tensor]:
+    """CIFAR-10 in memory: bytes [N, 3, 32, 32] and labels."""
     from torchvision.datasets import CIFAR10, ImageFolder
 
     if (folder / part).is_dir():
-        data = ImageFolder(folder / part)
-        items = [np.array(data[number][0]) for number in chosen(data.targets, first)]
-        labels = [data.targets[number] for number in chosen(data.targets, first)]
+        data: Any = ImageFolder(folder / part)
     else:
         data = CIFAR10(folder, train=part == "train")
-        labels = [data.targets[number] for number in chosen(data.targets, first)]
-        items = [data.data[number] for number in chosen(data.targets, first)]
-    return torch.from_numpy(np.stack(items)).permute(0, 3, 1, 2).contiguous(), torch.tensor(labels)
-
-
-def chosen(labels: Sequence[int], first: int | None) -> list[int]:
-    order = np.argsort(labels, kind="stable")
-    if first is None:
-        return order.tolist()
-    rank = np.concatenate([np.arange(n) for n in np.bincount(labels)])
-    return order[rank < first].tolist()
+    pixels = torch.from_numpy(np.stack([np.array(image) for image, _ in data]))
+    return pixels.permute(0, 3, 1, 2).contiguous(), torch.tensor(data.targets)
 
 
 class Scans:
@@ -479,13 +468,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--seeds", type=int, default=3)
     add("--epochs", type=float, default=10.0)
     add("--minutes", type=float, help="of processor time for a task, instead of epochs")
-    add("--first", type=int, metavar="N", help="pictures of a class alone, for a try")
     add("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
     budget = {"minutes": args.minutes} if args.minutes else {"epochs": args.epochs}
     tasks: list[list[Any]] = []
     if args.cifar10:
-        tasks.append([Pictures(args.cifar10, args.model, args.first)])
+        tasks.append([Pictures(args.cifar10, args.model)])
     if args.lidar:
         tasks.append([Scans(args.lidar, args.model)])
     if args.home:

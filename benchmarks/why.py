@@ -222,11 +222,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--model", metavar="NAME", help="another network than the usual one")
     add("--epochs", type=float, default=3.0)
     add("--looks", type=int, default=4, help="an epoch")
-    add("--first", type=int, metavar="N", help="pictures of a class alone, for a try")
     add("--save", metavar="FILE", help="the trained network, where one task is asked for")
     add("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
-    tasks = [Pictures(args.cifar10, args.model, args.first)] if args.cifar10 else []
+    tasks = [Pictures(args.cifar10, args.model)] if args.cifar10 else []
     tasks += [Scans(args.lidar, args.model)] if args.lidar else []
     file = args.out / "why.json"
     results = json.loads(file.read_text()) if file.exists() else {}
