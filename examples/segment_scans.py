@@ -16,20 +16,20 @@ try:
 
     from pointcluster import datasets, training, viz
     from pointcluster.models import create_model, list_models, save_model, segment_scene
-    from pointcluster.training import say
+    from pointcluster.training import SceneRecipe, say
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; `make scene` installs all that training "
              "needs, as does: pip install -e '.[train,scans]'")  # fmt: skip
 
 RECIPES = {
-    "Autzen": training.SceneRecipe(epochs=24, batch_size=2),
-    "LidarHD": training.SceneRecipe(
+    "Autzen": SceneRecipe(epochs=24, batch_size=2),
+    "LidarHD": SceneRecipe(
         epochs=6, batch_size=2, lr=2.5e-3, voxel_size=1.0, brighten=0.3, weighting=0.35
     ),
-    "folder": training.SceneRecipe(),
+    "folder": SceneRecipe(),
 }
 MODELS = list_models(task="segmentation")
-
+MEASURED = ("test_accuracy", "test_miou")
 EPILOG = """examples:
   python examples/segment_scans.py                        the scan that ships, minutes on two cores
   python examples/segment_scans.py --data lidar_hd        the four tiles of LiDAR HD
@@ -69,93 +69,75 @@ def load_data(args: argparse.Namespace) -> tuple[str, Any, Any]:
     """The scenes to train on and to test on."""
     if args.data is None:
         return "Autzen", datasets.Autzen("train"), datasets.Autzen("test")
-    tiles = [Path(args.data, f"{name}.laz").is_file() for name in datasets.lidar_hd.SHA256]
-    if all(tiles):
+    if all(Path(args.data, f"{name}.laz").is_file() for name in datasets.lidar_hd.SHA256):
         return "LidarHD", datasets.LidarHD(args.data), datasets.LidarHD(args.data, "test")
-    options: dict[str, Any] = {"classes": named_codes(args.classes), "columns": args.columns}
-    train = datasets.SceneFolder(args.data, features=args.features, **options)
-    options["classes"] = train.codes
-    return "folder", train, datasets.SceneFolder(
-        args.data, "test", features=train.features, **options
-    )  # fmt: skip
-
-
-def named_codes(texts: list[str] | None) -> dict[str, list[int]] | None:
-    """Classes with their codes, as they are written on the command line."""
-    if texts is None:
-        return None
     try:
-        pairs = [text.split("=") for text in texts]
-        return {name: [int(code) for code in codes.split(",")] for name, codes in pairs}
+        pairs = [text.split("=") for text in args.classes or []]
+        classes = {name: [int(code) for code in codes.split(",")] for name, codes in pairs}
     except ValueError as error:
-        raise ValueError(f"--classes {' '.join(texts)}: expected NAME=CODE,... each") from error
+        raise ValueError(
+            f"--classes {' '.join(args.classes)}: expected NAME=CODE,... each"
+        ) from error
+    train, test = (
+        datasets.SceneFolder(
+            args.data, split, classes=classes or None, features=args.features, columns=args.columns
+        )
+        for split in ("train", "test")
+    )
+    return "folder", train, test
 
 
 def train_and_test(
-    args: argparse.Namespace, recipe: training.SceneRecipe, name: str, train: Any, test: Any,
-    seed: int, folder: Path,
-) -> dict[str, Any]:  # fmt: skip
+    args: argparse.Namespace, recipe: SceneRecipe, data: tuple[str, Any, Any], seed: int, out: Path
+) -> dict[str, Any]:
     """One run: train, test, save the network, draw the pictures."""
+    name, train, test = data
     torch.manual_seed(seed)
     model = create_model(
         args.model, num_classes=len(train.classes), in_channels=train.in_channels, place=False
     )
     collate = training.searching_collate(model, args.geometry, args.workers)
-    data = training.SceneDataModule(
+    loaders = training.SceneDataModule(
         train, test, recipe=recipe, num_workers=args.workers, seed=seed, collate=collate
     )
     codes = [train.codes[kind][0] for kind in train.classes]
     segmenter = training.PointSegmenter(
-        model,
-        train.classes,
-        recipe=recipe,
-        edge=data.blocks.edge(recipe.num_points),
+        model, train.classes, recipe=recipe, edge=loaders.blocks.edge(recipe.num_points), seed=seed,
         weights=recipe.class_weights(train, len(train.classes)),
-        seed=seed,
         preprocessing={"features": list(train.features), "codes": codes},
-    )
+    )  # fmt: skip
     metrics = training.fit_and_test(
-        segmenter, data, folder=folder, resume=args.resume,
+        segmenter, loaders, folder=out, resume=args.resume,
         title=f"{name} seed {seed} " if args.seeds > 1 else f"{name} ", **training.machine(args),
     )  # fmt: skip
-    table = training.class_table(segmenter.test_confusion, train.classes)
     result = {"data": name, "model": args.model, "seed": seed, "epochs": recipe.epochs, **metrics}
+    table = training.class_table(segmenter.test_confusion, train.classes)
     if training.is_first_process():
+        training.write_table(out / "classes.csv", table)
         model = model.cpu().eval()
+        scene = test[0]
+        told = segment_scene(model, scene, **segmenter.blocks).argmax(dim=1)
         notes = {"classes": train.classes, "result": result}
         notes["preprocessing"] = segmenter.preprocessing
-        training.write_table(folder / "classes.csv", table)
-        told = segment_scene(model, test[0], **segmenter.blocks).argmax(dim=1)
-        save_model(folder / "model", model.half() if args.half else model, notes)
-        draw(folder / "scene", test[0], told, train.classes)
+        save_model(out / "model", model.half() if args.half else model, notes)
+        some = torch.randperm(len(told), generator=torch.Generator().manual_seed(0))
+        # A page with very many points turns slowly.
+        for suffix, rows in (("png", some), ("html", some[:50_000])):
+            viz.save_labels(out / f"scene.{suffix}", scene.pos[rows], told[rows],
+                            truth=scene.y[rows], classes=train.classes)  # fmt: skip
     for row in table[1:]:
         shares = "  ".join("   none" if value is None else f"{value:7.1%}" for value in row[2:])
         say(f"  {row[0]:20} {row[1]:9,} points   IoU, recall, precision {shares}")
-    say(
-        f"{name}, {args.model}, seed {seed}: {accuracies(metrics)} (last of {recipe.epochs} epochs)"
-    )
+    accuracy, miou = (metrics[key] for key in MEASURED)
+    say(f"{name}, {args.model}, seed {seed}: test accuracy {accuracy:.1%}, mIoU {miou:.1%} "
+        f"(last of {recipe.epochs} epochs)")  # fmt: skip
     return result
-
-
-def accuracies(metrics: dict[str, float]) -> str:
-    return f"test accuracy {metrics['test_accuracy']:.1%}, mIoU {metrics['test_miou']:.1%}"
-
-
-def draw(path: Path, scene: Any, told: torch.Tensor, classes: list[str]) -> None:
-    """A test scene: its classes, what the network says, and where it is wrong."""
-    some = torch.randperm(len(told), generator=torch.Generator().manual_seed(0))
-    # A page with very many points turns slowly.
-    for suffix, rows in ((".png", some), (".html", some[:50_000])):
-        viz.save_labels(
-            path.with_suffix(suffix), scene.pos[rows], told[rows], truth=scene.y[rows],
-            classes=classes,
-        )  # fmt: skip
 
 
 def run(args: argparse.Namespace) -> None:
     """All seeds, and what they say together."""
     with training.bad_input():  # what is wrong shows here, before training
-        name, train, test = load_data(args)
+        data = name, train, test = load_data(args)
         recipe, _ = training.chosen(args, RECIPES[name])
         digest = training.fingerprint_scenes(train, test)
     settings = dataclasses.asdict(recipe) | {"data": name, "fingerprint": digest}
@@ -164,12 +146,12 @@ def run(args: argparse.Namespace) -> None:
     say(f"{name}: {points[0]:,} points to train on, {points[1]:,} to test on, features "
         f"{', '.join(train.features)}, classes {', '.join(train.classes)}")  # fmt: skip
     results = training.each_seed(
-        args, lambda seed, folder: train_and_test(args, recipe, name, train, test, seed, folder)
+        args, lambda seed, out: train_and_test(args, recipe, data, seed, out)
     )
-    summary = training.summarise(results, ("test_accuracy", "test_miou"))
+    summary = training.summarise(results, MEASURED)
     if args.seeds > 1:
-        overall, miou = map(training.spread, summary.values())
-        say(f"{name}, {args.model}, {args.seeds} seeds: test accuracy {overall}, mIoU {miou} "
+        accuracy, miou = map(training.spread, summary.values())
+        say(f"{name}, {args.model}, {args.seeds} seeds: test accuracy {accuracy}, mIoU {miou} "
             "(mean ± standard deviation)")  # fmt: skip
     whole = {"data": name, "summary": summary, "runs": results}
     training.finish(args, whole, files=("model.*", "scene.*", "classes.csv"))
