@@ -23,9 +23,7 @@ except ModuleNotFoundError as error:
 
 RECIPES = {
     "Autzen": SceneRecipe(epochs=24, batch_size=2),
-    "LidarHD": SceneRecipe(
-        epochs=6, batch_size=2, lr=2.5e-3, voxel_size=1.0, brighten=0.3, weighting=0.35
-    ),
+    "LidarHD": SceneRecipe(epochs=12, batch_size=2, lr=2.5e-3, voxel_size=1.0, brighten=0.3),
     "folder": SceneRecipe(),
 }
 MODELS = list_models(task="segmentation")
@@ -53,8 +51,8 @@ def parse_arguments() -> argparse.Namespace:
     add("--classes", nargs="+", metavar="NAME=CODE,...", help="of your own scans: the classes, "
         "with the codes in the files; all other codes are ignored (every code is a class)"
         )  # fmt: skip
-    add("--features", nargs="*", metavar="NAME", help="of your own scans: "
-        f"some of {' '.join(datasets.scenes.CHANNELS)} (what the files have)")  # fmt: skip
+    add("--features", nargs="*", metavar="NAME", help=f"what the network gets of a point, some of "
+        f"{' '.join(datasets.scenes.CHANNELS)} (what the data set has)")  # fmt: skip
     add("--columns", type=training.nonempty, metavar="NAMES", help="of your own tables: what their "
         "columns are, such as 'x y z label'")  # fmt: skip
     add("--model", choices=MODELS, default="point_coc_small_seg", metavar="NAME",
@@ -67,10 +65,15 @@ def parse_arguments() -> argparse.Namespace:
 
 def load_data(args: argparse.Namespace) -> tuple[str, Any, Any]:
     """The scenes to train on and to test on."""
+    features = datasets.lidar_hd.FEATURES if args.features is None else args.features
     if args.data is None:
-        return "Autzen", datasets.Autzen("train"), datasets.Autzen("test")
+        train, test = (datasets.Autzen(split, features=features) for split in ("train", "test"))
+        return "Autzen", train, test
     if all(Path(args.data, f"{name}.laz").is_file() for name in datasets.lidar_hd.SHA256):
-        return "LidarHD", datasets.LidarHD(args.data), datasets.LidarHD(args.data, "test")
+        train, test = (
+            datasets.LidarHD(args.data, split, features=features) for split in ("train", "test")
+        )
+        return "LidarHD", train, test
     try:
         pairs = [text.split("=") for text in args.classes or []]
         classes = {name: [int(code) for code in codes.split(",")] for name, codes in pairs}

@@ -19,7 +19,7 @@ CLASSES = {
     "building": (6,),
 }
 """The classes, with their codes in the files; all other codes are ignored."""
-FEATURES = ("intensity", "return_number", "number_of_returns", "height", "near_ground")
+FEATURES = ("intensity", "return_number", "number_of_returns", "height")
 SHA256 = {
     "2021_0382_6565": "3590376079a23318c5f85ad029cbcefe69f579502f965c19dd6af75b4ac70b19",
     "2023_0299_6802": "386879e07021aa8a46be3cc888a85ac615bc2f6d4a6640e788e67a55ea97be05",

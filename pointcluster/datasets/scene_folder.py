@@ -11,7 +11,7 @@ from torch_geometric.data import Data
 
 from pointcluster.datasets.readers.points import SUFFIXES
 from pointcluster.datasets.scan_file import MEASURED, ScanFile
-from pointcluster.datasets.scenes import MADE, SceneDataset
+from pointcluster.datasets.scenes import SceneDataset
 
 NAMES = {
     0: "never classified",
@@ -51,7 +51,7 @@ class SceneFolder(SceneDataset):
         ignored: Codes of points without a class; ``None``: all that ``classes`` do not name, or,
             without ``classes``, in LAS files never classified points and noise.
         features: What ``x`` holds, of :data:`~pointcluster.datasets.scenes.CHANNELS`; ``None``: the
-            heights above ground, and what the first file has of the others.
+            height above ground, and what the first file has of the others.
         unit: What coordinates are in, ``"metre"``, ``"foot"`` or ``"us-foot"``; ``None``: as LAS
             files say, and metres otherwise.
         columns: What the columns of tables are, as :func:`read_points` takes it.
@@ -141,4 +141,4 @@ def _features_of(path: Path, columns: str | None) -> list[str]:
     """What a file has of every point, and holds anything but zeros."""
     points = next(ScanFile(path, columns=columns).pieces())
     kinds = (*MEASURED, "color", "normal")
-    return [name for name in kinds if name in points and points[name].any()] + [*MADE]
+    return [name for name in kinds if name in points and points[name].any()] + ["height"]

@@ -17,7 +17,7 @@ def test_two_halves_of_ground_and_other():
     assert len(train.pos) == len(test.pos) == 55_000
     assert float(train.pos[:, 0].max()) <= float(test.pos[:, 0].min())
     for half in (train, test):
-        assert half.x.shape == (55_000, 6) and half.x.isfinite().all()
+        assert half.x.shape == (55_000, 4) and half.x.isfinite().all()
         # metres, not the file's feet
         assert 150 < float(half.pos[:, 1].max() - half.pos[:, 1].min()) < 172
         ground, other = (half.x[half.y == kind, 3].median() for kind in (0, 1))

@@ -28,7 +28,7 @@ def test_three_tiles_to_train_on_and_one_to_test_on(root):
     assert train.classes == ["ground", "low vegetation", "medium vegetation", "high vegetation",
                              "building"]  # fmt: skip
     assert train.codes["building"] == (6,)
-    assert set(train[0].y.tolist()) == {0, 3, 4} and train[0].x.shape == (600, 6)
+    assert set(train[0].y.tolist()) == {0, 3, 4} and train[0].x.shape == (600, 4)
 
 
 def test_other_files_are_refused(root):

@@ -16,14 +16,14 @@ from pointcluster.datasets.scan_file import ScanFile
 from pointcluster.datasets.scenes import MADE, SceneSurvey, check_features, code_table
 from tests.datasets.scans import village, write_scan
 
-ALL = ("intensity", "return_number", "number_of_returns", "height", "near_ground")
+ALL = ("intensity", "return_number", "number_of_returns", "height")
 CLASSES = {"ground": [2], "tree": [4, 5], "house": [6]}
 
 
 def test_a_scene_is_its_file(tmp_path):
     points = village(2000)
     data = read_scene(write_scan(tmp_path / "a.laz", points), features=ALL, classes=CLASSES)
-    assert data.pos.dtype == torch.float32 and data.x.shape == (2000, 6) and data.name == "a"
+    assert data.pos.dtype == torch.float32 and data.x.shape == (2000, 4) and data.name == "a"
     np.testing.assert_allclose(data.pos.double() + torch.tensor(data.origin), points["pos"],
                                atol=1e-3)  # fmt: skip
     assert np.array_equal(data.y, np.array([0] * 3 + [0, 0, 1, 2])[points["label"]])
@@ -33,6 +33,16 @@ def test_a_scene_is_its_file(tmp_path):
     assert torch.equal(data.x[:, 2], torch.tensor((points["number_of_returns"] - 1) / 3).float())
     assert float(data.x[data.y == 2, 3].mean()) > 0.4  # height in 10 m
     assert "x" not in read_scene(tmp_path / "a.laz") and "y" not in read_scene(tmp_path / "a.laz")
+
+
+def test_near_the_ground_decimetres_are_told(tmp_path):
+    path = write_scan(tmp_path / "a.las", village(2000))
+    data = read_scene(path, features=["near_ground", "height"], classes=CLASSES)
+    assert data.x.shape == (2000, 3)
+    coarse, fine = (torch.sinh(3 * data.x[:, column]) / 4 for column in (0, 1))
+    torch.testing.assert_close(coarse, 10 * data.x[:, 2], rtol=1e-4, atol=1e-4)
+    ground = data.y == 0
+    assert float(fine[ground].abs().median()) < float(coarse[ground].abs().median())
 
 
 def test_features_know_nothing_of_classes_and_pieces_change_nothing(tmp_path, monkeypatch):
@@ -97,7 +107,7 @@ def folder(tmp_path, suffix=".laz"):
 def test_a_folder_of_las(tmp_path):
     train = SceneFolder(folder(tmp_path))
     assert len(train) == 2 and train.classes == ["ground", "high vegetation", "building"]
-    assert train.features == ALL and train.in_channels == 6 and train[0].x.shape == (400, 6)
+    assert train.features == ALL and train.in_channels == 4 and train[0].x.shape == (400, 4)
     test = SceneFolder(tmp_path, "test", classes=train.codes, features=train.features)
     assert len(test) == 1 and test[0].name == "c" and test.num_classes == 3
     assert SceneFolder(tmp_path, None)[2].name == "b"
@@ -109,11 +119,8 @@ def test_a_folder_of_las(tmp_path):
 
 def test_a_folder_of_tables(tmp_path):
     data = SceneFolder(folder(tmp_path, ".npy"), columns="x y z label")
-    assert data.classes == ["class 2", "class 5", "class 6"] and data.features == (
-        "height",
-        "near_ground",
-    )
-    assert data[0].x.shape == (400, 3)
+    assert data.classes == ["class 2", "class 5", "class 6"] and data.features == ("height",)
+    assert data[0].x.shape == (400, 1)
 
 
 def test_folders_that_do_not_fit(tmp_path):

@@ -52,7 +52,7 @@ def test_scans_of_ones_own_from_training_to_labelled_files(program, scans, tmp_p
     assert program(*own, *SMALL, "--half") == 0
     printed, errors = capsys.readouterr()
     assert errors == "" and "folder epoch   2/2" in printed
-    assert "features height, near_ground, classes ground, up" in printed
+    assert "features height, classes ground, up" in printed
     out = tmp_path / "runs" / "segment_scans"
     names = {path.name for path in out.iterdir()}
     assert {"metrics.csv", "classes.csv", "results.json", "model.safetensors", "scene.png",
@@ -61,7 +61,7 @@ def test_scans_of_ones_own_from_training_to_labelled_files(program, scans, tmp_p
     assert rows[0] == "class,points,iou,recall,precision" and rows[1].startswith("ground,")
     model, noted = load_model(out / "model")
     assert next(model.parameters()).dtype.itemsize == 2
-    assert noted["preprocessing"]["features"] == ["height", "near_ground"]
+    assert noted["preprocessing"]["features"] == ["height"]
     assert noted["preprocessing"]["codes"] == [2, 5]
     (run,) = json.loads((out / "results.json").read_text())["runs"]
     assert 0 <= run["test_miou"] <= 1
