@@ -108,7 +108,9 @@ class ScanObjectNN(CloudDataset):
         self.background = check_variant(variant, background, part)
         self.variant, self.part = variant, part
         self.classes = list(CLASSES)
-        path = locate(root, split, variant=variant, background=self.background, part=part)
+        folder = part if self.background else f"{part}_nobg"
+        name = f"{'training' if split == 'train' else 'test'}_{VARIANTS[variant]}"
+        path = _locate(Path(root).expanduser(), folder, name)
         arrays = read_h5(path, len(CLASSES), dtypes=("float32", "float64"), mask=True)
         if "mask" in arrays:  # -1 is background, anything else the object or a part of it
             arrays["mask"] = arrays["mask"] != -1
@@ -151,37 +153,18 @@ def check_variant(variant: str, background: bool | None, part: str) -> bool:
     return own if own is not None else background is not False
 
 
-def locate(
-    root: str | os.PathLike[str],
-    split: str,
-    *,
-    variant: str = "PB_T50_RS",
-    background: bool = True,
-    part: str = "main_split",
-) -> Path:
-    """The file of a split, unpacked from the archive where only that is there.
-
-    Args:
-        root: As for :class:`ScanObjectNN`, as are the others.
-        split: ``"train"`` or ``"test"``.
-        variant: What was done to the objects.
-        background: Whether points around them are there.
-        part: Which division into training and test objects.
-
-    Raises:
-        FileNotFoundError: It is not there.
-        ValueError: There is more than one, or its folder does not tell whether it has background.
-    """
-    root = Path(root).expanduser()
-    folder = part if background else f"{part}_nobg"
-    name = f"{'training' if split == 'train' else 'test'}_{VARIANTS[variant]}"
+def _locate(root: Path, folder: str, name: str) -> Path:
+    """A file of a folder of the benchmark, unpacked from the archive where only that is there."""
     if root.is_file():
         return _from_archive(root, folder, name)
     inside = _folder_of_part(root)
     above = inside.parent if inside else root
     for depth in ("", "*/", "*/*/"):
-        found = [path for path in sorted(above.glob(f"{depth}{folder}/{name}")) if path.is_file()]
-        found = [path for path in found if "__MACOSX" not in path.parts]
+        found = [
+            path
+            for path in sorted(above.glob(f"{depth}{folder}/{name}"))
+            if path.is_file() and "__MACOSX" not in path.parts
+        ]
         if len(found) > 1:
             raise ValueError(
                 f"{root} holds {found[0]} and {found[1]}: give the folder above one of them as root"

@@ -159,9 +159,8 @@ class MaskedBlock(_Share):
         seed: As for :class:`RandomPixels`.
 
     Shapes and units:
-        Needs ``grid``, from :class:`ImageToPoints`. Every tensor whose first dimension is the
-        number of points is cut. ``grid`` becomes ``extent``, with the same ``(H, W)``: the size of
-        the picture that the points come from.
+        Needs ``grid``, from :class:`ImageToPoints`; what is cut and what becomes of ``grid`` is as
+        for :class:`RandomPixels`.
 
     Raises:
         ValueError: ``share`` is not above 0 and at most 1, or the points are not a whole picture.

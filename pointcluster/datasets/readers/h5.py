@@ -13,6 +13,12 @@ from pointcluster._optional import needed_for
 
 # What a byte unpacks to at most, with the filter of HDF5's own that packs tightest.
 DEFLATE = 1032
+# What the arrays of points are called here, and what is wrong where one is not finite.
+_FINITE = {
+    "data": ("pos", "NaN or infinite positions"),
+    "mask": ("mask", "a 'mask' that is NaN or infinite"),
+    "normal": ("normal", "NaN or infinite normals"),
+}
 
 
 def read_h5(
@@ -49,40 +55,38 @@ def read_h5(
         raise FileNotFoundError(f"{path} is missing: a list in its folder names it")
     try:
         with h5py.File(path, "r") as file:
-            missing = {"data", "label"} - set(file)
-            if missing:
+            if not {"data", "label"} <= set(file):
                 raise ValueError(
                     f"{path} holds {sorted(file)}, expected the arrays 'data' and 'label'"
                 )
-            wanted = {"mask": mask, "normal": normal}
-            keys = ["data", "label", *(key for key in wanted if wanted[key] and key in file)]
-            for key in keys:
+            wanted = {"data": True, "label": True, "mask": mask, "normal": normal}
+            entries = {key: file.get(key) for key in wanted if wanted[key] and key in file}
+            for key, entry in entries.items():
                 # A link whose target is not there is listed, and cannot be opened.
-                if (entry := file.get(key)) is None:
+                if entry is None:
                     raise ValueError(
                         f"{path}: {key!r} is a link to {_target(file.get(key, getlink=True))}, "
                         "which is not there, expected an array"
                     )
                 if not isinstance(entry, h5py.Dataset):
                     raise ValueError(f"{path}: {key!r} is a group, expected an array")
-            _check_forms(path, {key: file[key] for key in keys}, dtypes)
-            arrays = {key: file[key][()] for key in keys}
+            _check_forms(path, entries, dtypes)
+            arrays = {key: np.asarray(entry[()]) for key, entry in entries.items()}
     except MemoryError as error:
         raise ValueError(f"{path} announces more than there is memory for: {error}") from error
     # What h5py raises for a file that ends early, is damaged inside or is no HDF5.
     except (OSError, KeyError, RuntimeError) as error:
         raise ValueError(f"{path} is truncated or is no HDF5 file: {error}") from error
-    pos = np.asarray(arrays["data"]).astype(np.float32, copy=False)
-    _check_finite(path, pos, "NaN or infinite positions")
-    read = {"pos": pos, "y": _labels(path, np.asarray(arrays["label"]), len(pos), num_classes)}
-    if "mask" in arrays:
-        values = np.asarray(arrays["mask"])
-        _check_finite(path, values, "a 'mask' that is NaN or infinite")
-        read["mask"] = values
-    if "normal" in arrays:
-        values = np.asarray(arrays["normal"]).astype(np.float32, copy=False)
-        _check_finite(path, values, "NaN or infinite normals")
-        read["normal"] = values / np.maximum(np.linalg.norm(values, axis=2, keepdims=True), 1e-12)
+    read = {"y": _labels(path, arrays.pop("label"), num_classes)}
+    for key, values in arrays.items():
+        name, wrong = _FINITE[key]
+        read[name] = values if key == "mask" else values.astype(np.float32, copy=False)
+        finite = np.isfinite(read[name]).reshape(len(values), -1).all(axis=1)
+        if not finite.all():
+            raise ValueError(f"{path}: cloud {int(np.argmin(finite))} has {wrong}")
+    if normal and "normal" in read:
+        length = np.linalg.norm(read["normal"], axis=2, keepdims=True)
+        read["normal"] = read["normal"] / np.maximum(length, 1e-12)
     return read
 
 
@@ -122,23 +126,16 @@ def _check_forms(path: Path, entries: Mapping[str, Any], dtypes: Sequence[str]) 
             )
 
 
-def _check_finite(path: Path, array: np.ndarray, wrong: str) -> None:
-    finite = np.isfinite(array).reshape(len(array), -1).all(axis=1)
-    if not finite.all():
-        raise ValueError(f"{path}: cloud {int(np.argmin(finite))} has {wrong}")
-
-
 def _target(link: Any) -> str:
     """What a soft link, or one to another file, names."""
     there = repr(getattr(link, "path", "an entry"))
     return f"{there} in {link.filename}" if hasattr(link, "filename") else there
 
 
-def _labels(path: Path, y: np.ndarray, count: int, num_classes: int) -> np.ndarray:
-    whole = y.dtype.kind in "iu" or (y.dtype.kind == "f" and bool((y == np.round(y)).all()))
-    if y.size != count or not whole:
+def _labels(path: Path, y: np.ndarray, num_classes: int) -> np.ndarray:
+    if not (y == np.round(y)).all():
         raise ValueError(
-            f"{path}: 'label' is {y.dtype} {list(y.shape)}, expected integers [{count}, 1]"
+            f"{path}: 'label' is {y.dtype} {list(y.shape)}, expected integers [{len(y)}, 1]"
         )
     y = y.reshape(-1).astype(np.int64)
     if not 0 <= y.min() <= y.max() < num_classes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -24,7 +24,7 @@ KINDS = {
     }.items()
     for name in names.split()
 }  # fmt: skip
-ORDERS = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
+ORDERS: dict[str, Any] = {"ascii": "=", "binary_little_endian": "<", "binary_big_endian": ">"}
 FACES, STRIPS = ("vertex_indices", "vertex_index"), "tristrips"
 Lengths = tuple[int, ...]  # of the lists of a row
 Column = np.ndarray | list[np.ndarray]
@@ -170,7 +170,7 @@ class _Rows:
     and ends where one does.
     """
 
-    def __init__(self, body: bytes, order: str) -> None:
+    def __init__(self, body: bytes, order: Any) -> None:
         self.body, self.order, self.at = body, order, 0
         self.ends: np.ndarray | None = None  # of the lines of text
         if order == ORDERS["ascii"]:
