@@ -12,9 +12,8 @@ from torch import Tensor
 from pointcluster import ops
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
-from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.search.clouds import alike, cloud_index, common_size, on_device, take
-from pointcluster.ops.search.threads import threads_for_searches
+from pointcluster.ops.search.threads import searching
 
 FPS_LIMIT = 16_384
 """A cloud with more points than this gets its anchors one a voxel, unless told otherwise."""
@@ -45,8 +44,7 @@ class AnchorGeometry(NamedTuple):
     """Whether the index `num_points` occurs, which stands for zeros (the border of a picture)."""
 
 
-@outside_transforms
-@threads_for_searches()
+@searching
 def anchor_geometry(
     pos: Tensor,
     num: int | float | Sequence[int],

@@ -10,19 +10,11 @@ from torch import Tensor
 
 from pointcluster import ops
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
-from pointcluster.ops.launch import outside_transforms
-from pointcluster.ops.search.clouds import (
-    of_like_size,
-    on_device,
-    padded_rows,
-    squared_distance,
-    take,
-)
-from pointcluster.ops.search.threads import threads_for_searches
+from pointcluster.ops.search.clouds import on_device
+from pointcluster.ops.search.threads import searching
 
 
-@outside_transforms
-@threads_for_searches()
+@searching
 def fps(
     pos: Tensor,
     num: int | float | Sequence[int],
@@ -104,43 +96,15 @@ def sample(
     backend: str = "auto",
 ) -> Tensor:
     """As :func:`fps`, for clouds that are checked already and whose sizes are known."""
-    first = first_anchors(pos, sizes, start, generator)
-    return ops.fps(pos, sizes, nums, first, backend=backend)
-
-
-def first_anchors(
-    pos: Tensor, sizes: Sequence[int], start: str, generator: torch.Generator | None = None
-) -> Tensor:
-    """The first anchor of each cloud, counted inside the cloud. [B]
-
-    Raises:
-        ValueError: `start` is none of the ways to begin.
-    """
-    if start == "first":
-        return torch.zeros(len(sizes), dtype=torch.int64, device=pos.device)
-    if start == "random":
-        drawn = [int(torch.randint(max(n, 1), (), generator=generator)) for n in sizes]
-        return on_device(drawn, pos.device)
-    if start != "far":
+    if start not in ("far", "first", "random"):
         raise ValueError(f"start must be 'far', 'first' or 'random', found {start!r}")
-    first = torch.zeros(len(sizes), dtype=torch.int64, device=pos.device)
-    for clouds in of_like_size(sizes):
-        rows, count = padded_rows(sizes, clouds, pos.device)
-        points = take(pos, rows)
-        # Seen from its lowest corner, a cloud far from the origin has a mean with all its digits.
-        points -= points.amin(dim=1, keepdim=True)
-        whole = min(sizes[c] for c in clouds) == rows.size(1)  # nothing is padded
-        pad = None if whole else torch.arange(rows.size(1), device=pos.device) >= count[:, None]
-        real = points if pad is None else points.masked_fill(pad[..., None], 0)
-        d = squared_distance(points, (real.sum(dim=1) / count[:, None])[:, None])
-        d = d if pad is None else d.masked_fill_(pad, -1)
-        # Symmetric clouds have several such points: rounding of the mean must not choose.
-        near = d.amax(dim=1, keepdim=True) * (1 - 64 * torch.finfo(d.dtype).eps)
-        found = (d >= near).int().argmax(dim=1)
-        if len(clouds) == len(sizes):
-            return found
-        first[on_device(clouds, pos.device)] = found
-    return first
+    first = None  # the farthest from the mean
+    if start == "first":
+        first = torch.zeros(len(sizes), dtype=torch.int64, device=pos.device)
+    elif start == "random":
+        drawn = [int(torch.randint(max(n, 1), (), generator=generator)) for n in sizes]
+        first = on_device(drawn, pos.device)
+    return ops.fps(pos, sizes, nums, first, backend=backend)
 
 
 def voxel_anchors(

@@ -27,10 +27,9 @@ from pointcluster.geometry.region import (
     region_levels,
     stored_geometries,
 )
-from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import alike, cloud_index, numbered, on_device, take
-from pointcluster.ops.search.threads import threads_for_searches
+from pointcluster.ops.search.threads import searching
 
 
 class StageGeometry(NamedTuple):
@@ -114,8 +113,7 @@ torch.serialization.add_safe_globals(
 )
 
 
-@outside_transforms
-@threads_for_searches()
+@searching
 def build_hierarchy(
     pos: Tensor,
     plans: Sequence[StagePlan],
@@ -368,8 +366,7 @@ def anchor_hierarchy(
     )
 
 
-@outside_transforms
-@threads_for_searches()
+@searching
 def planned_anchors(
     pos: Tensor,
     plans: Sequence[AnchorPlan],

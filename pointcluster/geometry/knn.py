@@ -13,12 +13,10 @@ from pointcluster.geometry.check import (
     cloud_sizes,
     geometry_dtype,
 )
-from pointcluster.ops.launch import outside_transforms
-from pointcluster.ops.search.threads import threads_for_searches
+from pointcluster.ops.search.threads import searching
 
 
-@outside_transforms
-@threads_for_searches()
+@searching
 def knn(
     pos: Tensor,
     query: Tensor,

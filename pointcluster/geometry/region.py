@@ -12,7 +12,6 @@ from torch import Tensor
 from pointcluster import ops
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import sample
-from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import (
     alike,
@@ -27,7 +26,7 @@ from pointcluster.ops.search.clouds import (
     starts_of,
     take,
 )
-from pointcluster.ops.search.threads import threads_for_searches
+from pointcluster.ops.search.threads import searching
 
 
 class ClusterGeometry(NamedTuple):
@@ -217,8 +216,7 @@ def halve(pos: Tensor, parts: Parts) -> Parts:
     return Parts(slots.gather(1, place.flatten(1)).view(len(halves), -1), halves, clouds)
 
 
-@outside_transforms
-@threads_for_searches()
+@searching
 def cluster_geometry(
     pos: Tensor,
     batch: Tensor | None = None,

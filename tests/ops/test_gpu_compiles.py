@@ -57,6 +57,7 @@ def test_search(monkeypatch, capability):
     monkeypatch.setattr(torch, "add", lambda *given, **options: None)  # of what is not there
     sizes, pos, start = [1024, 20_000], torch.zeros(21_024, 3), torch.zeros(2, dtype=torch.int64)
     search.fps(pos, sizes, [2, 2], start)
+    search.fps(pos[:1024], sizes[:1], [2])
     search.knn(pos, pos, 16, sizes, sizes)
     names = {"farthest", "farthest_step", "nearest", "nearest_cells"}
     assert {each.name for each in seen} == names

@@ -8,7 +8,6 @@ from hypothesis import strategies as st
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pointcluster import ops
-from pointcluster.geometry.fps import first_anchors
 from pointcluster.ops import backend, use_backend
 from pointcluster.ops.backend import available
 from pointcluster.ops.search import dense, extensions, reference, trees
@@ -69,9 +68,10 @@ def test_the_reference_is_what_loops_give(sizes, kind, dtype):
 def test_every_backend_gives_what_the_reference_gives(sizes, kind, dim, dtype):
     pos, nums, start, query, queries = case(sizes, kind, dim, dtype)
     for some in (nums, sizes, [1 if n else 0 for n in sizes]):
-        truth = reference.fps(pos, sizes, some, start)
+        truth, far = reference.fps(pos, sizes, some, start), reference.fps(pos, sizes, some)
         for name in [*HERE, "auto"]:
             assert ops.fps(pos, sizes, some, start, backend=name).equal(truth), name
+            assert ops.fps(pos, sizes, some, backend=name).equal(far), name
         found = dense.fps(pos.as_subclass(Elsewhere), sizes, some, start)
         assert found.as_subclass(torch.Tensor).equal(truth)
     for k in (1, 9, max(sizes, default=3) or 3):
@@ -292,7 +292,7 @@ def test_a_gpu_is_asked_for_nothing(sizes, dtype):
     with FakeTensorMode():
         pos = torch.empty(sum(sizes), 3, device="cuda", dtype=dtype)
         asking = torch.empty(len(query), 3, device="cuda", dtype=dtype)
-        start = first_anchors(pos, sizes, "far")
+        start = dense.farthest_from_mean(pos, sizes)
         assert start.shape == (len(sizes),) and start.device.type == "cuda"
         for fps, knn in ((dense.fps, dense.knn), (ops.fps, ops.knn)):
             for some in (nums, sizes):
@@ -307,7 +307,7 @@ def test_a_gpu_is_asked_for_nothing(sizes, dtype):
 
 
 def searching(pos, query, sizes, nums, queries):
-    anchors = ops.fps(pos, sizes, nums, torch.zeros(len(sizes), dtype=torch.int64))
+    anchors = ops.fps(pos, sizes, nums)
     near = ops.knn(pos, query, 4, sizes, queries)
     return pos[anchors].sum() + pos[near].sum()
 
@@ -355,7 +355,7 @@ def test_sizes_may_change_where_they_are_compiled_for_all():
 @pytest.mark.parametrize("sizes", [SIZES["equal"], SIZES["ragged"]], ids=str)
 def test_torchs_own_checks_of_the_ops(sizes):
     pos, nums, start, query, queries = case(sizes)
-    sampling = pos, sizes, nums, start, "auto"
+    sampling = pos, len(sizes), sizes, nums, start, "auto"
     asking = pos, query, 4, len(sizes), sizes, queries, "auto"
     torch.library.opcheck(torch.ops.pointcluster.fps, sampling)
     torch.library.opcheck(torch.ops.pointcluster.knn, asking)

@@ -35,6 +35,16 @@ def test_farthest_points(dim):
     same("fps", uniform(60, dim), SIZES, [10, 0, 0, 1], start)
 
 
+@pytest.mark.parametrize("dim", [1, 2, 3])
+@pytest.mark.parametrize("most", [20, 100], ids=["large", "small"])
+def test_from_the_point_farthest_from_the_mean(dim, most, monkeypatch):
+    """Corners of a lattice are as far but for rounding: the first of them is taken."""
+    monkeypatch.setattr(gpu, "IN_REGISTERS", most)
+    monkeypatch.setattr(gpu, "STEP", 16)
+    for pos in (uniform(60, dim), lattice(60, dim) / 3 + 1000, lattice(60, dim, side=2)):
+        same("fps", pos, SIZES, [3, 0, 5, 2])
+
+
 @pytest.mark.parametrize("dim", [2, 3])
 def test_farthest_points_of_large_clouds(dim, monkeypatch):
     monkeypatch.setattr(gpu, "IN_REGISTERS", 20)

@@ -8,6 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+EQUAL = 64
+"""So many roundings apart, two distances may be the same but for the order of sums."""
+
 
 def squared_distance(a: Tensor, b: Tensor) -> Tensor:
     r"""Squared Euclidean distance, rounded the same way wherever it is computed.

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pointcluster.ops.search.clouds import (
+    EQUAL,
     alike,
     of_like_size,
     on_device,
@@ -40,6 +41,31 @@ def fps(pos: Tensor, sizes: Sequence[int], nums: Sequence[int], start: Tensor) -
         for row, c in enumerate(clouds):
             picks[c] = found[row, : nums[c]]
     return torch.cat(picks) if picks else torch.empty(0, dtype=torch.int64, device=pos.device)
+
+
+def farthest_from_mean(pos: Tensor, sizes: Sequence[int]) -> Tensor:
+    """The point of each cloud that is farthest from the cloud's mean, counted inside it. [B]
+
+    Symmetric clouds have several such points, and rounding of the mean must not choose: of points
+    as far but for rounding the first is taken.
+    """
+    first = torch.zeros(len(sizes), dtype=torch.int64, device=pos.device)
+    for clouds in of_like_size(sizes):
+        rows, count = padded_rows(sizes, clouds, pos.device)
+        points = take(pos, rows)
+        # Seen from its lowest corner, a cloud far from the origin has a mean with all its digits.
+        points -= points.amin(dim=1, keepdim=True)
+        whole = min(sizes[c] for c in clouds) == rows.size(1)  # nothing is padded
+        pad = None if whole else torch.arange(rows.size(1), device=pos.device) >= count[:, None]
+        real = points if pad is None else points.masked_fill(pad[..., None], 0)
+        d = squared_distance(points, (real.sum(dim=1) / count[:, None])[:, None])
+        d = d if pad is None else d.masked_fill_(pad, -1)
+        near = d.amax(dim=1, keepdim=True) * (1 - EQUAL * torch.finfo(d.dtype).eps)
+        found = (d >= near).int().argmax(dim=1)
+        if len(clouds) == len(sizes):
+            return found
+        first[on_device(clouds, pos.device)] = found
+    return first
 
 
 def _rows(points: Tensor, count: Tensor, first: Tensor, num: int) -> Tensor:

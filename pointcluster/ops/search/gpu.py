@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pointcluster.ops import launch
 from pointcluster.ops.launch import power_of_two
+from pointcluster.ops.search import dense
 from pointcluster.ops.search.clouds import on_device, pointers, starts_of
 
 IN_REGISTERS = 8192
@@ -33,16 +34,21 @@ def fits(pos: Tensor, k: int = 1) -> bool:
     return made_for and launch.gpu_kernels(pos.device)
 
 
-def fps(pos: Tensor, sizes: Sequence[int], nums: Sequence[int], start: Tensor) -> Tensor:
+def fps(
+    pos: Tensor, sizes: Sequence[int], nums: Sequence[int], start: Tensor | None = None
+) -> Tensor:
     """See :func:`pointcluster.ops.fps`."""
     from pointcluster.ops.search import gpu_kernels as kernels
 
-    pos, start = pos.contiguous(), start.contiguous()
+    pos = pos.contiguous()
     bounds, ptr = starts_of(nums), pointers(sizes, pos.device)
     out = torch.empty(bounds[-1], dtype=torch.int64, device=pos.device)
     asked = [cloud for cloud, num in enumerate(nums) if num]
     large = [cloud for cloud in asked if sizes[cloud] > IN_REGISTERS]
     most = max((sizes[cloud] for cloud in asked if sizes[cloud] <= IN_REGISTERS), default=0)
+    if start is None and large:
+        start = dense.farthest_from_mean(pos, sizes)
+    start = None if start is None else start.contiguous()
     with torch.cuda.device_of(pos):
         if most:
             block = power_of_two(most)
@@ -50,7 +56,7 @@ def fps(pos: Tensor, sizes: Sequence[int], nums: Sequence[int], start: Tensor) -
                 pos, ptr, pointers(nums, pos.device), start, out, D=pos.size(1), BP=block,
                 num_warps=max(1, min(16, block // 256)), enable_fp_fusion=False,
             )  # fmt: skip
-        if large:
+        if large and start is not None:
             found = _fps_large(pos, ptr, sizes, nums, large, start)
             for row, cloud in enumerate(large):
                 of_cloud = out[bounds[cloud] : bounds[cloud + 1]]

@@ -51,6 +51,24 @@ def _distance(x, y, z, px, py, pz, D: tl.constexpr):
 
 
 @triton.jit
+def _from_corner(x, real, size):
+    """An axis seen from its lowest point, and its mean."""
+    x = tl.where(real, x - tl.min(tl.where(real, x, float("inf")), 0), 0.0)
+    return x, tl.sum(x, 0) / tl.maximum(size, 1)
+
+
+@triton.jit
+def _farthest_from_mean(x, y, z, p, real, size, D: tl.constexpr, BP: tl.constexpr):
+    """The point farthest from the mean; of points as far but for rounding the first."""
+    x, mx = _from_corner(x, real, size)
+    y, my = _from_corner(y, real, size)
+    z, mz = _from_corner(z, real, size)
+    d = tl.where(real, _distance(x, y, z, mx, my, mz, D), -1.0)
+    near = tl.max(d, 0) * (1 - 2**-17)  # as clouds.EQUAL says
+    return tl.min(tl.where(d >= near, p, BP - 1), 0)
+
+
+@triton.jit
 def farthest(pos, ptr, pick_ptr, start, out, D: tl.constexpr, BP: tl.constexpr):
     """All picks of a cloud of up to BP points; larger ones are left out."""
     cloud = tl.program_id(0).to(tl.int64)
@@ -60,7 +78,10 @@ def farthest(pos, ptr, pick_ptr, start, out, D: tl.constexpr, BP: tl.constexpr):
     p = tl.arange(0, BP)
     x, y, z = _load(pos + begin * D, p, (p < size) & (size <= BP), D)
     near = tl.where(p < size, float("inf"), -1.0)
-    pick = tl.load(start + cloud).to(tl.int32)
+    if start is None:
+        pick = _farthest_from_mean(x, y, z, p, p < size, size, D, BP)
+    else:
+        pick = tl.load(start + cloud).to(tl.int32)
     for i in range(num):
         tl.store(out + first + i, begin + pick)
         px, py, pz = _load(pos + begin * D, pick, True, D)

@@ -25,7 +25,7 @@ def fps(
     pos: Tensor,
     sizes: Sequence[int],
     nums: Sequence[int],
-    start: Tensor,
+    start: Tensor | None = None,
     *,
     backend: str = "auto",
 ) -> Tensor:
@@ -43,7 +43,8 @@ def fps(
         pos: Positions in float32 or float64, cloud after cloud.
         sizes: Points of each cloud.
         nums: Picks of each cloud, no more than it has points.
-        start: The first pick of each cloud, counted inside it.
+        start: The first pick of each cloud, counted inside it; `None`: the point farthest from the
+            cloud's mean, of several that are as far but for rounding the first.
         backend: `"auto"`, `"reference"`, or a name that :func:`pointcluster.backends` lists.
 
     Shapes:
@@ -55,7 +56,9 @@ def fps(
         ValueError: Sizes and tensors do not fit, or there is no such backend.
         ModuleNotFoundError: The backend asked for is not installed.
     """
-    return torch.ops.pointcluster.fps(pos, _short(sizes), _short(nums), start, backend)
+    clouds = len(sizes) if start is None else len(start)
+    given = pos, clouds, _short(sizes), _short(nums), start
+    return torch.ops.pointcluster.fps(*given, backend)
 
 
 def knn(
@@ -108,8 +111,9 @@ def _long(sizes: list[int], clouds: int) -> list[int]:
 # Who works it out ---------------------------------------------------------------------------------
 
 
-def _fps(pos: Tensor, sizes: list[int], nums: list[int], start: Tensor, backend: str) -> Tensor:
-    clouds = len(start)
+def _fps(
+    pos: Tensor, clouds: int, sizes: list[int], nums: list[int], start: Tensor | None, backend: str
+) -> Tensor:
     sizes, nums = _long(sizes, clouds), _long(nums, clouds)
     if not len(sizes) == len(nums) == clouds or sum(sizes) != len(pos):
         raise ValueError(
@@ -121,11 +125,14 @@ def _fps(pos: Tensor, sizes: list[int], nums: list[int], start: Tensor, backend:
         raise ValueError("nums must not be larger than sizes: a cloud has no more points to pick")
     # Trees find neighbours; for farthest points their name stands for whoever is fastest.
     name = search_backend("auto" if backend == "kdtree" else backend, pos.device)
-    given = pos.detach(), sizes, nums, start
+    pos = pos.detach()
     if name == "reference":
-        return reference.fps(*given)
+        return reference.fps(pos, sizes, nums, start)
     if name == "triton" and gpu.fits(pos):
-        return gpu.fps(*given)
+        return gpu.fps(pos, sizes, nums, start)
+    if start is None:
+        start = dense.farthest_from_mean(pos, sizes)
+    given = pos, sizes, nums, start
     if name in ("torch-cluster", "pyg-lib"):
         return extensions.fps(*given, name)
     if name == "numba":
@@ -201,7 +208,8 @@ def _on_host(search: Callable[..., Tensor], pos: Tensor, *given: Any) -> Tensor:
 
 torch.library.define(
     "pointcluster::fps",
-    "(Tensor pos, SymInt[] sizes, SymInt[] nums, Tensor start, str backend) -> Tensor",
+    "(Tensor pos, SymInt clouds, SymInt[] sizes, SymInt[] nums, Tensor? start, str backend) -> "
+    "Tensor",
 )
 torch.library.define(
     "pointcluster::knn",
@@ -216,9 +224,9 @@ for _name, _search in (("fps", _fps), ("knn", _knn)):
 
 @torch.library.register_fake("pointcluster::fps")
 def _fps_fake(
-    pos: Tensor, sizes: list[int], nums: list[int], start: Tensor, backend: str
+    pos: Tensor, clouds: int, sizes: list[int], nums: list[int], start: Tensor | None, backend: str
 ) -> Tensor:
-    return start.new_empty(sum(_long(nums, len(start))))
+    return pos.new_empty(sum(_long(nums, clouds)), dtype=torch.int64)
 
 
 @torch.library.register_fake("pointcluster::knn")

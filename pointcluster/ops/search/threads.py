@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
+
+from pointcluster.ops.launch import outside_transforms
 
 PARTS_A_THREAD, STEPS_A_PART = 4, 1_000_000
 """Parts that a thread gets of the work, as threads are not equally fast; and what makes a part
 worth its call, a millisecond or so."""
 Item = TypeVar("Item")
+Call = TypeVar("Call", bound=Callable[..., Any])
 _given = threading.local()
 
 
@@ -51,6 +55,24 @@ def in_parts(work: Callable[[int, int], None], count: int, steps: int) -> None:
     parts = min(parts, PARTS_A_THREAD * threads)
     ends = [count * i // parts for i in range(parts + 1)]
     in_threads(lambda part: work(*part), list(pairwise(ends)))
+
+
+def searching(function: Call) -> Call:
+    """For functions that search: made outside of transforms, and with all threads for the searches.
+
+    What a compiler traces stays as it is; the searches are operations to it, and find their threads
+    when they run.
+    """
+
+    @functools.wraps(function)
+    def call(*args: Any, **kwargs: Any) -> Any:
+        if torch.compiler.is_compiling():
+            return function(*args, **kwargs)
+        with threads_for_searches():
+            return function(*args, **kwargs)
+
+    wrapped: Any = outside_transforms(call)
+    return wrapped
 
 
 @contextmanager
