@@ -217,7 +217,10 @@ def _write_points(scan: ScanFile, target: Path, classes: np.ndarray, field: str)
     rows[field] = classes
     with replacing(target) as temporary, open(temporary, "wb") as file:
         if target.suffix.lower() == ".npy":
-            np.save(file, rows)
+            # What numpy writes to a file itself may be lost without a word where the disk is full.
+            head = np.lib.format.header_data_from_array_1_0(rows)
+            np.lib.format.write_array_header_1_0(file, head)
+            file.write(rows.tobytes())
             return
         words = {"<f8": "double", "<f4": "float", "u1": "uchar"}
         lines = ["ply", "format binary_little_endian 1.0", f"element vertex {len(rows)}"]

@@ -198,6 +198,26 @@ def test_ctrl_c_and_a_full_disk_leave_nothing(tmp_path, model, capsys, monkeypat
     assert not (tmp_path / "out").exists() and not list(temporary.iterdir())
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="limits the size of files as Linux does")
+def test_a_result_that_has_no_room_leaves_nothing(tmp_path, capsys):
+    import resource
+
+    np.save(tmp_path / "a.npy", village(300)["pos"])
+    write_scan(tmp_path / "b.las", village(300))
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    kinds = (("a.npy", network(tmp_path / "heights", ["height"])),
+             ("b.las", network(tmp_path / "model")))  # fmt: skip
+    for name, model in kinds:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (6000, limits[1]))
+        try:
+            assert "File too large" in fails(
+                capsys, model, tmp_path / name, "--out", tmp_path / "out"
+            )
+        finally:
+            resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        assert not [path for path in (tmp_path / "out").rglob("*") if path.is_file()]
+
+
 @pytest.mark.slow
 def test_as_a_program(tmp_path, model):
     source = write_scan(tmp_path / "a.laz", village(300))

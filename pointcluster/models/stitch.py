@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,8 +17,11 @@ from pointcluster.geometry.carry import carry_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.nn.carry_back import interpolate
 
-CELLS, STEP = 6, 5
+CELLS, STEP = 3, 2
 """Cells along a block's edge, and from one block to the next: the rest is where they overlap."""
+WIDER = 2
+"""Edge of a block as a multiple of those that the network was trained on: more context, less
+border."""
 BATCH_POINTS = 1 << 14
 """Points that go through the network at once."""
 
@@ -38,8 +42,9 @@ class Block(NamedTuple):
 class BlockGrid(NamedTuple):
     """Square cells over a scene, seen from above, of which blocks are made.
 
-    A block has :data:`CELLS` cells along its edge and begins at every :data:`STEP`-th one, so that
-    neighbours overlap; all of them are whole, and together they cover the scene.
+    A block is :data:`WIDER` times as wide as those that the network was trained on, has
+    :data:`CELLS` cells along its edge and begins at every :data:`STEP`-th one, so that neighbours
+    overlap; all of them are whole, and together they cover the scene.
     """
 
     low: tuple[float, float]
@@ -51,13 +56,14 @@ class BlockGrid(NamedTuple):
 
     @classmethod
     def over(cls, low: Any, high: Any, edge: float) -> BlockGrid:
-        """The grid over a box whose blocks have edges of `edge`, or somewhat less to fit.
+        """The grid over a box whose blocks have edges of `WIDER * edge`, or somewhat less to fit.
 
         Raises:
             ValueError: The edge is not positive and finite.
         """
         if not 0 < edge < np.inf:
             raise ValueError(f"the edge of blocks must be positive and finite, found {edge}")
+        edge = WIDER * edge
         cells, blocks = [], []
         for axis in (0, 1):
             span = float(high[axis]) - float(low[axis])
@@ -103,7 +109,7 @@ class BlockGrid(NamedTuple):
     def weight(self, block: Block, pos: np.ndarray) -> np.ndarray:
         """What a block counts at its points: together, all blocks of a point count 1.
 
-        It falls to 0 at the border where there is a neighbour, in a line over the overlap.
+        It falls to 0 at the border where there is a neighbour, smoothly over the overlap.
 
         Shapes:
             - **pos:** $(n, 2)$
@@ -112,10 +118,12 @@ class BlockGrid(NamedTuple):
         weight = np.ones(len(pos))
         for axis in (0, 1):
             place = (pos[:, axis] - block.low[axis]) / self.cell[axis] / (CELLS - STEP)
-            if block.open[axis, 0]:
-                weight *= place.clip(0, 1)
-            if block.open[axis, 1]:
-                weight *= (CELLS / (CELLS - STEP) - place).clip(0, 1)
+            for is_open, part in zip(
+                block.open[axis], (place, CELLS / (CELLS - STEP) - place), strict=True
+            ):
+                if is_open:
+                    part = part.clip(0, 1)
+                    weight *= part * part * (3 - 2 * part)
         return weight
 
 
@@ -136,7 +144,8 @@ class SceneSegmenter:
 
     def __init__(self, model: nn.Module, *, num_points: int, voxel_size: float = 0.0) -> None:
         check_positive("num_points", num_points)
-        self.model, self.num_points, self.voxel_size = model, num_points, voxel_size
+        self.model, self.voxel_size = model, voxel_size
+        self.num_points = WIDER**2 * num_points
 
     def run(
         self,
@@ -279,8 +288,12 @@ def thinned(pos: Tensor, size: float) -> Tensor:
     """The first point of every voxel with an edge of `size`, rising; 0: all points."""
     if not size:
         return torch.arange(len(pos))
-    key = torch.floor(pos.double() / size).long()
-    _, first = np.unique(key.numpy(), axis=0, return_index=True)
+    key = torch.floor(pos.double() / size).long().numpy()
+    key = key - key.min(axis=0, initial=0)
+    wide = key.max(axis=0, initial=0) + 1
+    if math.prod(wide.tolist()) < 2**62:  # one number a voxel is sorted far faster than three
+        key = (key[:, 0] * wide[1] + key[:, 1]) * wide[2] + key[:, 2]
+    _, first = np.unique(key, axis=0, return_index=True)
     return torch.from_numpy(np.sort(first))
 
 
@@ -298,7 +311,7 @@ def segment_scene(
     Args:
         model: The network.
         data: The scene.
-        edge: Edge of the blocks, in the positions' unit.
+        edge: Edge of the blocks that it was trained on, in the positions' unit.
         num_points: Points of the blocks that it was trained on.
         voxel_size: Edge of the voxels that a block is thinned to; 0: not.
         part: Which of how many equal shares of the blocks to run; the sum over all shares is the

@@ -9,6 +9,7 @@ from torch_geometric.data import Data
 from pointcluster.models.stitch import (
     CELLS,
     STEP,
+    WIDER,
     BlockGrid,
     SceneSegmenter,
     segment_scene,
@@ -56,7 +57,8 @@ def sorted_by(grid, pos):
 def test_blocks_cover_the_scene_and_weigh_one_together(edge):
     pos = scene().pos.double().numpy() + np.array([1e5, -3e5, 0])
     grid = BlockGrid.over(pos.min(axis=0), pos.max(axis=0), edge)
-    assert all(edge / 2 <= CELLS * cell <= edge * 1.001 for cell in grid.cell) or edge == 500
+    wide = WIDER * edge
+    assert all(wide / 2 <= CELLS * cell <= wide * 1.001 for cell in grid.cell) or wide > 120
     assert grid.shape == tuple(n * STEP + CELLS - STEP for n in grid.blocks)
     order, starts = sorted_by(grid, pos)
     total, seen = np.zeros(len(pos)), np.zeros(len(pos), int)
@@ -107,10 +109,34 @@ def test_there_are_no_seams():
     assert float(found.diff(dim=0).abs().max()) < 0.03
 
 
+class ByNeighbours(ByPlace):
+    """Scores that depend on what is around a point, which ends at a block's border."""
+
+    def forward(self, data):
+        sizes = data.ptr.diff().tolist()
+        means = []
+        for pos, x in zip(data.pos.split(sizes), data.x.split(sizes), strict=True):
+            near = torch.cdist(pos, pos).topk(12, largest=False).indices
+            means.append(x[near].mean(dim=1))
+        return 9 * torch.cat(means) @ torch.eye(2, 3)
+
+
+def test_moved_borders_change_hardly_any_class():
+    data = scene(4000, edge=200.0)
+    options = {"edge": 30.0, "num_points": 100_000}
+    told = segment_scene(ByNeighbours(), data, **options).argmax(dim=1)
+    inner = (data.pos[:, :2] > 8).all(dim=1)
+    moved = Data(pos=data.pos[inner], x=data.x[inner])
+    again = segment_scene(ByNeighbours(), moved, **options).argmax(dim=1)
+    away = (moved.pos[:, :2] > 16).all(dim=1)  # from where the scene was cut
+    kept = (again == told[inner])[away].float().mean()
+    assert 0.99 <= kept < 1, kept
+
+
 def test_a_dense_block_is_shared_out_and_a_fine_one_thinned():
     torch.manual_seed(0)
     model, data = ByPlace(), scene()
-    segment_scene(model, data, edge=500.0, num_points=1000)
+    segment_scene(model, data, edge=500.0, num_points=1000 // WIDER**2)
     assert model.sizes == [1000] * 3
     model.sizes.clear()
     segment_scene(model, data, edge=500.0, num_points=100_000, voxel_size=10.0)
