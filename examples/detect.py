@@ -20,7 +20,8 @@ try:
     from torchvision.models.detection import FCOS
     from torchvision.transforms import v2
 
-    from pointcluster.datasets import BoxFolder, read_image
+    from pointcluster.datasets import BoxFolder
+    from pointcluster.datasets.mask_folder import read_picture
     from pointcluster.models import create_model
     from pointcluster.models.dense import PyramidBackbone, UnpaddedDetector, mask_rcnn_schedule
     from pointcluster.training.pictures import train_epochs, write_grid, write_picture
@@ -102,7 +103,7 @@ def train(args: argparse.Namespace) -> None:
         found = detect(detector, image.to(args.device))
         metric.update([found], [target])
         if len(drawn) < 6:
-            drawn.append(draw(pixels(file), found, data.classes, args.score))
+            drawn.append(draw(read_picture(file), found, data.classes, args.score))
     results = {key: float(value) for key, value in metric.compute().items() if value.numel() == 1}
     print(
         f"AP {100 * results['map']:.1f}, AP50 {100 * results['map_50']:.1f} on {len(test)} pictures"
@@ -119,8 +120,8 @@ def predict(args: argparse.Namespace) -> None:
     detector = build(**about).to(args.device)
     detector.load_state_dict(load_file(args.weights))
     for file in args.predict:
-        whole = pixels(file)
-        found = detect(detector, PLAIN(tv_tensors.Image(whole)).to(args.device))
+        whole = read_picture(file)
+        found = detect(detector, PLAIN(whole).to(args.device))
         values = (found[key].tolist() for key in ("labels", "scores", "boxes"))
         rows = [
             {"class": about["classes"][label - 1], "score": score, "box": box}
@@ -136,11 +137,6 @@ def predict(args: argparse.Namespace) -> None:
 def detect(detector: UnpaddedDetector, image: torch.Tensor) -> dict[str, torch.Tensor]:
     """Boxes, labels and scores of what is in a picture."""
     return {key: value.cpu() for key, value in detector.eval()([image])[0].items()}
-
-
-def pixels(file: Path) -> torch.Tensor:
-    """A picture's colours. [3, H, W]"""
-    return v2.functional.pil_to_tensor(read_image(file))
 
 
 def draw(image: torch.Tensor, found: Any, classes: list[str], least: float) -> torch.Tensor:

@@ -22,7 +22,8 @@ try:
     from torchvision import tv_tensors, utils
     from torchvision.transforms import v2
 
-    from pointcluster.datasets import MaskFolder, read_image
+    from pointcluster.datasets import MaskFolder
+    from pointcluster.datasets.mask_folder import read_picture
     from pointcluster.models import create_model, load_model, save_model
     from pointcluster.models.dense import Unpadded, semantic_fpn_schedule
     from pointcluster.training.pictures import train_epochs, write_grid, write_picture
@@ -96,7 +97,7 @@ def train(args: argparse.Namespace) -> None:
         said = segment(model, image.to(args.device))  # one by one: sizes may differ
         metric.update(said[None], mask[None])
         if len(shown) < 12:
-            whole = pixels(file)
+            whole = read_picture(file)
             shown += [whole, over(whole, mask), over(whole, said)]
     kinds = metric.compute()
     results = {"mIoU": float(kinds.mean()), "IoU": kinds.tolist(), "loss": last,
@@ -111,8 +112,8 @@ def predict(args: argparse.Namespace) -> None:
     """Write a mask of indices, and the picture under it, for each file."""
     model: Any = load_model(args.weights)[0].to(args.device)
     for file in args.predict:
-        whole = pixels(file)
-        said = segment(model, v2.Compose(PLAIN)(tv_tensors.Image(whole)).to(args.device))
+        whole = read_picture(file)
+        said = segment(model, v2.Compose(PLAIN)(whole).to(args.device))
         mask = Image.fromarray(said.numpy().astype("uint8")).convert("P")
         mask.putpalette([value for colour in colours(model.num_classes) for value in colour])
         mask.save(args.out / f"{file.stem}_mask.png")
@@ -124,11 +125,6 @@ def predict(args: argparse.Namespace) -> None:
 def segment(model: Any, image: torch.Tensor) -> torch.Tensor:
     """The class of every pixel. [H, W]"""
     return Unpadded(model.eval())([image])[0].argmax(0).cpu()
-
-
-def pixels(file: Path) -> torch.Tensor:
-    """A picture's colours. [3, H, W]"""
-    return v2.functional.pil_to_tensor(read_image(file))
 
 
 def colours(count: int) -> list[tuple[int, ...]]:

@@ -9,13 +9,11 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch.utils.data import Dataset
 
 from pointcluster._optional import installed_by
-from pointcluster.datasets.mask_folder import pictures_in
-from pointcluster.datasets.readers.image import read_image
+from pointcluster.datasets.mask_folder import pictures_in, read_picture
 
 Box = tuple[str, list[float]]
 
@@ -114,7 +112,7 @@ class BoxFolder(Dataset):
         with installed_by("image"):
             from torchvision import tv_tensors
 
-        image = torch.from_numpy(np.array(read_image(self.files[index]))).permute(2, 0, 1)
+        image = read_picture(self.files[index])
         boxes = torch.tensor(self._boxes[index], dtype=torch.float32).view(-1, 4)
         target = {
             "boxes": tv_tensors.BoundingBoxes(
@@ -122,7 +120,7 @@ class BoxFolder(Dataset):
             ),
             "labels": torch.tensor(self._labels[index], dtype=torch.int64),
         }
-        item = tv_tensors.Image(image), target
+        item = image, target
         return item if self.transform is None else self.transform(*item)
 
 

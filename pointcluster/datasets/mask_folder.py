@@ -98,7 +98,7 @@ class MaskFolder(Dataset):
             from torchvision import tv_tensors
 
         picture, mask = self.files[index]
-        image = torch.from_numpy(np.array(read_image(picture))).permute(2, 0, 1)  # [3, H, W]
+        image = read_picture(picture)  # [3, H, W]
         values = torch.from_numpy(read_mask(mask))  # [H, W]
         if values.shape != image.shape[1:]:
             raise ValueError(
@@ -110,12 +110,25 @@ class MaskFolder(Dataset):
                 f"{mask} holds {int(wrong[0])}, expected 0 to {self.num_classes - 1} or "
                 f"{self.ignore_index} for what is ignored"
             )
-        item = tv_tensors.Image(image), tv_tensors.Mask(values)
+        item = image, tv_tensors.Mask(values)
         return item if self.transform is None else self.transform(*item)
 
     def _largest(self, mask: Path) -> int:
         values = np.unique(read_mask(mask))
         return int(max(values[values != self.ignore_index], default=0))
+
+
+def read_picture(path: str | os.PathLike[str]) -> Any:
+    """A picture's colours as torchvision's `Image`, uint8 $(3, H, W)$, for its transforms (v2).
+
+    Raises:
+        OSError: The file cannot be read.
+        ValueError: It is no picture, or a damaged one.
+    """
+    with installed_by("image"):
+        from torchvision import tv_tensors
+
+    return tv_tensors.Image(torch.from_numpy(np.array(read_image(path))).permute(2, 0, 1))
 
 
 def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
