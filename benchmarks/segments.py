@@ -37,7 +37,7 @@ CLOSE = 0.04  # by which part of it a number of segments may miss
 Segments = np.ndarray
 MEASURES = {
     "achievable accuracy": "Share of the points whose class is their segment's most frequent one, "
-    "per cent, and what clusters are ahead of {rival}, with a 95 % interval over {items}.",
+    "per cent, and what clusters are ahead, with a 95 % interval over {items}.",
     "achievable mIoU": "The mean over classes of intersection over union, when every segment gets "
     "its most frequent class, per cent.",
     "boundary recall": "Share of the classes' borders that segments have, too, per cent; in "
@@ -287,6 +287,13 @@ def compared(
     return rows
 
 
+def ahead(mine: list[Any], other: list[Any]) -> str:
+    """By how many points of accuracy, with an interval."""
+    pairs = zip(mine, other, strict=True)
+    mean, low, high = interval([100 * (a["accuracy"] - b["accuracy"]) for a, b in pairs])
+    return f"{mean:+.1f} ({low:+.1f} to {high:+.1f})"
+
+
 def page(rows: Any, rivals: list[str], items: str) -> list[str]:
     """A table a measure."""
     columns, parts = ["clusters", *rivals, "by position"], []
@@ -309,16 +316,12 @@ def page(rows: Any, rivals: list[str], items: str) -> list[str]:
                 else:
                     cells.append(f"{100 * np.mean([one['error'] for one in values]):.2f}")
             if measure == "achievable accuracy":
-                ahead = [
-                    100 * (one["accuracy"] - other["accuracy"])
-                    for one, other in zip(row["clusters"], row[rivals[0]], strict=True)
-                ]
-                mean, low, high = interval(ahead)
-                cells.append(f"{mean:+.2f} ({low:+.2f} to {high:+.2f})")
+                cells += [ahead(row["clusters"], row[rival]) for rival in rivals]
             lines.append(cells)
         header = ["network", "stage", "clusters", f"of {rivals[0]}", *columns]
-        header += ["ahead"] if measure == "achievable accuracy" else []
-        parts += [f"### {measure.capitalize()}", text.format(rival=rivals[0], items=items)]
+        if measure == "achievable accuracy":
+            header += [f"ahead of {rival}" for rival in rivals]
+        parts += [f"### {measure.capitalize()}", text.format(items=items)]
         parts.append(table(header, lines))
     return parts
 
