@@ -161,7 +161,7 @@ def train_epochs(
         for batch in batches:
             value = loss(batch)
             optimizer.zero_grad()
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), clip)
             optimizer.step()
             schedule.step()
