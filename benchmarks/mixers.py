@@ -375,7 +375,10 @@ def run(tasks: Sequence[Any], mixer: str, seed: int, budget: dict[str, float]) -
         if hasattr(task, "miou"):
             out["miou"] = task.miou
     out["parameters"] = sum(p.numel() for p in model.parameters())
-    return out | {"accuracy": sum(out["hits"]) / sum(out["of"])}
+    out["accuracy"] = sum(out["hits"]) / sum(out["of"])
+    if set(out["of"]) == {1}:  # then a digit an item will do
+        out |= {"hits": "".join(map(str, out["hits"])), "of": 1}
+    return out
 
 
 # What they say -----------------------------------------------------------------------------------
@@ -413,9 +416,11 @@ def rows_of(runs: list[dict[str, Any]], against: str) -> list[list[str]]:
         cells.append(spread([100 * run["miou"] for run in mine.values() if "miou" in run]))
         seeds = sorted(mine.keys() & by[against].keys()) if name != against else []
         if seeds:
-            hits = np.array([mine[seed]["hits"] for seed in seeds])
-            other = np.array([by[against][seed]["hits"] for seed in seeds])
-            of = np.array(mine[seeds[0]]["of"])
+            hits, other = (
+                np.array([[int(count) for count in some[seed]["hits"]] for seed in seeds])
+                for some in (mine, by[against])
+            )
+            of = np.broadcast_to(mine[seeds[0]]["of"], hits.shape[1:])
             mean, low, high = (100 * x for x in interval((hits - other) / of, of))
             cells += [f"{mean:+.2f} ({low:+.2f} to {high:+.2f})",
                       f"{(hits > other).sum():,} : {(hits < other).sum():,}"]  # fmt: skip

@@ -94,7 +94,7 @@ def test_a_short_run_leaves_a_page_and_is_not_run_again(run, script, monkeypatch
     page, printed = run("mixers", *options)
     assert "## CIFAR-10, coc_micro, 1 epochs" in page and "| clusters | 2 |" in page
     runs = json.loads((tmp_path / "mixers.json").read_text())
-    assert len(runs) == 4 and runs[0]["steps"] == 2 and runs[0]["of"] == [1] * 6
+    assert len(runs) == 4 and runs[0]["steps"] == 2 and len(runs[0]["hits"]) == 6
     again, printed = run("mixers", *options)
     assert again == page and "{" not in printed
 
