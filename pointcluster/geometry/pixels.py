@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -63,31 +63,149 @@ def image_hierarchy(
     pos = geometry_dtype(pos.detach())
     if bool((pos.abs() > 0.5 + 1e-4).any()):
         raise ValueError("positions of pixels lie between -0.5 and 0.5 along both axes")
-    device = pos.device
-    extent = torch.tensor([list(each) for each in extents], device=device)  # [B, 2]
-    image = cloud_index(sizes, device)
-    last = (extent - 1).clamp(min=1).to(pos.dtype)
+    image = cloud_index(sizes, pos.device)
+    extent = torch.tensor([list(each) for each in extents], device=pos.device)[image]  # [N, 2]
     # In pixels. One formula for both conventions: they differ by less than half a pixel.
-    where = (pos + 0.5) * last[image]
-    where = torch.where(extent[image] > 1, where, torch.zeros_like(where))
+    where = (pos + 0.5) * (extent - 1).clamp(min=1).to(pos.dtype)
+    where = torch.where(extent > 1, where, torch.zeros_like(where))
     # Of equally near points the first counts: an order that does not depend on the caller's.
     canonical = canonical_order(pos, sizes)
     where = where[canonical]
-    cell = where.round().long()
-    grids = [tuple(each) for each in extents]
+    points = _Points(where, where.round().long(), image, sizes, [tuple(each) for each in extents])
     stages: list[StageGeometry] = []
-    for plan in plans:
-        after = [tuple(reduced(size, plan) for size in grid) for grid in grids]
-        stage, cell, image, sizes = _stage(where, cell, image, sizes, grids, after, plan)
-        anchors = stage.anchors
+    for number, plan in enumerate(plans):
+        anchors, points = _reduced(points, plan)
         if not stages:  # the first stage's indices count the input's points
             back = torch.cat([canonical, canonical.new_tensor([len(canonical)])])
             anchors = anchors._replace(anchor=back[anchors.anchor], grouping=back[anchors.grouping])
-        middle = _middles(len(stages), cell, plans)
-        place = torch.where(last[image] > 1, middle / last[image], torch.full_like(middle, 0.5))
-        stages.append(stage._replace(anchors=anchors._replace(pos=place.clamp(0, 1) - 0.5)))
-        where, grids = cell.to(pos.dtype), after
+        # An anchor is in the middle of its square of the input.
+        middle = points.cell.float()
+        for before in reversed(plans[: number + 1]):
+            middle = middle * before.stride - before.padding + (before.reach - 1) / 2
+        extent = torch.tensor([list(each) for each in extents], device=pos.device)[points.image]
+        last = (extent - 1).clamp(min=1).to(pos.dtype)
+        place = torch.where(last > 1, middle / last, torch.full_like(middle, 0.5)).clamp(0, 1) - 0.5
+        stages.append(StageGeometry(anchors._replace(pos=place), _clusters(points, plan)))
     return Hierarchy(tuple(stages), len(sizes), tuple(plans), *given)
+
+
+class _Points(NamedTuple):
+    """Points of pictures, and the cells of their lattices that they lie in."""
+
+    where: Tensor
+    """Positions, in cells. [n, 2]"""
+    cell: Tensor
+    """Row and column of the cell. [n, 2]"""
+    image: Tensor
+    """Picture of each point. [n]"""
+    sizes: list[int]
+    """Points of each picture."""
+    grids: list[tuple[int, int]]
+    """Cells along both axes of each picture."""
+
+    @property
+    def grid(self) -> Tensor:
+        """Cells along both axes. [B, 2]"""
+        return torch.tensor(self.grids, device=self.cell.device)
+
+    def regions(self, fold: int) -> tuple[Tensor, Tensor]:
+        """Row and column of each point's region, and the regions of its picture. [n, 2]"""
+        grid = self.grid[self.image]
+        parts = grid.clamp(max=fold)
+        return ((self.cell + 1) * parts - 1) // grid, parts  # the i with bounds[i] <= cell
+
+
+def _reduced(points: _Points, plan: LatticePlan) -> tuple[AnchorGeometry, _Points]:
+    """An anchor for each cell of the lattice after that a point falls into, region by region, and
+    what it gathers: the point in each place of its square, or the nearest one where none is."""
+    device, n, batch_size = points.cell.device, len(points.cell), len(points.sizes)
+    before = points.grid
+    grids = [(reduced(h, plan), reduced(w, plan)) for h, w in points.grids]
+    after = torch.tensor(grids, device=device)[points.image]
+    # Cells in their storage order: picture, region, row, column.
+    goal = torch.minimum(points.cell // plan.stride, after - 1)
+    region, _ = points._replace(cell=goal, grids=grids).regions(plan.fold)
+    rows = torch.cat([points.image[:, None], region, goal], dim=1).unique(dim=0)
+    image, goal = rows[:, 0], rows[:, 3:]
+    counts = torch.bincount(image, minlength=batch_size).tolist()
+    # Which point lies in which cell before: the first one of several.
+    area = before.prod(dim=1)
+    starts = area.cumsum(0) - area
+
+    def address(image: Tensor, cell: Tensor) -> Tensor:
+        return starts[image] + cell[..., 0] * before[image, 1] + cell[..., 1]
+
+    table = torch.full((int(area.sum()),), n, device=device)
+    lies = address(points.image, points.cell)
+    table.scatter_reduce_(0, lies, torch.arange(n, device=device), "amin")
+    step = torch.arange(plan.kernel, device=device) * plan.dilation
+    square = goal[:, None] * plan.stride + torch.cartesian_prod(step, step).view(-1, 2)
+    square = square - plan.padding  # [M, k, 2]
+    within = ((square >= 0) & (square < before[image][:, None])).all(dim=2)
+    places = address(image[:, None].expand(-1, square.size(1)), square).where(within, 0)
+    grouping = torch.where(within, table[places], n)
+    anchor, slot = (within & (grouping == n)).nonzero(as_tuple=True)
+    if len(anchor):
+        asked = torch.bincount(image[anchor], minlength=batch_size).tolist()
+        query = square[anchor, slot].to(points.where.dtype)
+        grouping[anchor, slot] = ops.knn(points.where, query, 1, points.sizes, asked)[:, 0]
+    where = goal.to(points.where.dtype)
+    anchors = AnchorGeometry(
+        anchor=grouping.amin(dim=1),
+        grouping=grouping,
+        relative=where.new_zeros(len(goal), plan.kernel**2, 0),
+        radius=where.new_ones(batch_size),
+        pos=where,
+        batch=image,
+        num_points=n,
+        batch_size=batch_size,
+        cloud_size=common_size(counts),
+        outside=bool((grouping == n).any()),
+    )
+    return anchors, _Points(where, goal, image, counts, grids)
+
+
+def _clusters(points: _Points, plan: LatticePlan) -> ClusterGeometry:
+    """Regions of points that are stored region by region, and what each window of them holds."""
+    cell, device = points.cell, points.cell.device
+    region, parts = points.regions(plan.fold)
+    of = torch.cat([points.image[:, None], region], dim=1)
+    number = torch.unique_consecutive(of, dim=0, return_inverse=True)[1]  # [n]
+    size = torch.bincount(number)
+    first = size.cumsum(0) - size  # [R]
+    grid = points.grid[points.image]
+    top = region * grid // parts  # where the point's region begins
+    side, local = (region + 1) * grid // parts - top, cell - top
+    at = torch.arange(plan.centers, device=device)
+    at = torch.cartesian_prod(at, at).view(-1, 1, 2)  # the windows [M, 1, 2]
+    low, high = at * side // plan.centers, -(-(at + 1) * side // plan.centers)  # [M, n, 2]
+    within = ((local >= low) & (local < high)).all(dim=2)  # [M, n]
+    # Region by region, those within the window first; and those nearest to its middle.
+    inside = (2 * number + ~within).sort(dim=1, stable=True).indices
+    near = (local - (low + high - 1) / 2).square().sum(dim=2).sort(dim=1, stable=True).indices
+    near = near.gather(1, number[near].sort(dim=1, stable=True).indices)[:, first]  # [M, R]
+    count = torch.zeros(len(at), len(size), dtype=torch.int64, device=device)
+    count.scatter_add_(1, number.expand_as(within), within.long())
+    slot = torch.arange(int(count.max().clamp(min=1)), device=device)
+    slot = slot.where(slot < count[..., None], 0)  # [M, R, k]: what is left repeats the first
+    group = inside.gather(1, (first[:, None] + slot).flatten(1)).view(slot.shape)
+    group = group.where(count[..., None] > 0, near[..., None])
+    group = (group - first[:, None]).transpose(0, 1).contiguous()  # [R, M, k]
+    filled = count.clamp(min=1).t().contiguous()
+    return ClusterGeometry(
+        order=None,
+        regions=Regions(
+            group=group,
+            filled=filled,
+            closed=closed_if_any(repeated_centers(group, filled)),
+            ptr=torch.cat([first, first.new_tensor([len(cell)])]),
+            of=number,
+        ),
+        center=near.t().flatten(),
+        batch=points.image,
+        batch_size=len(points.sizes),
+        cloud_size=common_size(points.sizes),
+    )
 
 
 def picture_sizes(name: str, value: Any) -> list[tuple[int, int]]:
@@ -107,134 +225,3 @@ def picture_sizes(name: str, value: Any) -> list[tuple[int, int]]:
     if any(min(each) < 1 for each in sizes):
         raise ValueError(f"{name} must be positive, found {sizes}")
     return sizes
-
-
-def _middles(stage: int, cell: Tensor, plans: Sequence[LatticePlan]) -> Tensor:
-    """Where the squares of a stage's cells have their middle, in pixels of the picture."""
-    where = cell.float()
-    for plan in reversed(plans[: stage + 1]):
-        where = where * plan.stride - plan.padding + (plan.reach - 1) / 2
-    return where
-
-
-def _stage(
-    where: Tensor,
-    cell: Tensor,
-    image: Tensor,
-    sizes: Sequence[int],
-    before: Sequence[tuple[int, ...]],
-    after: Sequence[tuple[int, ...]],
-    plan: LatticePlan,
-) -> tuple[StageGeometry, Tensor, Tensor, list[int]]:
-    """Reduce points at `where`, in `cell`, and find the clusters of what is left."""
-    device, n, batch_size = cell.device, len(cell), len(sizes)
-    old = torch.tensor(before, device=device)
-    new = torch.tensor(after, device=device)
-    goal = torch.minimum(cell // plan.stride, new[image] - 1)
-    # Anchors in their storage order: picture, region, row, column.
-    parts = new.clamp(max=plan.fold)
-    region = ((goal + 1) * parts[image] - 1) // new[image]  # the i with bounds[i] <= goal
-    keys = [image, region[:, 0], region[:, 1], goal[:, 0], goal[:, 1]]
-    rows = torch.stack(keys, dim=1).unique(dim=0)  # sorted, column after column
-    image, region, goal = rows[:, 0], rows[:, 1:3], rows[:, 3:5]
-    counts = torch.bincount(image, minlength=batch_size)
-    # Which point lies in which cell before: the first one of several.
-    starts = torch.zeros(batch_size, dtype=torch.int64, device=device)
-    starts[1:] = (old[:, 0] * old[:, 1]).cumsum(0)[:-1]
-    table = torch.full((int((old[:, 0] * old[:, 1]).sum()),), n, device=device)
-    cloud = cloud_index(sizes, device)
-    address = starts[cloud] + cell[:, 0] * old[cloud, 1] + cell[:, 1]
-    table.scatter_reduce_(0, address, torch.arange(n, device=device), "amin")
-    step = torch.arange(plan.kernel, device=device) * plan.dilation
-    offset = torch.cartesian_prod(step, step).view(-1, 2) - plan.padding  # [k, 2]
-    target = goal[:, None] * plan.stride + offset  # [M, k, 2]
-    inside = ((target >= 0) & (target < old[image][:, None])).all(dim=2)
-    wide = old[image][:, None, 1]
-    address = starts[image][:, None] + target[..., 0] * wide + target[..., 1]
-    grouping = torch.where(inside, table[address.where(inside, 0)], n)  # [M, k]
-    missing = (inside & (grouping == n)).nonzero()
-    if len(missing):
-        slot, asked = missing.unbind(1)
-        per_image = torch.bincount(image[slot], minlength=batch_size).tolist()
-        nearest = ops.knn(where, target[slot, asked].to(where.dtype), 1, sizes, per_image)
-        grouping[slot, asked] = nearest[:, 0]
-    m = len(goal)
-    cells_per_image = counts.tolist()
-    anchors = AnchorGeometry(
-        anchor=grouping.where(grouping < n, n).amin(dim=1),
-        grouping=grouping,
-        relative=torch.zeros(m, plan.kernel**2, 0, dtype=where.dtype, device=device),
-        radius=torch.ones(batch_size, dtype=where.dtype, device=device),
-        pos=goal.to(where.dtype),
-        batch=image,
-        num_points=n,
-        batch_size=batch_size,
-        cloud_size=common_size(cells_per_image),
-        outside=bool((grouping == n).any()),
-    )
-    clusters = _clusters(goal, region, parts[image], new[image], image, batch_size, plan.centers)
-    clusters = clusters._replace(cloud_size=common_size(cells_per_image))
-    return (
-        StageGeometry(anchors, clusters),
-        goal,
-        image,
-        cells_per_image,
-    )
-
-
-def _clusters(
-    cell: Tensor,
-    region: Tensor,
-    parts: Tensor,
-    grid: Tensor,
-    image: Tensor,
-    batch_size: int,
-    centers: int,
-) -> ClusterGeometry:
-    """Regions and groupings of stored points by their cells: what each window holds."""
-    device = cell.device
-    number = torch.unique_consecutive(
-        torch.cat([image[:, None], region], dim=1), dim=0, return_inverse=True
-    )[1]
-    num_regions = int(number[-1]) + 1
-    first = torch.bincount(number, minlength=num_regions).cumsum(0).roll(1)
-    first[0] = 0
-    top = region * grid // parts  # where the point's region begins [n, 2]
-    size = (region + 1) * grid // parts - top
-    local = cell - top
-    groups, used, middles = [], [], []
-    for i in range(centers):
-        for j in range(centers):
-            at = torch.tensor([i, j], device=device)
-            low, high = at * size // centers, -(-(at + 1) * size // centers)
-            within = ((local >= low) & (local < high)).all(dim=1)
-            rank = within.long().cumsum(0)
-            rank = rank - (rank[first] - within[first].long())[number] - 1
-            count = torch.zeros(num_regions, dtype=torch.int64, device=device)
-            count.scatter_add_(0, number, within.long())
-            middle = (local - (low + high - 1) / 2).square().sum(dim=1)
-            by = middle.sort(stable=True).indices
-            by = by[number[by].sort(stable=True).indices]
-            nearest = by[first]
-            group = nearest[:, None].repeat(1, int(count.max().clamp(min=1)))
-            members = within.nonzero()[:, 0]
-            group[number[members], rank[members]] = members
-            groups.append(group)
-            used.append(count.clamp(min=1))
-            middles.append(nearest)
-    k = max(group.size(1) for group in groups)
-    groups = [torch.cat([g, g[:, :1].expand(-1, k - g.size(1))], dim=1) for g in groups]
-    group, count = torch.stack(groups, dim=1), torch.stack(used, dim=1)  # [R, M, k], [R, M]
-    holds = torch.arange(k, device=device) < count[..., None]
-    group = group.where(holds, group[..., :1])  # whatever other pictures hold
-    ptr = torch.cat([first, first.new_tensor([len(cell)])])
-    group = group - first[:, None, None]
-    closed = closed_if_any(repeated_centers(group, count))
-    return ClusterGeometry(
-        order=None,
-        regions=Regions(group, count, closed, None, ptr, number),
-        center=torch.stack(middles, dim=1).flatten(),
-        batch=image,
-        batch_size=batch_size,
-        cloud_size=None,
-    )
