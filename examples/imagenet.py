@@ -47,36 +47,11 @@ SAMPLE = {"input_size": [1, 28, 28], "interpolation": "bilinear", "mean": [0.286
 
 def parse_arguments() -> argparse.Namespace:
     parser = training.Parser(doc=__doc__)
-    task = parser.add_mutually_exclusive_group().add_argument
-    task("--train", action="store_true", help="train and test; the default")
-    task("--validate", metavar="CHECKPOINT", help="test a network: model.safetensors, a run's "
-         "last.ckpt, or a published file with --model")  # fmt: skip
-    task("--predict", nargs="+", metavar="IMAGE", help="name what is in pictures, by --weights")
-    add, count = parser.add_argument, training.number(int, 1)
-    add("--weights", metavar="CHECKPOINT", help="for --predict; as for --validate")
-    add("--data", type=training.nonempty, metavar="FOLDER", help="ImageNet or the like: "
-        "train/CLASS/*.JPEG and val/CLASS/*.JPEG (the bundled part of Fashion-MNIST)")  # fmt: skip
-    add("--fashion-mnist", type=training.nonempty, metavar="FOLDER", help="its own four files")
-    add("--img-size", type=count, metavar="N", help="height and width of what the network gets")
-    add("--on-error", choices=("raise", "skip"), default="raise", metavar="RULE", help="of a "
-        "picture that cannot be read: raise stops; skip names it and leaves it out of the test, "
-        "and in training takes the next one in its place (%(default)s)")  # fmt: skip
-    add("--limit-batches", type=count, metavar="N", help="batches of each part, to try a run")
-    add("--val-every", type=count, metavar="N",
-        help="epochs from one validation to the next (1; 10 for Fashion-MNIST)")  # fmt: skip
+    training.add_picture_arguments(parser)
     training.add_settings(parser, training.RECIPES)
     training.add_machine_arguments(parser, out="runs/imagenet")
-    args = parser.parse_args()
-    if args.predict and not args.weights:
-        parser.error("--predict needs --weights")
-    if args.weights and not args.predict:
-        parser.error("--weights is for --predict; --validate names its checkpoint itself")
-    if args.data and args.fashion_mnist:
-        parser.error("--data and --fashion-mnist: give one of them")
-    known = [*list_models("coc_*"), "small_cnn"]
-    if args.model and args.model not in known:
-        parser.error(f"--model: there is no {args.model!r}: choose one of {', '.join(known)}")
-    return args
+    models = [*list_models("coc_*"), "small_cnn"]
+    return training.checked_pictures(parser, parser.parse_args(), models)
 
 
 def load_data(args: argparse.Namespace, *, train: bool = True) -> training.Pictures:
@@ -95,25 +70,21 @@ def load_data(args: argparse.Namespace, *, train: bool = True) -> training.Pictu
     return training.Pictures("Fashion-MNIST", first, second, SAMPLE)
 
 
-def small_cnn(num_classes: int, in_channels: int = 1, width: int = 36) -> nn.Module:
-    """A small convolutional network to compare with: three stages of two convolutions."""
+def build(name: str, num_classes: int, in_channels: int = 3, drop_path: float = 0.0) -> nn.Module:
+    """A network of the library, or small_cnn to compare with: three stages of two convolutions."""
+    channels = {"num_classes": num_classes, "in_channels": in_channels}
+    if name != "small_cnn":
+        return create_model(name, drop_path=drop_path, **channels)
     layers: list[nn.Module] = []
-    sizes = [in_channels, width, width, 2 * width, 2 * width, 4 * width, 4 * width]
+    sizes = [in_channels, 36, 36, 72, 72, 144, 144]
     for i, (inputs, outputs) in enumerate(itertools.pairwise(sizes)):
         layers += [nn.MaxPool2d(2)] if i in (2, 4) else []
         layers += [nn.Conv2d(inputs, outputs, 3, padding=1, bias=False)]
         layers += [BatchNorm(outputs), nn.ReLU()]
-    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4 * width, num_classes)]
+    layers += [nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(144, num_classes)]
     model = nn.Sequential(*layers)
-    model.config = {"name": "small_cnn", "num_classes": num_classes, "in_channels": in_channels}
+    model.config = {"name": name, **channels}
     return model
-
-
-def build(name: str, num_classes: int, in_channels: int = 3, drop_path: float = 0.0) -> nn.Module:
-    """A network of the library, or the one to compare with."""
-    if name == "small_cnn":
-        return small_cnn(num_classes, in_channels)
-    return create_model(name, num_classes=num_classes, in_channels=in_channels, drop_path=drop_path)
 
 
 def make_network(

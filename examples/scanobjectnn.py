@@ -38,35 +38,21 @@ try:
 
     from pointcluster import training, viz
     from pointcluster.datasets import HomeObjects, ScanObjectNN
-    from pointcluster.datasets.scanobjectnn import PARTS, VARIANTS, find_scanobjectnn
+    from pointcluster.datasets.scanobjectnn import find_scanobjectnn
     from pointcluster.models import create_model, list_models
     from pointcluster.training import log, say
-    from pointcluster.transforms.clouds import AXES
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed; training needs: pip install -e '.[train]'")
 
 ROOT = os.path.relpath(Path(__file__).resolve().parents[1] / "datasets" / "scanobjectnn")
 MODELS = [*list_models("point_*"), *list_models("pointmlp_*")]
 RECIPES = training.POINT_RECIPES
-SCANS = ("variant", "background", "part")
-"""Options of ScanObjectNN."""
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = training.Parser(doc=__doc__)
-    place = parser.add_mutually_exclusive_group().add_argument
-    place("--root", type=training.nonempty, metavar="PATH",
-          help=f"ScanObjectNN: h5_files.zip, or the folder it unpacks to ({ROOT})")  # fmt: skip
-    place("--data", type=training.nonempty, metavar="FOLDER", help="clouds or meshes of your own, "
-          "train/CLASS/* and test/CLASS/*, or CLASS/* of which a part is the test")  # fmt: skip
-    add, of = parser.add_argument, "of ScanObjectNN: "
-    add("--variant", choices=VARIANTS, metavar="NAME", help=of + f"{', '.join(VARIANTS)}")
-    add("--background", action=argparse.BooleanOptionalAction,
-        help=of + "with the points around the object (yes, but for OBJ_ONLY)")  # fmt: skip
-    add("--part", choices=PARTS, metavar="NAME", help=of + f"{', '.join(PARTS)} (main_split)")
-    add("--up", choices=AXES, metavar="AXIS", help="of --data: the axis that points up (y)")
-    add("--columns", type=training.nonempty, metavar="NAMES", help="of --data: what the columns of "
-        "tables are, such as 'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
+    training.add_scan_arguments(parser, ROOT)
+    add = parser.add_argument
     add("--recipe", choices=RECIPES, metavar="NAME", help="see below (what fits)")
     add("--vote", type=training.number(int, 0), default=0, metavar="N",
         help="beside the result, test on the mean of N augmented views a cloud")  # fmt: skip
@@ -75,15 +61,7 @@ def parse_arguments() -> argparse.Namespace:
     training.add_cloud_arguments(parser, MODELS, default="point_coc_tiny")
     training.add_settings(parser, RECIPES)
     training.add_machine_arguments(parser, out="runs/scanobjectnn", workers=0, geometry=True)
-    args = parser.parse_args()
-    for name in SCANS:
-        if args.data and getattr(args, name) is not None:
-            parser.error(f"--{name} is of ScanObjectNN, and --data is given")
-    for name in ("up", "columns"):
-        if getattr(args, name) and not args.data:
-            parser.error(f"--{name} is of --data, which is not given")
-    args.up = args.up or "y"
-    return args
+    return training.checked_scans(parser, parser.parse_args())
 
 
 def load_data(args: argparse.Namespace) -> training.Clouds:
@@ -92,7 +70,8 @@ def load_data(args: argparse.Namespace) -> training.Clouds:
         train, test = training.cloud_folder(args.data, args.num_points, args.columns)
         name = Path(args.data).expanduser().resolve().name
         return training.Clouds(name, train, test, None, max(args.num_points, 2048))
-    asked = {name: getattr(args, name) for name in SCANS if getattr(args, name) is not None}
+    options = {"variant": args.variant, "background": args.background, "part": args.part}
+    asked = {name: value for name, value in options.items() if value is not None}
     if args.root or find_scanobjectnn(ROOT):
         train, test = (ScanObjectNN(args.root or ROOT, part, **asked) for part in ("train", "test"))
         return training.Clouds(train.name, train, test, train.num_points, train.num_points, False)
@@ -106,6 +85,7 @@ def load_data(args: argparse.Namespace) -> training.Clouds:
 
 
 def run(args: argparse.Namespace) -> None:
+    tell = partial(log, args)
     # Data, and what fits them: what is wrong shows here, before training.
     with training.bad_input():
         data = load_data(args)
@@ -117,24 +97,22 @@ def run(args: argparse.Namespace) -> None:
         recipe.smoothing(len(data.classes))
         model = create_model(args.model, num_classes=len(data.classes), in_channels=0)
         held, digest = data.look_through(args.num_points, args.val_fraction)
+    title = data.title(args.num_points)
+    called = training.recipe_name(args.recipe, recipe, RECIPES[args.recipe])
     settings = {"data": data.name, "clouds": [len(data.train), len(data.test)]}
     settings |= {"classes": data.classes, "network": model.config, "fingerprint": digest}
     training.begin(args, dataclasses.asdict(recipe) | settings, free=("root", "data"))
     if followed:
-        log(args, f"for {len(data.train):,} training clouds and {recipe.epochs} epochs: "
-            + ", ".join(followed))  # fmt: skip
-    title, called = (
-        data.title(args.num_points),
-        training.recipe_name(args.recipe, recipe, RECIPES[args.recipe]),
-    )
+        tell(f"for {len(data.train):,} training clouds and {recipe.epochs} epochs: "
+             + ", ".join(followed))  # fmt: skip
     parameters = sum(parameter.numel() for parameter in model.parameters())
-    log(args, f"{title}: {data.counted()}; {args.model}, {parameters / 1e6:.2f}M parameters, "
-        f"recipe {called}")  # fmt: skip
+    tell(f"{title}: {data.counted()}; {args.model}, {parameters / 1e6:.2f}M parameters, recipe "
+         f"{called}")  # fmt: skip
     augment = recipe.train_transform(args.num_points, args.up)
+    plain = recipe.test_transform(args.num_points)
     prepared = recipe.preprocessing(
         args.num_points, sampled=data.sampled, normalized=data.normalized, up=args.up
     )
-    about = {"num_points": args.num_points, "points": data.points}
 
     results = []
     for seed, folder in training.seeds(args, results):
@@ -144,8 +122,8 @@ def run(args: argparse.Namespace) -> None:
         model = create_model(args.model, num_classes=len(data.classes), in_channels=0)
         loading = training.loading(args, recipe, model, seed)
         batches = training.PointDataModule(
-            data.train, data.test, out=held, train_transform=augment,
-            test_transform=recipe.test_transform(args.num_points), **loading,
+            data.train, data.test, out=held, train_transform=augment, test_transform=plain,
+            **loading,
         )  # fmt: skip
         # Training, and a test by the weights of the last epoch.
         classifier = training.Classifier(
@@ -153,27 +131,25 @@ def run(args: argparse.Namespace) -> None:
         )
         epochs = training.TestEachEpoch(folder / "test_epochs.csv")
         metrics = training.fit_and_test(
-            classifier, batches, folder=folder, resume=args.resume, say=partial(log, args),
+            classifier, batches, folder=folder, resume=args.resume, say=tell,
             callbacks=[epochs] if args.best_test_epoch else [],
             title=f"{title} seed {seed} " if args.seeds > 1 else f"{title} ",
             **training.machine(args),
         )  # fmt: skip
-        result = {"data": data.name, "kind": type(data.test).__name__, **about}
+        result = {"data": data.name, "kind": type(data.test).__name__}
+        result |= {"num_points": args.num_points, "points": data.points}
         if isinstance(data.test, ScanObjectNN):
-            result |= {name: getattr(data.test, name) for name in SCANS}
+            of = data.test
+            result |= {"variant": of.variant, "background": of.background, "part": of.part}
         result |= {"model": args.model, "recipe": called, "seed": seed}
         result |= {"epochs": recipe.epochs, **metrics}
         # Figures of another kind, beside the result.
-        beside = []
         if args.vote:
             views = {"transform": augment, **loading, **training.machine(args)}
             vote = training.vote(classifier, data.test, args.vote, **views)
             result["vote"] = {"votes": args.vote, **vote}
-            beside.append(f"with {args.vote} votes: {training.accuracies(vote, 'voted')}")
         if args.best_test_epoch:
-            best = result["best_test_epoch"] = epochs.best()
-            beside.append(f"{best['test_accuracy']:.1%} overall after epoch {best['epoch']} "
-                          f"({best['label']})")  # fmt: skip
+            result["best_test_epoch"] = epochs.best()
         result["seconds"] = round(time.perf_counter() - began, 1)
         results.append(result)
         classifier.save(folder, result)
@@ -183,26 +159,20 @@ def run(args: argparse.Namespace) -> None:
             look = {"classes": data.classes, "heading": f"{heading}test accuracy {accuracy}"}
             viz.confusion_picture(folder / "confusion.png", counts.numpy(), **look)
             training.write_confusion(folder / "confusion.csv", counts, data.classes)
-        log(args, f"{heading}test accuracy {training.accuracies(metrics)} (last of {recipe.epochs} "
-            f"epochs), {result['seconds']:.0f} s")  # fmt: skip
-        for line in beside:
-            log(args, heading + line)
+        tell(f"{heading}test accuracy {training.accuracies(metrics)} (last of {recipe.epochs} "
+             f"epochs), {result['seconds']:.0f} s")  # fmt: skip
+        for line in training.beside(result, args.vote):
+            tell(heading + line)
 
     summary = training.summarise(results)
-    lines = [f"test accuracy {training.accuracies(summary)} (last of {recipe.epochs} epochs, mean "
-             "± sample standard deviation)"]  # fmt: skip
-    for column, key, label in (
-        ("vote", "voted_accuracy", f"with {args.vote} votes"),
-        ("best_test_epoch", "test_accuracy", training.TestEachEpoch.LABEL),
-    ):
-        if column in results[0]:
-            rows = [result[column] for result in results]
-            summary[column] = training.summarise(rows, [key])[key]
-            lines.append(f"{training.spread(summary[column])} overall ({label})")
-    for line in lines if args.seeds > 1 else ():
-        log(args, f"{title}, {args.model}, {args.seeds} seeds: {line}")
-    whole = {"data": data.name, **about, "model": args.model, "recipe": called}
-    whole |= {"summary": summary, "runs": results}
+    if args.seeds > 1:
+        heading = f"{title}, {args.model}, {args.seeds} seeds: "
+        tell(f"{heading}test accuracy {training.accuracies(summary)} (last of {recipe.epochs} "
+             "epochs, mean ± sample standard deviation)")  # fmt: skip
+        for line in training.beside(summary, args.vote):
+            tell(heading + line)
+    whole = {"data": data.name, "num_points": args.num_points, "points": data.points}
+    whole |= {"model": args.model, "recipe": called, "summary": summary, "runs": results}
     training.finish(args, whole, files=("model.*", "confusion.*"))
 
 

@@ -9,7 +9,9 @@ from dataclasses import Field, field, fields, replace
 from typing import Any, TypeVar
 
 from pointcluster._command import Parser, nonempty, number
+from pointcluster.datasets.scanobjectnn import PARTS, VARIANTS
 from pointcluster.training.data import searching_collate
+from pointcluster.transforms.clouds import AXES
 
 PRECISIONS = {
     "32-true": "32-true", "bf16-mixed": "bf16-mixed", "16-mixed": "16-mixed", "bf16": "bf16-mixed"
@@ -30,6 +32,75 @@ def add_cloud_arguments(parser: Parser, models: Sequence[str], default: str) -> 
     add("--val-fraction", type=number(float, 0, 0.9), default=0.0, metavar="X",
         help="part of the training clouds held out for validation, the same for every seed "
         "(%(default)s)")  # fmt: skip
+
+
+SCANS = ("variant", "background", "part")
+"""Options of ScanObjectNN."""
+
+
+def add_scan_arguments(parser: Parser, root: str) -> None:
+    """Add which scans are learned: ScanObjectNN, usually in ``root``, or a folder of one's own."""
+    place = parser.add_mutually_exclusive_group().add_argument
+    place("--root", type=nonempty, metavar="PATH",
+          help=f"ScanObjectNN: h5_files.zip, or the folder it unpacks to ({root})")  # fmt: skip
+    place("--data", type=nonempty, metavar="FOLDER", help="clouds or meshes of your own, "
+          "train/CLASS/* and test/CLASS/*, or CLASS/* of which a part is the test")  # fmt: skip
+    add, of = parser.add_argument, "of ScanObjectNN: "
+    add("--variant", choices=VARIANTS, metavar="NAME", help=of + f"{', '.join(VARIANTS)}")
+    add("--background", action=argparse.BooleanOptionalAction,
+        help=of + "with the points around the object (yes, but for OBJ_ONLY)")  # fmt: skip
+    add("--part", choices=PARTS, metavar="NAME", help=of + f"{', '.join(PARTS)} (main_split)")
+    add("--up", choices=AXES, metavar="AXIS", help="of --data: the axis that points up (y)")
+    add("--columns", type=nonempty, metavar="NAMES", help="of --data: what the columns of "
+        "tables are, such as 'x y z nx ny nz label'; - is one to leave out")  # fmt: skip
+
+
+def checked_scans(parser: Parser, args: argparse.Namespace) -> argparse.Namespace:
+    """End with an error where arguments are of other scans than those that are learned."""
+    for name in SCANS:
+        if args.data and getattr(args, name) is not None:
+            parser.error(f"--{name} is of ScanObjectNN, and --data is given")
+    for name in ("up", "columns"):
+        if getattr(args, name) and not args.data:
+            parser.error(f"--{name} is of --data, which is not given")
+    args.up = args.up or "y"
+    return args
+
+
+def add_picture_arguments(parser: Parser) -> None:
+    """Add what is done with a network of pictures, and with which pictures."""
+    task = parser.add_mutually_exclusive_group().add_argument
+    task("--train", action="store_true", help="train and test; the default")
+    task("--validate", metavar="CHECKPOINT", help="test a network: model.safetensors, a run's "
+         "last.ckpt, or a published file with --model")  # fmt: skip
+    task("--predict", nargs="+", metavar="IMAGE", help="name what is in pictures, by --weights")
+    add, count = parser.add_argument, number(int, 1)
+    add("--weights", metavar="CHECKPOINT", help="for --predict; as for --validate")
+    add("--data", type=nonempty, metavar="FOLDER", help="ImageNet or the like: "
+        "train/CLASS/*.JPEG and val/CLASS/*.JPEG (the bundled part of Fashion-MNIST)")  # fmt: skip
+    add("--fashion-mnist", type=nonempty, metavar="FOLDER", help="its own four files")
+    add("--img-size", type=count, metavar="N", help="height and width of what the network gets")
+    add("--on-error", choices=("raise", "skip"), default="raise", metavar="RULE", help="of a "
+        "picture that cannot be read: raise stops; skip names it and leaves it out of the test, "
+        "and in training takes the next one in its place (%(default)s)")  # fmt: skip
+    add("--limit-batches", type=count, metavar="N", help="batches of each part, to try a run")
+    add("--val-every", type=count, metavar="N",
+        help="epochs from one validation to the next (1; 10 for Fashion-MNIST)")  # fmt: skip
+
+
+def checked_pictures(
+    parser: Parser, args: argparse.Namespace, models: Sequence[str]
+) -> argparse.Namespace:
+    """End with an error where arguments do not go together, or the network is none of those."""
+    if args.predict and not args.weights:
+        parser.error("--predict needs --weights")
+    if args.weights and not args.predict:
+        parser.error("--weights is for --predict; --validate names its checkpoint itself")
+    if args.data and args.fashion_mnist:
+        parser.error("--data and --fashion-mnist: give one of them")
+    if args.model and args.model not in models:
+        parser.error(f"--model: there is no {args.model!r}: choose one of {', '.join(models)}")
+    return args
 
 
 def add_machine_arguments(

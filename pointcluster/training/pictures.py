@@ -267,11 +267,11 @@ def read_network(
         raise ValueError(f"{path} does not say which network it is of: name it with --model")
     try:
         head = unwrapped(content).get("head.weight")
-        model = build(name=name, num_classes=1000 if head is None else len(head))
-        model.load_published(content)
+        published: Any = build(name=name, num_classes=1000 if head is None else len(head))
+        published.load_published(content)
     except (AttributeError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is no published checkpoint of {name!r}: {error}") from error
-    return TrainedNetwork(model.eval(), None, data_config(model))
+    return TrainedNetwork(published.eval(), None, data_config(published))
 
 
 def _checked(path: Path, read: TrainedNetwork) -> TrainedNetwork:

@@ -18,6 +18,7 @@ from typing import Any
 from lightning.fabric.plugins.environments import TorchElasticEnvironment
 
 from pointcluster._command import complain
+from pointcluster.training.callbacks import TestEachEpoch
 from pointcluster.training.run import RunError, RunFolder, is_first_process, let_go, write_json
 
 
@@ -62,6 +63,10 @@ def bad_input() -> Iterator[None]:
 
 FREE = ("resume", "out", "workers", "geometry", "accelerator")
 """Arguments of the machine that do not decide a result, and may change when a run is resumed."""
+BESIDE = {"vote": "voted_accuracy", "best_test_epoch": "test_accuracy"}
+"""What stands beside a result and has measures itself: the one that is summarised."""
+MEASURES = ("test_accuracy", "test_mean_class_accuracy", "test_top5_accuracy", *BESIDE)
+"""What is summarised over several seeds."""
 DECISIVE = ("pointcluster", "torch", "torch-geometric", "lightning", "torchmetrics", "numpy")
 """Packages that decide a result."""
 
@@ -161,9 +166,29 @@ def accuracies(measured: Mapping[str, Any], of: str = "test") -> str:
     return f"top-1 {overall}" + (f", top-5 {top5}" if top5 is not None else "")
 
 
+def beside(measured: Mapping[str, Any], votes: int) -> list[str]:
+    """In words, what stands beside a result or a summary: figures of votes, of the best epoch.
+
+    Args:
+        measured: Where it is in it, as ``vote``, and as ``best_test_epoch``.
+        votes: How many there were.
+    """
+    lines = []
+    if vote := measured.get("vote"):
+        told = f"with {votes} votes"
+        mean = "mean" in vote
+        lines.append(f"{spread(vote)} overall ({told})" if mean else
+                     f"{told}: {accuracies(vote, 'voted')}")  # fmt: skip
+    if best := measured.get("best_test_epoch"):
+        mean = "mean" in best
+        lines.append(f"{spread(best)} overall ({TestEachEpoch.LABEL})" if mean else
+                     f"{best['test_accuracy']:.1%} overall after epoch {best['epoch']} "
+                     f"({best['label']})")  # fmt: skip
+    return lines
+
+
 def summarise(
-    results: Sequence[dict[str, Any]],
-    keys: Sequence[str] = ("test_accuracy", "test_mean_class_accuracy", "test_top5_accuracy"),
+    results: Sequence[dict[str, Any]], keys: Sequence[str] = MEASURES
 ) -> dict[str, dict[str, float | None]]:
     """Mean and sample standard deviation (``None`` for one seed) of what was measured.
 
@@ -175,6 +200,8 @@ def summarise(
     for key in keys:
         if key in results[0]:
             values = [result[key] for result in results]
+            if key in BESIDE:
+                values = [value[BESIDE[key]] for value in values]
             deviation = statistics.stdev(values) if len(values) > 1 else None
             summary[key] = {"mean": statistics.fmean(values), "std": deviation}
     return summary

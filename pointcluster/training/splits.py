@@ -111,8 +111,11 @@ def cloud_folder(
     root = Path(root).expanduser()
     if not root.is_dir():
         raise ValueError(f"--data: there is no folder {root}")
-    options = {"num_points": max(num_points, SAMPLED), "fields": (), "columns": columns}
-    train, test = (datasets.PointFolder(root, split=part, **options) for part in ("train", "test"))
+    points = max(num_points, SAMPLED)
+    train, test = (
+        datasets.PointFolder(root, split=part, num_points=points, fields=(), columns=columns)
+        for part in ("train", "test")
+    )
     if len(train.classes) < 2:
         raise ValueError(
             f"--data {root}: there is one class, {train.classes[0]}, expected at least two, each a "

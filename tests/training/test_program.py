@@ -9,9 +9,11 @@ import torch
 
 from pointcluster.training import (
     RunError,
+    TestEachEpoch,
     accuracies,
     bad_input,
     begin,
+    beside,
     each_seed,
     finish,
     log,
@@ -195,3 +197,23 @@ def test_measures_in_words():
     assert accuracies(result, "voted") == "100.0% overall, 25.0% mean over classes"
     summary = summarise([result, result | {"test_accuracy": 0.85}])
     assert accuracies(summary) == "80.0% ± 7.1% overall, 50.0% ± 0.0% mean over classes"
+    assert (
+        accuracies({"test_accuracy": 0.5, "test_top5_accuracy": 1.0}) == "top-1 50.0%, top-5 100.0%"
+    )
+    assert accuracies({"test_accuracy": 0.5, "test_loss": 2.0}) == "top-1 50.0%"
+
+
+def test_what_stands_beside_a_result():
+    best = {"label": TestEachEpoch.LABEL, "epoch": 3, "test_accuracy": 0.75}
+    vote = {"votes": 2, "voted_accuracy": 0.5, "voted_mean_class_accuracy": 0.25}
+    result = {"test_accuracy": 0.5, "vote": vote, "best_test_epoch": best}
+    assert beside(result, 2) == [
+        "with 2 votes: 50.0% overall, 25.0% mean over classes",
+        f"75.0% overall after epoch 3 ({TestEachEpoch.LABEL})",
+    ]
+    summary = summarise([result, result])
+    assert summary["vote"] == {"mean": 0.5, "std": 0.0}
+    assert beside(summary, 2) == [
+        "50.0% ± 0.0% overall (with 2 votes)", f"75.0% ± 0.0% overall ({TestEachEpoch.LABEL})",
+    ]  # fmt: skip
+    assert beside({"test_accuracy": 0.5}, 0) == []
