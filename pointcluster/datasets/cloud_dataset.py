@@ -105,12 +105,7 @@ class CloudDataset(LabelledClouds):
 
 
 def fingerprint(files: Iterable[Path], *settings: Any) -> str:
-    """A digest that changes with the names, sizes and times of files, and with settings.
-
-    Args:
-        files: What was read, in its order.
-        settings: What else decides the result.
-    """
+    """A digest that changes with the order, names, sizes and times of files, and with settings."""
     sha256 = hashlib.sha256(repr(settings).encode())
     for file in files:
         state = file.stat()

@@ -20,10 +20,7 @@ def subfolders(folder: Path) -> list[str]:
 def class_folders(root: Path, suffixes: tuple[str, ...], usual: str) -> list[str]:
     """Sorted names of the folders in a folder, of which there must be some.
 
-    Args:
-        root: The folder.
-        suffixes: Of the files that they should hold.
-        usual: The one that the message takes as an example.
+    What they should hold, files of these suffixes, the ``usual`` one first, is for the message.
 
     Raises:
         FileNotFoundError: ``root`` is no folder.

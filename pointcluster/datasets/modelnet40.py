@@ -200,12 +200,9 @@ def find_modelnet40(root: str | os.PathLike[str], form: str = "hdf5") -> Path | 
 
 
 def find_archive(root: str | os.PathLike[str], form: str = "hdf5") -> Path | None:
-    """The archive of a form: ``root`` itself, one in it, one beside the form's folder, or ``None``.
+    """The archive of a form: ``root`` itself, one of the form's name in it, or ``None``.
 
-    Args:
-        root: A zip archive of any name, or the folder in which the one with the form's name lies;
-            where ``root`` is the folder that it unpacks to, also the folder above.
-        form: One of ``FORMS``.
+    Where ``root`` is the folder that the archive unpacks to, it may lie beside that.
     """
     root = Path(root).expanduser()
     archives = [root, root / f"{FORMS[form][1]}.zip"]
@@ -217,12 +214,7 @@ def find_archive(root: str | os.PathLike[str], form: str = "hdf5") -> Path | Non
 def unpack_modelnet40(root: str | os.PathLike[str], form: str = "hdf5") -> Path | None:
     """The folder of a form, unpacked from its archive where it is not there yet or is not whole.
 
-    Args:
-        root: As for :func:`find_archive`.
-        form: One of ``FORMS``.
-
-    Returns:
-        The folder; ``None`` where there is neither.
+    ``None`` where there is neither; the archive is where :func:`find_archive` says.
 
     Raises:
         DamagedArchive: The archive is not whole, and there is no folder either.
@@ -247,15 +239,12 @@ def fetch_modelnet40(root: str | os.PathLike[str], urls: Sequence[str] = MIRRORS
     """The folder of the HDF5 form, unpacked or downloaded where it is not there or not whole.
 
     An archive that is there is unpacked; it is fetched where there is none, and again, with a
-    warning, where it is damaged.
+    warning, where it is damaged. All lists and the files that they name are there then.
 
     Args:
         root: Gets the archive, its SHA-256 and the folder; or an archive, which is unpacked beside
             itself.
         urls: Where the archive may be had, in the order in which they are tried.
-
-    Returns:
-        The folder with the benchmark's lists and all files that they name.
 
     Raises:
         OSError: No address gave it; the message says what to do by hand.

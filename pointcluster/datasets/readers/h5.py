@@ -31,12 +31,8 @@ def read_h5(
 ) -> dict[str, np.ndarray]:
     """Read the arrays ``data`` and ``label`` of a file of clouds of 2,048 points.
 
-    Args:
-        path: The file.
-        num_classes: Class indices must be below it.
-        dtypes: Types that ``data`` may have.
-        mask: Read ``mask`` too, where the file has it.
-        normal: Read ``normal`` too, where the file has it, and scale it to length one.
+    Where the file has them and they are asked for, ``mask`` and ``normal``, too, which is scaled to
+    length one. ``data`` must be of one of ``dtypes``, class indices below ``num_classes``.
 
     Shapes and units:
         ``pos [n, 2048, 3]`` float32, ``y [n]`` int64 and, where they are there, ``mask [n, 2048]``
