@@ -71,7 +71,7 @@ def image_hierarchy(
     # Of equally near points the first counts: an order that does not depend on the caller's.
     canonical = canonical_order(pos, sizes)
     where = where[canonical]
-    points = _Points(where, where.round().long(), image, sizes, [tuple(each) for each in extents])
+    points = _Points(where, where.round().long(), image, sizes, [(h, w) for h, w in extents])
     stages: list[StageGeometry] = []
     for number, plan in enumerate(plans):
         anchors, points = _reduced(points, plan)
