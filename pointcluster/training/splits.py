@@ -204,11 +204,11 @@ def survey(split: Sequence[Data]) -> Survey:
 
 
 def hold_out(train: Sequence[Data] | Survey, fraction: float) -> tuple[list[int], list[int]]:
-    """Split training clouds into kept and held, as :func:`carve_out` does.
+    """Split training clouds into kept and held, class by class, always in the same way.
 
     Args:
-        train: The clouds, or what is known of them; near-identical ones stay on one side.
-        fraction: Part of every class to hold.
+        train: The clouds, or what is known of them; a group stays on one side.
+        fraction: Part of every class to hold, less what a whole group would put over it.
 
     Raises:
         RunError: It is above 0 and no cloud would be held, or all clouds of a class.
@@ -216,34 +216,8 @@ def hold_out(train: Sequence[Data] | Survey, fraction: float) -> tuple[list[int]
     if not fraction:  # no item need be read, which may mean a file each
         return list(range(len(train.labels if isinstance(train, Survey) else train))), []
     labels, groups, _ = train if isinstance(train, Survey) else survey(train)
-    kept, held = carve_out(labels, groups, fraction)
-    what = f"--val-fraction {fraction:g}"
-    if not held:
-        raise RunError(
-            f"{what} holds none of the {len(labels)} training clouds out: a class has too few (or "
-            "too few groups) for that part; give a larger one, or 0"
-        )
-    if lost := sorted({*labels} - {labels[i] for i in kept}):
-        raise RunError(
-            f"{what} leaves no training cloud of class {lost[0]}, of {len(lost)} such classes in "
-            "all: give a smaller part, or more clouds"
-        )
-    return kept, held
-
-
-def carve_out(
-    labels: Sequence[int], groups: Sequence[int], fraction: float
-) -> tuple[list[int], list[int]]:
-    """Split item numbers into kept and held, class by class, always in the same way.
-
-    Args:
-        labels: Class of every item.
-        groups: Group of every item; a group stays on one side.
-        fraction: Part of every class to hold, less what a whole group would put over it.
-    """
-    held: list[int] = []
-    rng = np.random.default_rng(0)
-    y, group = np.asarray(labels), np.asarray(groups)
+    rng, y, group = np.random.default_rng(0), np.asarray(labels), np.asarray(groups)
+    out = np.zeros(len(y), bool)
     for label in np.unique(y):
         members = np.flatnonzero(y == label)
         room = round(fraction * len(members))
@@ -251,9 +225,20 @@ def carve_out(
             # items of the group in other classes go with it
             same = np.flatnonzero(group == number)
             if len(same) <= room:
-                held += same.tolist()
+                out[same] = True
                 room -= len(same)
-    return sorted(set(range(len(y))) - set(held)), sorted(set(held))
+    what = f"--val-fraction {fraction:g}"
+    if not out.any():
+        raise RunError(
+            f"{what} holds none of the {len(labels)} training clouds out: a class has too few (or "
+            "too few groups) for that part; give a larger one, or 0"
+        )
+    if lost := sorted({*labels} - {*y[~out].tolist()}):
+        raise RunError(
+            f"{what} leaves no training cloud of class {lost[0]}, of {len(lost)} such classes in "
+            "all: give a smaller part, or more clouds"
+        )
+    return np.flatnonzero(~out).tolist(), np.flatnonzero(out).tolist()
 
 
 def fingerprint(*splits: Sequence[Data]) -> str:

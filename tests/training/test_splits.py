@@ -10,13 +10,13 @@ from pointcluster.training import (
     Clouds,
     Pictures,
     RunError,
+    Survey,
     cloud_folder,
     fingerprint,
     hold_out,
     image_folder,
     survey,
 )
-from pointcluster.training.splits import carve_out
 
 
 def test_the_same_data_have_the_same(clouds):
@@ -50,7 +50,7 @@ def test_whatever_differs_another(clouds):
 def test_groups_stay_together():
     labels = [i % 2 for i in range(40)]
     groups = [i // 2 % 2 * 100 + i // 8 for i in range(40)]
-    kept, held = carve_out(labels, groups, 0.4)
+    kept, held = hold_out(Survey(labels, groups, ""), 0.4)
     assert held
     assert not {groups[i] for i in kept} & {groups[i] for i in held}
 
