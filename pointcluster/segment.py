@@ -130,7 +130,7 @@ def segment_file(
             if scan.is_las:
                 write_las(source, target, lambda a, b: classes[a:b], field=field, say=say)
             else:
-                _write_points(scan, target, classes, field or FIELD)
+                write_points(scan, target, classes, field or FIELD)
         counts = np.bincount(classes, minlength=256)
     return counts[np.array(segmenter.codes)]
 
@@ -199,7 +199,7 @@ def _on_disk(path: Path, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
     return np.memmap(path, dtype, "r+", shape=shape)
 
 
-def _write_points(scan: ScanFile, target: Path, classes: np.ndarray, field: str) -> None:
+def write_points(scan: ScanFile, target: Path, classes: np.ndarray, field: str) -> None:
     """Write positions, what the file has of normals and colours, and classes: PLY or NPY."""
     kinds = [("x", "<f8"), ("y", "<f8"), ("z", "<f8")]
     (points,) = scan.pieces(scan.num_points)

@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
-import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
-from torch_geometric.data import Data
 
 from pointcluster._optional import installed_by
-from pointcluster.app.source import Source
+from pointcluster.app.source import SCENES, Source, as_file
 from pointcluster.datasets import read_image, read_points
+from pointcluster.datasets.scan_file import open_las
+from pointcluster.models import PointMLPCoC
 from pointcluster.predict import Predictor
+from pointcluster.segment import Segmenter
 
 LARGEST_CLOUD = 8192
 FEWEST_POINTS = 4
 LARGEST_PICTURE = 448
+LARGEST_SCENE = 3_000_000
+"""Points of a scan; a packed file's size says little of the memory that it takes."""
 
 
-class Network(ABC):
+class Network:
     """A trained network with its classes and its preprocessing; nothing in it ever changes, so
     that all users share it.
 
@@ -34,20 +36,34 @@ class Network(ABC):
     """
 
     kind: str
-    """What it takes: `"picture"` or `"scan"`."""
-    size_label: str
+    """What it takes: ``"picture"``, ``"scan"`` or ``"scene"``."""
+    also: str = ""
+    """Of which other kind an upload may be."""
+    size_label: str = ""
     """What its sizes count."""
+    sizes: tuple[int, ...] = ()
+    """Sizes of inputs to choose from; the first is the one that it was trained on."""
     up: str = ""
     """The axis that points up in what it was trained on; of pictures none."""
-    sizes: tuple[int, ...]
-    """Sizes of inputs to choose from; the first is the one that it was trained on."""
 
     def __init__(self, title: str, model: Any, classes: Sequence[str], about: str = "") -> None:
         self.title, self.model, self.about = title, model.eval(), about
         self.classes = tuple(name.replace("_", " ") for name in classes)
+        self.heads: list[list[int]] = model.heads
+        """Heads to choose from, of every block of every stage."""
+        if isinstance(model, PointMLPCoC):  # a group has one centre: all heads are one there
+            self.heads = [[1] * len(blocks) for blocks in model.heads]
+
+    def takes(self, source: Source) -> bool:
+        """Whether it can look at such a thing."""
+        return source.kind == self.kind or (source.is_upload and source.kind == self.also)
+
+
+class Classifier(Network, ABC):
+    """A network that says what a picture or a scan is as a whole."""
 
     @abstractmethod
-    def prepare(self, source: Source, size: int, up: str | None = None) -> Tensor | Data:
+    def prepare(self, source: Source, size: int, up: str | None = None) -> Any:
         """What the network takes of a picture or a scan.
 
         Args:
@@ -65,7 +81,7 @@ class Network(ABC):
         """What the drawing functions need to know beside the prepared input."""
 
     @torch.inference_mode()
-    def classify(self, data: Tensor | Data) -> dict[str, float]:
+    def classify(self, data: Any) -> dict[str, float]:
         """The probability of every class, the likeliest first."""
         logits = self.model(data)[0].double()
         probability, order = logits.softmax(dim=0).sort(descending=True, stable=True)
@@ -73,32 +89,26 @@ class Network(ABC):
         return {self.classes[index]: value for index, value in pairs}
 
 
-class CloudNetwork(Network):
-    """A network of clouds.
+class CloudNetwork(Classifier):
+    """A network that classifies scans of one thing each."""
 
-    Args:
-        title: What it is called.
-        predictor: The network, its classes and its preprocessing.
-        about: A few words on it.
-    """
-
-    kind = "scan"
+    kind, also = "scan", "scene"
     size_label = "Points of the cloud"
 
     def __init__(self, title: str, predictor: Predictor, about: str = "") -> None:
         super().__init__(title, predictor.model, predictor.classes, about)
         self.predictor = predictor
         self.up = predictor.preprocessing.up
-        own = predictor.preprocessing.num_points
-        self.sizes = (own, *(own * k for k in (2, 4, 8) if own * k <= LARGEST_CLOUD))
+        self.sizes = _sizes(predictor.preprocessing.num_points, LARGEST_CLOUD)
 
-    def prepare(self, source: Source, size: int, up: str | None = None) -> Tensor | Data:
+    def prepare(self, source: Source, size: int, up: str | None = None) -> Any:
         """An even sample of the scan's points, moved and scaled as the network expects it."""
-        if source.kind != "scan":
-            raise ValueError(f"{source.name} is a picture, and {self.title} takes scans")
         data = source.content
-        if isinstance(data, bytes):
-            with UnpackedFile(source) as path:
+        if source.is_upload:
+            with as_file(source) as path:
+                if path.suffix in SCENES:
+                    with open_las(path) as reader:
+                        check_number(path, reader.header.point_count)
                 data = read_points(path, mesh_points=size, seed=self.predictor.seed)
         if len(data.pos) < FEWEST_POINTS:
             raise ValueError(
@@ -112,41 +122,25 @@ class CloudNetwork(Network):
         return {"up": self.up}
 
 
-class PictureNetwork(Network):
-    """A network of pictures.
-
-    Args:
-        title: What it is called.
-        model: The network.
-        classes: Their names, in order.
-        about: A few words on it.
-        config: What it takes, as :func:`pointcluster.training.data_config` says it.
-    """
+class PictureNetwork(Classifier):
+    """A network of pictures, which takes what `config` says, as
+    :func:`pointcluster.training.data_config` writes it."""
 
     kind = "picture"
     size_label = "Pixels along a side"
 
     def __init__(
-        self,
-        title: str,
-        model: Any,
-        classes: Sequence[str],
-        about: str = "",
-        *,
-        config: Mapping[str, Any],
+        self, title: str, model: Any, classes: Sequence[str], about: str, config: Mapping[str, Any]
     ) -> None:
         super().__init__(title, model, classes, about)
         self.config = dict(config)
-        own = max(config["input_size"][1:])
-        self.sizes = (own, *(own * k for k in (2, 4, 8) if own * k <= LARGEST_PICTURE))
+        self.sizes = _sizes(max(config["input_size"][1:]), LARGEST_PICTURE)
 
-    def prepare(self, source: Source, size: int, up: str | None = None) -> Tensor | Data:
+    def prepare(self, source: Source, size: int, up: str | None = None) -> Any:
         """The middle of the picture, scaled and normalised, as a tensor `[1, C, H, W]`."""
-        if source.kind != "picture":
-            raise ValueError(f"{source.name} is a scan, and {self.title} takes pictures")
         image = source.content
-        if isinstance(image, bytes):
-            with UnpackedFile(source) as path:
+        if source.is_upload:
+            with as_file(source) as path:
                 image = read_image(path)
         with installed_by("app"):
             from pointcluster.training import eval_transform
@@ -162,29 +156,30 @@ class PictureNetwork(Network):
         return {"mean": self.config["mean"], "std": self.config["std"]}
 
 
-class UnpackedFile:
-    """The bytes of an upload as a file of their own, for the readers that take a path.
+class SceneNetwork(Network):
+    """A network that tells the class of every point of a scan; :mod:`.scene` runs it."""
 
-    It lies in an empty folder, so that no reader finds another file beside it, and is gone when the
-    block is left. A :class:`ValueError` from inside names it as the user does.
+    kind, also = "scene", "scan"
+    up = "z"
 
-    Args:
-        source: The upload.
+    def __init__(self, title: str, segmenter: Segmenter, about: str = "") -> None:
+        super().__init__(title, segmenter.model, segmenter.classes, about)
+        self.segmenter = segmenter
+
+
+def check_number(path: Path, count: int) -> None:
+    """Refuse a scan of more points than there is room for.
+
+    Raises:
+        ValueError: It has more.
     """
+    if count > LARGEST_SCENE:
+        raise ValueError(
+            f"{path} has {count:,} points, at most {LARGEST_SCENE:,} are taken here: python -m "
+            "pointcluster.segment labels scans of any size"
+        )
 
-    def __init__(self, source: Source) -> None:
-        self.source = source
 
-    def __enter__(self) -> Path:
-        self._folder = tempfile.TemporaryDirectory(prefix="pointcluster-")
-        suffix = Path(self.source.name).suffix.lower()
-        self._path = Path(self._folder.name) / f"upload{suffix}"
-        self._path.write_bytes(self.source.content)
-        return self._path
-
-    def __exit__(self, kind: Any, error: BaseException | None, trace: Any) -> None:
-        self._folder.cleanup()
-        if isinstance(error, ValueError):
-            raise ValueError(str(error).replace(str(self._path), self.source.name)) from error
-        if isinstance(error, MemoryError):
-            raise ValueError(f"{self.source.name} would take too much memory") from error
+def _sizes(trained: int, largest: int) -> tuple[int, ...]:
+    """The size that a network was trained on, and larger ones."""
+    return (trained, *(trained * k for k in (2, 4, 8) if trained * k <= largest))

@@ -12,13 +12,14 @@ CSS = """
 #title h3 { margin: 6px 0; }
 .words { min-height: 0; }
 .plot { padding: 0 !important; background: white; }
-#scans .grid-wrap, #pictures .grid-wrap {
+#compare { flex: 0 0 auto; width: auto; }
+.examples .grid-wrap {
   overflow: hidden; max-height: none; min-height: 0; padding: 28px 4px 4px;
 }
-#scans .grid-container, #pictures .grid-container {
+.examples .grid-container {
   grid-template-columns: repeat(4, minmax(0, 1fr)); gap: 4px; padding: 0;
 }
-#scans .thumbnail-item, #pictures .thumbnail-item { min-width: 0; width: 100%; }
+.examples .thumbnail-item { min-width: 0; width: 100%; }
 footer { display: none !important; }
 """
 

@@ -115,13 +115,14 @@ def test_weights_that_are_nan_are_refused(tmp_path):
 
 def test_all_weights_that_came_along_are_offered_clouds_first():
     found = offered_networks()
-    expected = {f"{name}, {data.replace('_', ' ')}" for name, data in list_pretrained()}
-    assert set(found) == expected
+    names = list_pretrained(task=None)
+    assert set(found) == {f"{name}, {data.replace('_', ' ')}" for name, data in names}
     kinds = [network.kind for network in found.values()]
-    assert kinds == sorted(kinds, reverse=True)
+    assert kinds == ["scan", "scan", "picture", "scene"]
     for title, network in found.items():
         assert network.title == title and not network.model.training and network.about
-        assert network.sizes[0] > 0 and list(network.sizes) == sorted(network.sizes)
+        assert network.kind == "scene" or network.sizes[0] > 0
+        assert list(network.sizes) == sorted(network.sizes)
 
 
 def test_weights_that_are_absent_are_not_offered(tmp_path, monkeypatch, cloud_weights):
@@ -134,6 +135,31 @@ def test_weights_that_are_absent_are_not_offered(tmp_path, monkeypatch, cloud_we
     with pytest.raises(ValueError, match="--checkpoint"):
         offered_networks()
     assert list(offered_networks([cloud_weights])) == ["blobs"]
+
+
+def test_a_network_of_scenes_is_read_from_its_files_and_its_run(tmp_path, scene_weights):
+    saved = read_checkpoint(scene_weights)
+    assert saved.kind == "scene" and saved.classes == ("ground", "high vegetation", "other")
+    assert saved.segmenter.codes == [2, 5, 1] and saved.segmenter.features == ["height"]
+    model, noted = load_model(scene_weights)
+    state = {f"model.{key}": value for key, value in model.state_dict().items()}
+    torch.save({"network": {"config": model.config, **noted}, "state_dict": state},
+               tmp_path / "last.ckpt")  # fmt: skip
+    run = read_checkpoint(tmp_path / "last.ckpt")
+    assert (run.classes, run.segmenter[1:]) == (saved.classes, saved.segmenter[1:])
+    path = save_model(tmp_path / "bare", model)
+    with pytest.raises(ValueError, match="bare"):
+        read_checkpoint(path)
+
+
+def test_a_network_of_another_task_is_refused_in_one_line(tmp_path):
+    pytest.importorskip("torchvision")
+    model = create_model("semantic_fpn_coc_tiny", num_classes=2)
+    path = save_model(tmp_path / "parts", model)
+    with pytest.raises(
+        ValueError, match=r"parts\.safetensors holds 'semantic_fpn_coc_tiny', which"
+    ):
+        read_checkpoint(path)
 
 
 def test_networks_of_one_name_are_told_apart(tmp_path):

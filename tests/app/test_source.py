@@ -8,34 +8,29 @@ import numpy as np
 import pytest
 
 from pointcluster.app import source as module
-from pointcluster.app.source import (
-    PICTURES,
-    SCANS,
-    example_pictures,
-    example_scans,
-    thumbnail,
-    uploaded,
-)
+from pointcluster.app.source import KINDS, PICTURES, SCANS, examples, thumbnail, uploaded
 
 
-@pytest.mark.parametrize("suffix", [*PICTURES, *SCANS])
+@pytest.mark.parametrize("suffix", [*PICTURES, *SCANS, ".las", ".laz"])
 def test_every_kind_is_taken_whatever_its_case(tmp_path, suffix):
     path = tmp_path / f"a{suffix.upper()}"
     path.write_bytes(b"content")
     source = uploaded(path, 100)
-    kind = "picture" if suffix in PICTURES else "scan"
-    assert source == (path.name, kind, b"content")
+    kind = "picture" if suffix in PICTURES else "scan" if suffix in SCANS else "scene"
+    assert source == (path.name, kind, b"content") and KINDS[suffix] == kind
+    assert source.is_upload and not path.exists()
 
 
 @pytest.mark.parametrize("name", ["a.exe", "a", "a.pkl", "a.py", "a.svg", ".png"])
 def test_other_kinds_are_refused_with_what_is_expected(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"content")
-    with pytest.raises(ValueError, match=r"not taken here.*\.png.*\.ply"):
+    with pytest.raises(ValueError, match=r"not taken here.*\.png.*\.ply.*\.laz"):
         uploaded(path, 100)
+    assert not path.exists()
 
 
-@pytest.mark.parametrize("suffix", [".laz", ".pcd", ".zip", ".gz"])
+@pytest.mark.parametrize("suffix", [".pcd", ".zip", ".gz"])
 def test_compressed_files_are_refused_with_advice(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"content")
@@ -51,21 +46,29 @@ def test_empty_and_large_files_are_named_without_their_folder(tmp_path):
     path.write_bytes(b"0" * 2_500_000)
     with pytest.raises(ValueError, match=r"^a\.ply has 2\.5 MB, at most 1 MB are taken$"):
         uploaded(path, 1_000_000)
+    path.write_bytes(b"0" * 2_500_000)
     assert uploaded(path, 2_500_000).content == b"0" * 2_500_000
 
 
 def test_scans_are_test_clouds_of_different_classes():
-    found = example_scans()
+    found = examples()["scan"]
     assert len(found) == 8 and len({each.name for each in found}) == 8
     assert all(each.kind == "scan" and each.content.pos.shape == (2048, 3) for each in found)
 
 
 def test_pictures_are_one_of_each_class_and_photographs_that_are_there():
-    found = example_pictures()
+    found = examples()["picture"]
     clothes = [each for each in found if "Fashion-MNIST" in each.name]
     assert len(clothes) == 10 and all(each.content.size == (28, 28) for each in clothes)
     photographs = [each.name for each in found if each not in clothes]
     assert ("cat (skimage)" in photographs) == (importlib.util.find_spec("skimage") is not None)
+
+
+def test_the_scene_is_the_scan_that_came_along():
+    pytest.importorskip("lazrs")
+    (found,) = examples()["scene"]
+    assert found.name == "autzen.laz" and not found.is_upload
+    assert thumbnail(found, 40).size == (40, 40)
 
 
 def test_what_is_not_there_is_left_out(monkeypatch):
@@ -75,12 +78,12 @@ def test_what_is_not_there_is_left_out(monkeypatch):
     monkeypatch.setattr(module, "FashionMNIST", missing)
     monkeypatch.setattr(module, "HomeObjects", missing)
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    assert example_scans() == example_pictures() == []
+    assert examples() == {"scan": [], "picture": [], "scene": []}
 
 
 @pytest.mark.parametrize("number", [0, 3])
 def test_thumbnails_are_square_and_not_empty(number):
-    for source in (example_scans()[number], example_pictures()[number]):
+    for source in (examples()["scan"][number], examples()["picture"][number]):
         image = thumbnail(source, 64)
         assert image.size == (64, 64) and image.mode == "RGB"
         assert len(np.unique(np.asarray(image))) > 10

@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch_geometric.data import Data
 
-from pointcluster.app.figures import FORMATS, figures, point_number, point_text, save_view
-from pointcluster.app.session import Place, Shown, View, nearest_place
+from pointcluster.app.classified import Classified
+from pointcluster.app.session import Side, View, nearest_side
 from pointcluster.app.source import Source
 
 from .conftest import blob, picture_source
@@ -21,9 +21,11 @@ pytest.importorskip("plotly")
 
 def shown_of(networks, kind):
     if kind == "picture":
-        return Shown(networks["hats"], picture_source())
+        return Classified(networks["hats"], picture_source())
     pos = torch.from_numpy(blob())
-    return Shown(networks["blobs"], Source("blob", "scan", Data(pos=pos, origin=(0.0, 0.0, 0.0))))
+    return Classified(
+        networks["blobs"], Source("blob", "scan", Data(pos=pos, origin=(0.0, 0.0, 0.0)))
+    )
 
 
 def points_of(figure):
@@ -34,11 +36,11 @@ def points_of(figure):
 
 
 @pytest.mark.parametrize("kind", ["picture", "scan"])
-@pytest.mark.parametrize("place", [Place(0, 0, 0), Place(1, 1, 3), Place(2, 0, 0)])
+@pytest.mark.parametrize("place", [Side(0, 0, 0), Side(1, 1, 3), Side(2, 0, 0)])
 def test_every_point_answers_with_its_own_numbers(networks, kind, place):
     shown = shown_of(networks, kind)
-    place = nearest_place(shown.network.model, place)
-    (figure,) = figures(shown, [place], View())
+    place = nearest_side(shown.network, place)
+    (figure,) = shown.figures([place], View())
     told = np.asarray(points_of(figure).customdata).reshape(-1, 3)
     found = shown.network.model.clusters(shown.data, place.stage, place.block)
     assert told[:, 0].tolist() == list(range(shown.count))
@@ -50,7 +52,7 @@ def test_every_point_answers_with_its_own_numbers(networks, kind, place):
 
 def test_points_of_a_cluster_have_one_colour(networks):
     shown = shown_of(networks, "scan")
-    (figure,) = figures(shown, [Place(1, 0, 1)], View(opacity=1, borders=False))
+    (figure,) = shown.figures([Side(1, 0, 1)], View(opacity=1, borders=False))
     trace = points_of(figure)
     index, colours = trace.customdata[:, 1], np.array(trace.marker.color)
     for cluster in np.unique(index):
@@ -67,33 +69,33 @@ def test_every_setting_changes_the_picture(networks):
         View(centers=False),
         View(point="5"),
     )
-    seen = {figures(shown, [Place()], look)[0].to_json() for look in looks}
+    seen = {shown.figures([Side()], look)[0].to_json() for look in looks}
     assert len(seen) == len(looks)
 
 
 def test_two_blocks_side_by_side(networks):
     shown = shown_of(networks, "picture")
-    one, other = figures(shown, [Place(0, 0, 0), Place(1, 0, 2)], View())
+    one, other = shown.figures([Side(0, 0, 0), Side(1, 0, 2)], View())
     assert one.layout.title.text == "stage 0, block 0, head 0"
     assert other.layout.title.text == "stage 1, block 0, head 2"
-    same, twin = figures(shown, [Place(1, 0, 0), Place(1, 0, 0)], View())
+    same, twin = shown.figures([Side(1, 0, 0), Side(1, 0, 0)], View())
     assert same.to_json() == twin.to_json()
 
 
 def test_the_view_is_kept_for_one_input_and_reset_for_another(networks):
     shown = shown_of(networks, "scan")
-    first, second = (figures(shown, [Place(s, 0, 0)], View())[0] for s in (0, 1))
+    first, second = (shown.figures([Side(s, 0, 0)], View())[0] for s in (0, 1))
     assert first.layout.uirevision == second.layout.uirevision
-    other = figures(shown_of(networks, "picture"), [Place()], View())[0]
+    other = shown_of(networks, "picture").figures([Side()], View())[0]
     assert other.layout.uirevision != first.layout.uirevision
 
 
 @pytest.mark.parametrize("kind", ["picture", "scan"])
 def test_a_point_has_its_cluster_its_similarity_and_its_centre(networks, kind):
-    shown, place = shown_of(networks, kind), Place(1, 0, 2)
+    shown, place = shown_of(networks, kind), Side(1, 0, 2)
     found = shown.network.model.clusters(shown.data, 1, 0)
     for point in (0, 77, shown.count - 1):
-        text = point_text(shown, place, point)
+        text = shown.words(place, point)
         cluster = int(found.index[point, 2])
         size = sum(int(each) == cluster for each in found.index[:, 2])
         assert f"Cluster **{cluster}**, {size:,} of {shown.count:,} points" in text
@@ -112,14 +114,14 @@ def test_a_point_has_its_cluster_its_similarity_and_its_centre(networks, kind):
 def test_only_numbers_of_points_are_taken(networks):
     shown = shown_of(networks, "scan")
     assert shown.count == 128
-    assert point_number(shown, None) is point_number(shown, " ") is None
-    assert [point_number(shown, each) for each in ("0", " 12 ", 127)] == [0, 12, 127]
+    assert shown.point(None) is shown.point(" ") is None
+    assert [shown.point(each) for each in ("0", " 12 ", 127)] == [0, 12, 127]
     for wrong in ("128", "-1", "1.5", "nan", "x", "²", "9" * 5000):
         with pytest.raises(ValueError, match="go from 0 to 127"):
-            point_number(shown, wrong)
+            shown.point(wrong)
 
 
-@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("suffix", [".png", ".svg", ".pdf", ".html", ".ply"])
 @pytest.mark.parametrize("kind", ["scan", "picture"])
 def test_what_is_shown_can_be_downloaded(networks, kind, suffix):
     network = networks["blobs" if kind == "scan" else "hats"]
@@ -128,13 +130,13 @@ def test_what_is_shown_can_be_downloaded(networks, kind, suffix):
         source = Source("a/../b c.ply", "scan", Data(pos=pos, origin=(0.0, 0.0, 0.0)))
     else:
         source = picture_source()
-    shown = Shown(network, source)
-    places = [Place(0, 0, 0), Place(1, 0, 1)]
+    shown = Classified(network, source)
+    places = [Side(0, 0, 0), Side(1, 0, 1)]
     if suffix == ".ply" and importlib.util.find_spec("open3d") is None:
         with pytest.raises(ImportError, match="pip install"):
-            save_view(shown, places, View(), suffix)
+            shown.save(places, View(), suffix)
         return
-    path = save_view(shown, places, View(), suffix)
+    path = shown.save(places, View(), suffix)
     assert path.parent == shown.folder and path.suffix == suffix
     assert path.stat().st_size > 500
     begin = {".png": b"\x89PNG", ".pdf": b"%PDF", ".ply": b"ply", ".svg": b"<?xml", ".html": b"<"}
@@ -145,6 +147,6 @@ def test_what_is_shown_can_be_downloaded(networks, kind, suffix):
 
 
 def test_there_is_no_other_format(networks):
-    shown = Shown(networks["hats"], picture_source())
+    shown = Classified(networks["hats"], picture_source())
     with pytest.raises(ValueError, match=r"expected one of \.png"):
-        save_view(shown, [Place()], View(), ".exe")
+        shown.save([Side()], View(), ".exe")
