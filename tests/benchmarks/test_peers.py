@@ -127,10 +127,12 @@ def test_training_is_that_of_the_example(script, monkeypatch, tmp_path):
     monkeypatch.setattr(peers, "Classifier", stop)
     train = peers.HomeObjects(split="train")
 
-    monkeypatch.setattr("sys.argv", ["modelnet40.py", "--num-points", "64"])
-    usual, data = peers.modelnet40.parse_arguments(), ("HomeObjects", train, train, None)
+    few = peers.training.Clouds("HomeObjects", train[:9], train[:9], peers.POINTS)
+    monkeypatch.setattr(peers.modelnet40, "load_data", lambda args: few)
+    command = ["modelnet40.py", "--num-points", "64", "--seed", "3", "--out", str(tmp_path / "out")]
+    monkeypatch.setattr("sys.argv", command)
     with pytest.raises(Stop):
-        peers.modelnet40.train_and_test(usual, peers.recipe(), "", data, 3, tmp_path)
+        peers.modelnet40.run(peers.modelnet40.parse_arguments())
 
     args = peers.parse_arguments(["--num-points", "64", "--work", str(tmp_path)])
     settings = peers.settings_of("point_coc_tiny", 3, args, len(train.classes))
