@@ -129,7 +129,8 @@ class Labelled(Shown):
 
     def clusters(self, side: Side) -> PointClusters:
         """The clusters of a head for all points."""
-        return self.scene.clusters(self.network.model, *side[:3])
+        place: Any = side[:3]  # stage, block and head, which are chosen by now
+        return self.scene.clusters(self.network.model, *place)
 
     def figures(self, sides: Sequence[Side], view: View) -> list[Figure]:
         """A figure for each side: points by classes, so that a click in the legend takes one away,

@@ -66,8 +66,9 @@ class View(NamedTuple):
 
     def sides(self, network: Network) -> tuple[Side, Side]:
         """Both, at the places of the network that are next to the chosen ones."""
+        fields: Any = self
         count = len(Side._fields)
-        first, second = Side(*self[:count]), Side(*self[count : 2 * count])
+        first, second = Side(*fields[:count]), Side(*fields[count : 2 * count])
         return nearest_side(network, first), nearest_side(network, second)
 
     def of(self, first: Side, second: Side) -> View:
