@@ -157,7 +157,7 @@ def _lay_out(
         with gr.Column(scale=4, min_width=300):
             inputs()
         with gr.Column(scale=9, min_width=480):
-            with gr.Row(equal_height=True):
+            with gr.Row(equal_height=False):
                 put(gr.Markdown, "title", value="### Open a picture or a scan")
                 put(gr.Checkbox, "compare", value=False, label="Compare two figures",
                     container=False, min_width=190, scale=0)  # fmt: skip

@@ -6,6 +6,7 @@ Screenshots are kept in the folder that pytest's --basetemp names, one for each 
 from __future__ import annotations
 
 import importlib.util
+import io
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from .conftest import blob
 from .files import NAN, Trap, npy, ply, png
@@ -42,7 +44,7 @@ sys.exit(main(sys.argv[1:]))
 
 
 @pytest.fixture(scope="module")
-def server(chromium, tmp_path_factory, picture_weights, cloud_weights):
+def server(chromium, tmp_path_factory, picture_weights, cloud_weights, scene_weights):
     """The program as a user starts it: its address, and what it reached until it ended."""
     folder = tmp_path_factory.mktemp("server")
     reached, temporary = folder / "reached", folder / "temporary"
@@ -50,7 +52,7 @@ def server(chromium, tmp_path_factory, picture_weights, cloud_weights):
     command = [sys.executable, "-c", SERVER, str(reached), "--max-size", "2", "--checkpoint"]
     with (folder / "errors").open("w") as errors:
         process = subprocess.Popen(
-            [*command, str(cloud_weights), str(picture_weights)],
+            [*command, str(cloud_weights), str(picture_weights), str(scene_weights)],
             cwd=ROOT,
             env={**os.environ, "TMPDIR": str(temporary)},
             stdout=subprocess.PIPE,
@@ -202,6 +204,43 @@ class Page:
         self.until(closed)
         return text
 
+    def click_cloud(self):
+        """Click around the middle of the figure until a point is hit, and tell its number."""
+        from selenium.webdriver import ActionChains
+
+        plot = self.find("#plot_a .js-plotly-plot")
+        size = plot.size
+        for step in range(60):  # a spiral
+            angle, away = 0.9 * step, 2.0 * step
+            x = int(min(away * np.cos(angle), size["width"] / 2 - 9))
+            y = int(min(away * np.sin(angle), size["height"] / 2 - 9))
+            # The press must last until the next frame is drawn.
+            mouse = ActionChains(self.driver).move_to_element_with_offset(plot, x, y).pause(0.2)
+            mouse.click_and_hold().pause(0.5).release().perform()
+            if number := self.value("point"):
+                return number
+        raise AssertionError("no click on the cloud was answered")
+
+    def fills(self):
+        """The part of the figure's width or height that is drawn upon, whichever is larger."""
+        plot = self.find("#plot_a .js-plotly-plot")
+        image = Image.open(io.BytesIO(plot.screenshot_as_png)).convert("L")
+        drawn = np.asarray(image)[40:-40] < 235  # between title and legend
+        rows, columns = (np.flatnonzero(drawn.any(axis=axis)) for axis in (1, 0))
+        high, wide = drawn.shape
+        return max((rows[-1] - rows[0]) / high, (columns[-1] - columns[0]) / wide)
+
+    def download(self, suffix):
+        """Press the button, and wait for a new file."""
+        before = set(self.driver.downloads.iterdir())
+        self.find("#download").click()
+
+        def new():
+            found = set(self.driver.downloads.iterdir()) - before
+            return [path for path in found if path.suffix == suffix and path.stat().st_size > 500]
+
+        return self.until(new)[0]
+
     def shot(self, name):
         self.pictures.mkdir(parents=True, exist_ok=True)
         self.driver.save_screenshot(str(self.pictures / f"{name}.png"))
@@ -232,6 +271,7 @@ pytestmark = pytest.mark.slow
 
 def test_something_is_there_at_once_and_every_choice_changes_the_picture(page):
     _, kinds, first = page.picture()
+    assert page.fills() > 0.75
     assert kinds[0] == "scatter3d" and page.text("#title") == "chair (HomeObjects)"
     assert "%" in page.text("#classes")
     page.shot("start")
@@ -286,34 +326,35 @@ def test_a_picture_and_a_scan_are_uploaded(page, tmp_path):
     page.until(lambda: page.find("#upload input[type=file]"))
 
 
-@pytest.mark.parametrize(
-    ("name", "content", "expected"),
-    [
-        ("empty.png", b"", "is empty|Empty|empty"),
-        ("broken.png", png()[:-200], "damaged"),
-        ("picture.ply", png(), "damaged"),
-        ("nan.npy", npy(NAN), "NaN"),
-        ("pickle.npy", npy(np.array([Trap()], dtype=object)), "refused"),
-        ("three.ply", ply(blob()[:3].tolist()), "3 points"),
-        ("large.xyz", b"0 0 0\n" * 400_000, "size|large|MB"),
-    ],
-)
-def test_a_broken_upload_gets_a_message_and_the_page_goes_on(
-    page, tmp_path, name, content, expected
-):
-    before = page.picture()
-    path = tmp_path / name
-    path.write_bytes(content)
-    page.upload(path)
-    said = page.message()
-    assert re.search(expected, said) and "Traceback" not in said and str(tmp_path) not in said
-    assert page.picture() == before
-    page.shot(f"broken-{path.stem}")
-    good = tmp_path / "good.npy"
-    np.save(good, blob(8, 500))
-    page.until(lambda: page.find("#upload input[type=file]"))
-    page.upload(good)
-    page.until(lambda: page.text("#title") == "good.npy")
+BROKEN = {
+    "empty.png": (b"", "is empty|Empty|empty"),
+    "broken.png": (png()[:-200], "damaged"),
+    "picture.ply": (png(), "damaged"),
+    "nan.npy": (npy(NAN), "NaN"),
+    "pickle.npy": (npy(np.array([Trap()], dtype=object)), "refused"),
+    "three.ply": (ply(blob()[:3].tolist()), "3 points"),
+    "broken.las": (b"LASF" + bytes(400), "damaged"),
+    "large.xyz": (b"0 0 0\n" * 400_000, "size|large|MB"),
+}
+
+
+def test_a_broken_upload_gets_a_message_and_the_page_goes_on(page, tmp_path):
+    for number, (name, (content, expected)) in enumerate(BROKEN.items()):
+        before = page.picture()
+        path = tmp_path / name
+        path.write_bytes(content)
+        page.until(lambda: page.find("#upload input[type=file]"))
+        page.upload(path)
+        said = page.message()
+        assert re.search(expected, said) and "Traceback" not in said and str(tmp_path) not in said
+        assert page.picture() == before
+        page.shot(f"broken-{path.stem}")
+        if number % 3 == 2 or name == "large.xyz":
+            good = tmp_path / f"good{number}.npy"
+            np.save(good, blob(8 + number, 500))
+            page.until(lambda: page.find("#upload input[type=file]"))
+            page.upload(good)
+            page.until(lambda g=good: page.text("#title") == g.name)
 
 
 def test_points_are_clicked_and_blocks_compared(page, tmp_path):
@@ -357,37 +398,49 @@ def test_points_are_clicked_and_blocks_compared(page, tmp_path):
 
 
 def test_a_point_of_a_cloud_is_clicked(page):
-    from selenium.webdriver import ActionChains
-
-    plot = page.find("#plot_a .js-plotly-plot")
-    size = plot.size
-    for step in range(60):  # a spiral around the middle, until a point is hit
-        angle, away = 0.9 * step, 2.0 * step
-        x = int(min(away * np.cos(angle), size["width"] / 2 - 9))
-        y = int(min(away * np.sin(angle), size["height"] / 2 - 9))
-        # The press must last until the next frame is drawn.
-        mouse = ActionChains(page.driver).move_to_element_with_offset(plot, x, y).pause(0.2)
-        mouse.click_and_hold().pause(0.5).release().perform()
-        if page.value("point"):
-            break
-    number = page.value("point")
-    assert number, "no click on the cloud was answered"
+    number = page.click_cloud()
     page.until(lambda: f"Point {int(number):,}" in page.text("#words_a"))
     page.shot("cloud-point")
 
 
-@pytest.mark.parametrize("suffix", [".png", ".ply", ".html"])
-def test_what_is_shown_is_downloaded(page, suffix):
-    if suffix == ".ply" and importlib.util.find_spec("open3d") is None:
-        pytest.skip("open3d, which writes these files, is not installed")
-    if suffix != ".png":
-        page.choose("format", suffix)
-    page.find("#download").click()
-    downloads = page.driver.downloads
-    found = page.until(lambda: [each for each in downloads.iterdir() if each.suffix == suffix])
-    begin = {".png": b"\x89PNG", ".ply": b"ply", ".html": b"<"}[suffix]
-    page.until(lambda: found[0].stat().st_size > 500)
-    assert found[0].read_bytes().startswith(begin) and "stage" in found[0].name
+def test_what_is_shown_is_downloaded(page):
+    begins = {".png": b"\x89PNG", ".html": b"<", ".ply": b"ply"}
+    if importlib.util.find_spec("open3d") is None:  # which writes these files
+        del begins[".ply"]
+    for suffix, begin in begins.items():
+        if suffix != ".png":
+            page.choose("format", suffix)
+        found = page.download(suffix)
+        assert found.read_bytes().startswith(begin) and "stage" in found.name
+
+
+def test_a_survey_is_labelled_coloured_clicked_and_downloaded(page, las):
+    laspy = pytest.importorskip("laspy")
+    page.upload(las)
+    assert "land.las is a scene" in page.message()
+    page.until(lambda: page.text("#title") == "land.las")
+    _, kinds, _ = page.until(lambda: (p := page.picture())[0] == "class" and p)
+    assert page.value("network") == "land" and set(kinds) == {"scatter3d"}
+    assert "high vegetation" in page.text("#classes")
+    legend = page.until(lambda: page.text("#plot_a .legend"))
+    assert "high vegetation" in legend or "other" in legend
+    page.shot("scene")
+    assert page.fills() > 0.75
+    for colour, title in (("probability", "probability of other"), ("clusters", "stage 1, block")):
+        page.choose("colour_a", colour)
+        page.until(lambda t=title: page.picture()[0].startswith(t))
+        page.shot(f"scene-{colour}")
+    page.choose("stage_a", 0)
+    page.until(lambda: page.picture()[0].startswith("stage 0"))
+    number = page.click_cloud()
+    page.until(lambda: f"Point {int(number):,}" in page.text("#words_a"))
+    said = page.text("#words_a")
+    assert "m above the ground" in said and "Cluster" in said
+    page.shot("scene-point")
+    found = page.download(".las")
+    before, after = laspy.read(las), laspy.read(found)
+    assert found.name == "land-labelled.las" and set(after.classification) <= {1, 2, 5}
+    assert (after.gps_time == before.gps_time).all() and (after.X == before.X).all()
 
 
 def test_two_windows_are_two_users(page, server, tmp_path):
