@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from itertools import pairwise
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.fx.experimental.symbolic_shapes import has_static_value
 from torch_geometric.data import Data
+
+from pointcluster.geometry import Hierarchy
+from pointcluster.ops.launch import stop_unless
+from pointcluster.ops.search.clouds import common_size
 
 
 def check_clouds(data: Data, dim: int, in_channels: int, device: torch.device) -> None:
@@ -66,6 +73,54 @@ def known_sizes(data: Data) -> list[int] | None:
         return None
     bounds = slices["pos"].tolist()
     return [end - begin for begin, end in pairwise(bounds)] if bounds[-1] == len(data.pos) else None
+
+
+def cloud_hierarchy(build: Callable[..., Hierarchy], data: Data, plans: Sequence[Any]) -> Hierarchy:
+    """The geometry that plans say, for clouds.
+
+    A compiler takes it into its graph where clouds are of one size that does not change, and is
+    told that they are; else the geometry is worked out beside the graph.
+
+    Args:
+        build: `build_hierarchy`, or `planned_anchors`.
+        data: The clouds.
+        plans: What to build.
+    """
+    count = number_of_clouds(data)
+    if not torch.compiler.is_compiling():
+        return build(data.pos, plans, data.batch, batch_size=count, sizes=known_sizes(data))
+    if not has_static_value(len(data.pos)):
+        return _beside_the_graph(build, data, plans)
+    if data.batch is None:
+        return build(data.pos, plans, sizes=[len(data.pos)])
+    size = _common_size(data.batch, count)
+    if not size:
+        return _beside_the_graph(build, data, plans)
+    clouds = len(data.pos) // size
+    same = data.batch == torch.arange(clouds, device=data.pos.device).repeat_interleave(size)
+    stop_unless(
+        same.all(),
+        f"the network was compiled for {clouds} clouds of {size} points and met others: give it "
+        "their hierarchy, or leave it uncompiled",
+    )
+    return build(data.pos, plans, sizes=[size] * clouds)
+
+
+@torch.compiler.assume_constant_result
+def _common_size(batch: Tensor, count: int | None) -> int:
+    """Points a cloud where all have as many, else 0; a compiler asks once, of the first batch."""
+    sizes = torch.bincount(batch, minlength=count or 0).tolist()
+    return common_size(sizes) or 0
+
+
+@torch.compiler.disable(
+    reason="geometry is compiled for clouds of one size that does not change: give a network their "
+    "hierarchy, as PrecomputeHierarchy works it out"
+)
+def _beside_the_graph(
+    build: Callable[..., Hierarchy], data: Data, plans: Sequence[Any]
+) -> Hierarchy:
+    return cloud_hierarchy(build, data, plans)
 
 
 def maximum(x: Tensor, batch: Tensor, batch_size: int) -> Tensor:

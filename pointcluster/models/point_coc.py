@@ -17,10 +17,9 @@ from pointcluster.geometry.check import check_positive, geometry_dtype
 from pointcluster.models.base import Network, check_entries, check_equally_many, rising
 from pointcluster.models.clouds import (
     check_clouds,
+    cloud_hierarchy,
     cloud_of,
-    known_sizes,
     maximum,
-    number_of_clouds,
 )
 from pointcluster.models.results import Features
 from pointcluster.nn import BatchNorm, CloudNorm, ContextClusterBlock, PointReducer
@@ -229,7 +228,4 @@ class PointCoC(Network):
 
     def build_hierarchy(self, data: Data) -> Hierarchy:
         """Work out anchors, regions and centres of all stages."""
-        size = number_of_clouds(data)
-        return build_hierarchy(
-            data.pos, self.plans, data.batch, batch_size=size, sizes=known_sizes(data)
-        )
+        return cloud_hierarchy(build_hierarchy, data, self.plans)

@@ -16,10 +16,9 @@ from pointcluster.geometry.check import check_positive
 from pointcluster.models.base import Network, check_entries, check_equally_many
 from pointcluster.models.clouds import (
     check_clouds,
+    cloud_hierarchy,
     cloud_of,
-    known_sizes,
     maximum,
-    number_of_clouds,
 )
 from pointcluster.models.clusters import anchor_of_input, nearest_anchor
 from pointcluster.models.published import published_cloud_entries
@@ -232,10 +231,7 @@ class PointMLPCoC(Network):
 
     def build_hierarchy(self, data: Data) -> Hierarchy:
         """Work out anchors and groups of all stages."""
-        size = number_of_clouds(data)
-        return planned_anchors(
-            data.pos, self.plans, data.batch, batch_size=size, sizes=known_sizes(data)
-        )
+        return cloud_hierarchy(planned_anchors, data, self.plans)
 
 
 def _most_similar(similarity: Tensor, grouping: Tensor, size: int) -> tuple[Tensor, Tensor]:

@@ -26,7 +26,7 @@ GPU_NEEDS = (
     "(torch.cuda.is_available())"
 )
 _chosen: list[str] = []
-"""The last one counts; the first is the process's own."""
+"""By :func:`use_backend`; the last one counts."""
 
 
 def chosen() -> str:
@@ -36,9 +36,17 @@ def chosen() -> str:
         ValueError: The environment names a backend that there is not.
         RuntimeError: It names kernels that cannot be had here.
     """
-    if not _chosen:
-        _chosen.append(_checked(os.environ.get(VARIABLE) or "auto", VARIABLE))
-    return _chosen[-1]
+    return _chosen[-1] if _chosen else _of_process()
+
+
+@torch.compiler.assume_constant_result
+def _of_process() -> str:
+    return _read()
+
+
+@functools.cache
+def _read() -> str:
+    return _checked(os.environ.get(VARIABLE) or "auto", VARIABLE)
 
 
 def _checked(name: str, source: str) -> str:
@@ -71,7 +79,6 @@ def use_backend(name: str) -> Iterator[None]:
         ValueError: There is no such backend.
         RuntimeError: It cannot be had here.
     """
-    chosen()
     _chosen.append(_checked(name, "backend"))
     try:
         yield

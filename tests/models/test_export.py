@@ -8,6 +8,8 @@ from torch._dynamo.testing import CompileCounter
 from torch_geometric.data import Batch, Data
 
 from pointcluster.models import create_model
+from pointcluster.models.point_coc import PointCoC
+from pointcluster.models.pointmlp_coc import PointMLPCoC
 from tests.models.published import pictures
 from tests.models.test_coc import small
 
@@ -76,6 +78,48 @@ def test_networks_of_clouds_compile_whole_and_once_for_clouds_of_one_size(name):
         with torch.no_grad():
             close(compiled(batch, hierarchy), network(batch, hierarchy))
     assert graphs.frame_count == 1
+
+
+def small_network(kind):
+    torch.manual_seed(0)
+    sizes = {"channels": (8, 12), "depths": (1, 1), "ratios": (0.5, 0.5), "k": 6}
+    if kind is PointMLPCoC:
+        return PointMLPCoC(5, embedding=8, blocks=(1, 1), head_hidden=(8, 8), **sizes).eval()
+    return PointCoC(5, heads=(2, 2), encode=(8, 0), head_hidden=8, **sizes).eval()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", [PointCoC, PointMLPCoC])
+def test_the_geometry_of_clouds_of_one_size_compiles_with_the_network(kind):
+    torch.compiler.reset()
+    network, graphs = small_network(kind), CompileCounter()
+    compiled = torch.compile(network, fullgraph=True, backend=graphs)
+    with torch.no_grad():
+        for seed in range(3):
+            pos = torch.rand(2, 90, 3, generator=torch.Generator().manual_seed(seed))
+            batch = Batch.from_data_list([Data(pos=each) for each in pos])
+            close(compiled(batch), network(batch))
+        assert graphs.frame_count == 1
+        batch.batch = (torch.arange(180) >= 80).long()  # as many points, of other clouds
+        with pytest.raises(RuntimeError, match="compiled for 2 clouds of 90 points and met others"):
+            compiled(batch)
+        torch.compiler.reset()
+        close(compiled(Data(pos=pos[0])), network(Data(pos=pos[0])))
+
+
+@pytest.mark.slow
+def test_the_geometry_of_other_clouds_is_worked_out_beside_the_graph():
+    torch.compiler.reset()
+    network = small_network(PointCoC)
+    compiled = torch.compile(network, backend="eager")
+    with torch.no_grad():
+        for sizes in [(90, 40), (40, 91), (33, 33), (70, 71, 72)]:
+            batch = Batch.from_data_list([Data(pos=torch.rand(n, 3)) for n in sizes])
+            close(compiled(batch), network(batch))
+    torch.compiler.reset()
+    compiled = torch.compile(network, fullgraph=True, backend="eager")
+    with pytest.raises(torch._dynamo.exc.Unsupported, match="compiled for clouds of one size"):
+        compiled(batch)
 
 
 @pytest.mark.slow

@@ -23,7 +23,7 @@ MOST = {
     "coc_small": 220,
     "coc_small_feat5": 300, "coc_small_feat7": 400, "coc_medium": 350, "coc_medium_feat5": 430,
     "coc_medium_feat7": 530, "coc_base_dim64": 550, "coc_base_dim96": 350,
-    "point_coc_tiny": 520, "point_coc_small": 740, "pointmlp_coc": 700,
+    "point_coc_tiny": 230, "point_coc_small": 340, "pointmlp_coc": 690,
 }  # fmt: skip
 triton = pytest.mark.skipif(
     importlib.util.find_spec("triton") is None,
@@ -32,17 +32,21 @@ triton = pytest.mark.skipif(
 
 
 class Count(TorchDispatchMode):
-    """How many operations there are that are not just another view of memory."""
+    """How many operations there are that are not just another view of memory, and how many of them
+    bring numbers from the host, which a CUDA graph cannot hold."""
 
     def __init__(self):
         super().__init__()
-        self.seen = 0
+        self.seen = self.brought = 0
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         aliases = [r.alias_info for r in func._schema.returns]
         view = any(alias is not None and not alias.is_write for alias in aliases)
         self.seen += not (view or func.namespace == "prim" or "empty" in func._schema.name)
-        return func(*args, **(kwargs or {}))
+        out = func(*args, **(kwargs or {}))
+        if "copy" in func._schema.name:
+            self.brought += args[0].device.type == "cpu" and out.device.type == "cuda"
+        return out
 
 
 def on_fake_gpu(mode, module):
@@ -74,13 +78,13 @@ def fake(mode, data):
 
 
 def forward(name, data, train=False):
-    """What a network gives on such a GPU, and the operations of that."""
+    """What a network gives on such a GPU, and a count of the operations of that."""
     model = create_model(name, num_classes=5).train(train)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         model, data = on_fake_gpu(mode, model), fake(mode, data)
         with Count() as count, torch.set_grad_enabled(train):
             y = model(data)
-    return y, count.seen
+    return y, count
 
 
 @triton
@@ -91,9 +95,10 @@ def forward(name, data, train=False):
 )
 def test_a_forward_asks_a_gpu_for_nothing(name, train):
     data = torch.rand(2, 3, 224, 224) if name.startswith("coc") else clouds(1024, 1024)
-    y, operations = forward(name, data, train)
+    y, count = forward(name, data, train)
     assert y.shape == (2, 5) and y.device.type == "cuda"
-    assert operations <= MOST[name]
+    assert count.seen <= MOST[name]
+    assert not (name.startswith("point_coc") and count.brought)  # lattices come once
 
 
 @triton

@@ -11,7 +11,13 @@ from pointcluster import ops
 from pointcluster.ops import backend, use_backend
 from pointcluster.ops.backend import available
 from pointcluster.ops.search import dense, extensions, reference, trees
-from pointcluster.ops.search.clouds import cloud_index, pointers, smallest
+from pointcluster.ops.search.clouds import (
+    cloud_index,
+    numbered,
+    on_device,
+    pointers,
+    smallest,
+)
 from tests.geometry.conftest import HERE, KINDS, make_points
 from tests.geometry.truth import loop_fps, loop_knn
 
@@ -131,6 +137,17 @@ def test_ties_are_settled_where_every_row_is_tied():
     p = make_points("lattice", 300, 2, torch.float32).numpy()
     truth = loop_knn(p, p[:40], 12, [0] * 300, [0] * 40)
     assert np.array_equal(trees.settle(p, p[:40], 12), truth)
+
+
+@pytest.mark.parametrize(
+    "sizes", [[], [0, 0], [3, 3, 0, 0, 5], [0, 4, 4, 4, 2, 0], list(range(20))], ids=str
+)
+def test_sizes_as_tensors(sizes):
+    cpu, batch = torch.device("cpu"), batch_of(sizes)
+    assert on_device(sizes, cpu).tolist() == sizes
+    assert cloud_index(sizes, cpu).equal(batch)
+    assert pointers(sizes, cpu).tolist() == [sum(sizes[:c]) for c in range(len(sizes) + 1)]
+    assert numbered(sizes, cpu).tolist() == [i for n in sizes for i in range(n)]
 
 
 # Compiled extensions ------------------------------------------------------------------------------

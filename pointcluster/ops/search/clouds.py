@@ -35,10 +35,38 @@ def take(x: Tensor, index: Tensor) -> Tensor:
     return x.index_select(0, index.reshape(-1)).view(*index.shape, x.size(1))
 
 
+FEW_RUNS = 8
+"""Numbers of so many runs of equal ones are made where they are wanted: nothing is copied there, so
+that a CUDA graph can hold it. Equal clouds in all stages of a network have as many as stages."""
+
+
+def runs(numbers: Sequence[int]) -> list[list[int]] | None:
+    """Number and length of each run of equal numbers, if they are few."""
+    found: list[list[int]] = []
+    for number in numbers:
+        if found and found[-1][0] == number:
+            found[-1][1] += 1
+        elif len(found) == FEW_RUNS:
+            return None
+        else:
+            found.append([number, 1])
+    return found
+
+
+def in_line(parts: Sequence[Tensor], device: torch.device) -> Tensor:
+    """Parts of whole numbers, one after the other; there may be none. [N]"""
+    if len(parts) == 1:
+        return parts[0]
+    return torch.cat(list(parts)) if parts else torch.empty(0, dtype=torch.int64, device=device)
+
+
 def on_device(numbers: Sequence[int], device: torch.device) -> Tensor:
     """Whole numbers that the host knows, as a tensor; a GPU is not waited for."""
-    if alike(numbers):  # nothing to copy
-        return torch.full((len(numbers),), numbers[0], dtype=torch.int64, device=device)
+    few = runs(numbers)
+    if few is not None:
+        return in_line(
+            [torch.full((m,), n, dtype=torch.int64, device=device) for n, m in few], device
+        )
     tensor = torch.tensor(numbers, dtype=torch.int64)
     if device.type == "cuda" and type(tensor) is Tensor:  # a fake one has no memory to pin
         tensor = tensor.pin_memory()
@@ -70,25 +98,37 @@ def common_size(sizes: Sequence[int]) -> int | None:
 
 def pointers(sizes: Sequence[int], device: torch.device) -> Tensor:
     """:func:`starts_of` as a tensor. [B + 1]"""
-    if alike(sizes) and sizes[0]:  # nothing to copy
-        return torch.arange(0, sizes[0] * len(sizes) + 1, sizes[0], device=device)
-    return on_device(starts_of(sizes), device)
+    few = runs(sizes)
+    if few is None:
+        return on_device(starts_of(sizes), device)
+    parts: list[Tensor] = []
+    end = 0
+    for n, m in few or [[0, 0]]:
+        count = m + (not parts)  # with where the first begins
+        begin, end = end + n * (m - count + 1), end + n * m
+        if n:
+            parts.append(torch.arange(begin, end + 1, n, device=device))
+        else:
+            parts.append(torch.full((count,), end, dtype=torch.int64, device=device))
+    return in_line(parts, device)
 
 
 def cloud_index(sizes: Sequence[int], device: torch.device) -> Tensor:
     """The cloud of each packed point [N]: the batch vector of clouds of these sizes."""
-    clouds, total = torch.arange(len(sizes), device=device), sum(sizes)
-    if alike(sizes):
-        return clouds.repeat_interleave(sizes[0], output_size=total)
-    return clouds.repeat_interleave(on_device(sizes, device), output_size=total)
+    clouds, few = torch.arange(len(sizes), device=device), runs(sizes)
+    if few is None:
+        return clouds.repeat_interleave(on_device(sizes, device), output_size=sum(sizes))
+    parts = zip(clouds.split([m for _, m in few]), few, strict=True)
+    return in_line([part.repeat_interleave(n) for part, (n, _) in parts], device)
 
 
 def numbered(sizes: Sequence[int], device: torch.device) -> Tensor:
     """The number of each packed point in its cloud. [N]"""
-    if alike(sizes):
-        return torch.arange(sizes[0], device=device).repeat(len(sizes))
-    start = pointers(sizes, device)[cloud_index(sizes, device)]
-    return torch.arange(len(start), device=device) - start
+    few = runs(sizes)
+    if few is None:
+        start = pointers(sizes, device)[cloud_index(sizes, device)]
+        return torch.arange(len(start), device=device) - start
+    return in_line([torch.arange(n, device=device).repeat(m) for n, m in few], device)
 
 
 def of_like_size(*sizes: Sequence[int]) -> Iterator[list[int]]:
