@@ -14,7 +14,7 @@ from torch_geometric.data import Data
 
 from pointcluster.geometry import Hierarchy
 from pointcluster.geometry.check import check_positive
-from pointcluster.geometry.join import known_hierarchy
+from pointcluster.geometry.known_hierarchy import known_hierarchy
 from pointcluster.models.clusters import block_clusters, chosen_block, evaluating
 from pointcluster.models.results import Features, PointClusters, place
 from pointcluster.nn import BatchNorm
@@ -219,10 +219,8 @@ class Network(nn.Module):
     def checked_hierarchy(self, data: Data, hierarchy: Hierarchy | None) -> Hierarchy:
         """The geometry for points that fit the network; a given one must be theirs."""
         self.check(data)
-        if hierarchy is None:
-            return self.hierarchy(data)
-        known_hierarchy(data, self.plans, hierarchy)
-        return hierarchy
+        known = known_hierarchy(data, self.plans, hierarchy)
+        return self.build_hierarchy(data) if known is None else known
 
     def new_head(self, num_classes: int, **options: Any) -> nn.Module:
         """A classifier of what the neck gives; nothing for 0 classes."""

@@ -11,7 +11,7 @@ from pointcluster.geometry import (
     build_hierarchy,
     planned_anchors,
 )
-from pointcluster.geometry.join import known_hierarchy
+from pointcluster.geometry.known_hierarchy import known_hierarchy
 from tests.geometry.same import assert_same
 
 PLANS = [StagePlan(0.5, 4, 8, 2, 3), StagePlan(0.5, 4, 8, 2, 3)]
