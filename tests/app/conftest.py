@@ -38,7 +38,7 @@ def cloud_weights(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def scene_weights(tmp_path_factory):
-    """An untrained network of scenes whose features every scan has, in blocks of 20 metres."""
+    """An untrained network of scenes whose features every scan has, by blocks of 10 metres."""
     torch.manual_seed(0)
     model = create_model("point_coc_tiny_seg", num_classes=3, in_channels=1, place=False)
     pos = torch.from_numpy(land() - land().min(axis=0)).float()
@@ -46,7 +46,7 @@ def scene_weights(tmp_path_factory):
         scores = model.eval()(Data(pos=pos, x=pos[:, 2:] / 10))
         model.head.bias.sub_(scores.median(dim=0).values)
     prepared = {
-        "features": ["height"], "codes": [2, 5, 1], "num_points": 400, "edge": 20.0,
+        "features": ["height"], "codes": [2, 5, 1], "num_points": 100, "edge": 10.0,
         "voxel_size": 0.3,
     }  # fmt: skip
     metadata = {"classes": ["ground", "high_vegetation", "other"], "preprocessing": prepared}
