@@ -170,48 +170,26 @@ def build_hierarchy(
     canonical = canonical_order(pos, sizes)
     points = take(pos, canonical)
     counts, kept = _kept(points, given[1], plans, sizes, sampling, start, generator, backend)
-    levels = [
-        region_levels(n, plan.region_size)
-        for plan, of_stage in zip(plans, counts, strict=True)
-        for n in of_stage
-    ]
-    every = torch.cat([canonical[:0], *kept])
-    by_region, regions = partition(take(points, every), [*chain(*counts)], levels)
-    stored = every[by_region].split([len(ids) for ids in kept])
-    # Where an anchor was stored in the stage before; in the input, for the first.
-    where, numbers = canonical.clone(), torch.arange(len(points), device=pos.device)
-    stages: list[_Stage] = []
-    before, before_sizes = points, sizes
-    for s, (plan, ids) in enumerate(zip(plans, stored, strict=True)):
-        now, cut = take(points, ids), regions[s * len(sizes) : (s + 1) * len(sizes)]
-        stages.append(_Stage(plan, before, before_sizes, now, counts[s], cut, where[ids]))
-        where[ids] = numbers[: len(ids)]
-        before, before_sizes = now, counts[s]
+    stages = _by_region(points, canonical, plans, sizes, counts, kept)
+    # Stages that ask for as many neighbours and centres are searched at once.
     like: dict[StagePlan, list[int]] = {}
     for s, plan in enumerate(plans):
         like.setdefault(plan._replace(ratio=1.0, region_size=None), []).append(s)
-    found: dict[int, StageGeometry] = {}
-    carries: dict[int, CarryGeometry] = {}
+    found: dict[int, tuple[StageGeometry, CarryGeometry | None]] = {}
     for same in like.values():
-        some = [stages[s] for s in same]
-        found |= zip(same, _searched(some, backend), strict=True)
-        if plans[same[0]].carry_k:
-            carries |= zip(same, _carried(some), strict=True)
-    if stages:  # the first stage's indices count the input's points
-        first = found[0].anchors
+        found |= zip(same, _searched([stages[s] for s in same], backend), strict=True)
+    geometries = [found[s][0] for s in range(len(plans))]
+    carries = [carry for s in range(len(plans)) if (carry := found[s][1]) is not None]
+    # The first stage's indices count the input's points, which are carried back in their order.
+    if geometries:
+        first = geometries[0].anchors
         first = first._replace(grouping=canonical.take(first.grouping))
-        found[0] = found[0]._replace(anchors=first)
-    if carries:  # which are carried back in the input's order
-        rank_of = torch.empty_like(canonical)
-        rank_of[canonical] = numbers
-        carries[0] = CarryGeometry(*(each[rank_of] for each in carries[0]))
-    return Hierarchy(
-        tuple(found[s] for s in range(len(plans))),
-        len(sizes),
-        tuple(plans),
-        *given,
-        tuple(carries[s] for s in range(len(carries))),
-    )
+        geometries[0] = geometries[0]._replace(anchors=first)
+    if carries:
+        place = torch.empty_like(canonical)
+        place[canonical] = torch.arange(len(place), device=place.device)
+        carries[0] = CarryGeometry(*(each[place] for each in carries[0]))
+    return Hierarchy(tuple(geometries), len(sizes), tuple(plans), *given, tuple(carries))
 
 
 class _Stage(NamedTuple):
@@ -230,43 +208,6 @@ class _Stage(NamedTuple):
     """Anchors of each region, for each cloud."""
     anchor: Tensor
     """Which of the points before they are. [M]"""
-
-
-def _searched(stages: Sequence[_Stage], backend: str) -> list[StageGeometry]:
-    """Groupings and centres of stages that ask for as many of them, all searched at once."""
-    plan, pos = stages[0].plan, [stage.pos for stage in stages]
-    anchors = gathered_anchors(
-        [stage.before for stage in stages],
-        pos,
-        [stage.anchor for stage in stages],
-        plan.k,
-        [stage.sizes for stage in stages],
-        [stage.counts for stage in stages],
-        backend=backend,
-    )
-    clusters = stored_geometries(
-        torch.cat(pos),
-        [stage.regions for stage in stages],
-        [each.batch for each in anchors],
-        num_centers=plan.num_centers,
-        k=plan.center_k,
-        backend=backend,
-    )
-    return [StageGeometry(*parts) for parts in zip(anchors, clusters, strict=True)]
-
-
-def _carried(stages: Sequence[_Stage]) -> list[CarryGeometry]:
-    """How the points before get the anchors' features back, of stages at once."""
-    before, pos = [stage.before for stage in stages], [stage.pos for stage in stages]
-    sizes = [n for stage in stages for n in stage.sizes]
-    counts = [n for stage in stages for n in stage.counts]
-    carry = carry_geometry(torch.cat(before), torch.cat(pos), stages[0].plan.carry_k, sizes, counts)
-    parts, start = [], 0
-    lengths = [len(each) for each in before]
-    for s, part in enumerate(zip(*(each.split(lengths) for each in carry), strict=True)):
-        parts.append(CarryGeometry(part[0] - start, part[1]))
-        start += len(pos[s])
-    return parts
 
 
 def _kept(
@@ -313,6 +254,65 @@ def _kept(
         limit = of_stage[0] if alike(of_stage) else on_device(of_stage, ids.device)[batch]
         kept.append(torch.nonzero_static(rank < limit, size=sum(of_stage)).view(-1))
     return counts, kept
+
+
+def _by_region(
+    points: Tensor,
+    canonical: Tensor,
+    plans: Sequence[StagePlan],
+    sizes: list[int],
+    counts: list[list[int]],
+    kept: list[Tensor],
+) -> list[_Stage]:
+    """Store the anchors of all stages region by region, and tell which of those before they are."""
+    levels = [
+        region_levels(n, plan.region_size)
+        for plan, of_stage in zip(plans, counts, strict=True)
+        for n in of_stage
+    ]
+    rising = torch.cat([canonical[:0], *kept])
+    order, regions = partition(take(points, rising), [*chain(*counts)], levels)
+    stored = rising[order].split([len(ids) for ids in kept])
+    # Where a point was stored in the stage before: in the input, for the first.
+    where, numbers = canonical.clone(), torch.arange(len(points), device=points.device)
+    stages: list[_Stage] = []
+    before = points
+    for s, (plan, ids) in enumerate(zip(plans, stored, strict=True)):
+        pos, cut = take(points, ids), regions[s * len(sizes) : (s + 1) * len(sizes)]
+        stages.append(_Stage(plan, before, sizes, pos, counts[s], cut, where[ids]))
+        where[ids] = numbers[: len(ids)]
+        before, sizes = pos, counts[s]
+    return stages
+
+
+def _searched(
+    stages: Sequence[_Stage], backend: str
+) -> list[tuple[StageGeometry, CarryGeometry | None]]:
+    """Groupings, centres, and what is carried back, for stages that ask for as many of them."""
+    plan = stages[0].plan
+    before, pos = [stage.before for stage in stages], [stage.pos for stage in stages]
+    sizes, counts = [stage.sizes for stage in stages], [stage.counts for stage in stages]
+    anchors = gathered_anchors(
+        before, pos, [stage.anchor for stage in stages], plan.k, sizes, counts, backend=backend
+    )
+    clusters = stored_geometries(
+        torch.cat(pos),
+        [stage.regions for stage in stages],
+        [each.batch for each in anchors],
+        num_centers=plan.num_centers,
+        k=plan.center_k,
+        backend=backend,
+    )
+    geometries = [StageGeometry(*parts) for parts in zip(anchors, clusters, strict=True)]
+    if not plan.carry_k:
+        return [(each, None) for each in geometries]
+    points, every = torch.cat(before), torch.cat(pos)
+    carry = carry_geometry(points, every, plan.carry_k, [*chain(*sizes)], [*chain(*counts)])
+    lengths, start, carries = [len(each) for each in before], 0, []
+    for index, weight, here in zip(*(each.split(lengths) for each in carry), pos, strict=True):
+        carries.append(CarryGeometry(index - start, weight))
+        start += len(here)
+    return [*zip(geometries, carries, strict=True)]
 
 
 def anchor_hierarchy(
