@@ -20,13 +20,8 @@ from pointcluster.geometry.carry import CarryGeometry, carry_geometry
 from pointcluster.geometry.check import check_positive, cloud_sizes, geometry_dtype
 from pointcluster.geometry.fps import anchor_numbers, sample, voxels
 from pointcluster.geometry.lattice import LatticePlan
-from pointcluster.geometry.region import (
-    ClusterGeometry,
-    canonical_order,
-    partition,
-    region_levels,
-    stored_geometries,
-)
+from pointcluster.geometry.partition import canonical_order, partition, region_levels
+from pointcluster.geometry.region import ClusterGeometry, stored_geometries
 from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import alike, cloud_index, numbered, on_device, take
 from pointcluster.ops.search.threads import searching

@@ -13,12 +13,8 @@ from pointcluster.geometry.anchors import AnchorGeometry
 from pointcluster.geometry.check import cloud_sizes, geometry_dtype
 from pointcluster.geometry.hierarchy import Hierarchy, StageGeometry
 from pointcluster.geometry.lattice import LatticePlan, reduced
-from pointcluster.geometry.region import (
-    ClusterGeometry,
-    canonical_order,
-    closed_if_any,
-    repeated_centers,
-)
+from pointcluster.geometry.partition import canonical_order
+from pointcluster.geometry.region import ClusterGeometry, closed_if_any, repeated_centers
 from pointcluster.ops.launch import outside_transforms
 from pointcluster.ops.regions import Regions
 from pointcluster.ops.search.clouds import cloud_index, common_size
