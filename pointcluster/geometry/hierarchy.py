@@ -170,11 +170,14 @@ def build_hierarchy(
     like: dict[StagePlan, list[int]] = {}
     for s, plan in enumerate(plans):
         like.setdefault(plan._replace(ratio=1.0, region_size=None), []).append(s)
-    found: dict[int, tuple[StageGeometry, CarryGeometry | None]] = {}
+    found: dict[int, StageGeometry] = {}
+    carried: dict[int, CarryGeometry] = {}
     for same in like.values():
-        found |= zip(same, _searched([stages[s] for s in same], backend), strict=True)
-    geometries = [found[s][0] for s in range(len(plans))]
-    carries = [carry for s in range(len(plans)) if (carry := found[s][1]) is not None]
+        searched, carry = _searched([stages[s] for s in same], backend)
+        found.update(zip(same, searched, strict=True))
+        carried.update(zip(same, carry, strict=False))  # none, where none is asked for
+    geometries = [found[s] for s in range(len(plans))]
+    carries = [carried[s] for s in sorted(carried)]
     # The first stage's indices count the input's points, which are carried back in their order.
     if geometries:
         first = geometries[0].anchors
@@ -282,7 +285,7 @@ def _by_region(
 
 def _searched(
     stages: Sequence[_Stage], backend: str
-) -> list[tuple[StageGeometry, CarryGeometry | None]]:
+) -> tuple[list[StageGeometry], list[CarryGeometry]]:
     """Groupings, centres, and what is carried back, for stages that ask for as many of them."""
     plan = stages[0].plan
     before, pos = [stage.before for stage in stages], [stage.pos for stage in stages]
@@ -300,14 +303,14 @@ def _searched(
     )
     geometries = [StageGeometry(*parts) for parts in zip(anchors, clusters, strict=True)]
     if not plan.carry_k:
-        return [(each, None) for each in geometries]
+        return geometries, []
     points, every = torch.cat(before), torch.cat(pos)
     carry = carry_geometry(points, every, plan.carry_k, [*chain(*sizes)], [*chain(*counts)])
     lengths, start, carries = [len(each) for each in before], 0, []
     for index, weight, here in zip(*(each.split(lengths) for each in carry), pos, strict=True):
         carries.append(CarryGeometry(index - start, weight))
         start += len(here)
-    return [*zip(geometries, carries, strict=True)]
+    return geometries, carries
 
 
 def anchor_hierarchy(

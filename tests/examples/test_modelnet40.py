@@ -178,13 +178,13 @@ def test_resume_with_another_network(program, tmp_path, capsys):
 @pytest.mark.slow
 def test_whoever_searches_neighbours_the_network_is_the_same(program, tmp_path, monkeypatch):
     searched = []
-    hierarchy = PointCoC.hierarchy
+    forward = PointCoC.forward
 
-    def hierarchy_of(self, data):
+    def forward_of(self, data):
         searched.append("hierarchy" not in data)
-        return hierarchy(self, data)
+        return forward(self, data)
 
-    monkeypatch.setattr(PointCoC, "hierarchy", hierarchy_of)
+    monkeypatch.setattr(PointCoC, "forward", forward_of)
     networks = []
     for name, arguments, in_step in [
         ("a", [], True),

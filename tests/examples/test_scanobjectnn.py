@@ -394,13 +394,13 @@ def test_clouds_are_turned_about_the_axis_that_points_up(program, tmp_path, monk
 
 def test_whoever_searches_neighbours_the_network_is_the_same(program, tmp_path, monkeypatch):
     searched = []
-    hierarchy = PointCoC.hierarchy
+    forward = PointCoC.forward
 
-    def hierarchy_of(self, data):
+    def forward_of(self, data):
         searched.append("hierarchy" not in data)
-        return hierarchy(self, data)
+        return forward(self, data)
 
-    monkeypatch.setattr(PointCoC, "hierarchy", hierarchy_of)
+    monkeypatch.setattr(PointCoC, "forward", forward_of)
     found = []
     for way in ("auto", "loader", "step"):
         more = ["--geometry", way, "--vote", 2, "--best-test-epoch", "--out", way]
