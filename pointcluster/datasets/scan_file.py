@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from pointcluster._optional import needed_for
+from pointcluster.datasets.readers.las import open_las
 from pointcluster.datasets.readers.points import TABLES, read_points
 from pointcluster.datasets.readers.whole import check_count, whole
 
@@ -125,25 +125,6 @@ def las_pieces(path: Path, size: int = PIECE) -> Iterator[Any]:
             count += len(piece)
             yield piece
         check_count(path, reader.header.point_count, count)
-
-
-def open_las(path: Path) -> Any:
-    """laspy's reader of a file.
-
-    Raises:
-        ImportError: laspy or lazrs is not installed.
-        OSError: The file cannot be opened.
-        ValueError: It is damaged.
-    """
-    with needed_for(f"reading {path.suffix} files", "laspy and lazrs", "'laspy[lazrs]'"):
-        import laspy
-
-        if path.suffix.lower() == ".laz":
-            import lazrs  # noqa: F401
-    with path.open("rb"):  # what the system refuses is its error
-        pass
-    with whole(path):
-        return laspy.open(path)
 
 
 def unit_of(header: Any) -> str | None:

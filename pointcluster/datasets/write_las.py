@@ -10,8 +10,9 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
+from pointcluster.datasets.readers.las import open_las
 from pointcluster.datasets.readers.whole import whole
-from pointcluster.datasets.scan_file import las_pieces, open_las
+from pointcluster.datasets.scan_file import las_pieces
 from pointcluster.files import replacing
 
 RECORD = 54

@@ -30,6 +30,39 @@ def read_las(path: Path, label: str | None = None) -> dict[str, np.ndarray]:
         OSError: The file cannot be read.
         ValueError: It is damaged, or has no such dimension of whole numbers.
     """
+    with open_las(path, read_evlrs=False) as reader, whole(path):
+        announced = reader.header.point_count
+        names = {name.lower(): name for name in reader.header.point_format.dimension_names}
+        if label is not None and label.lower() not in names:
+            raise ValueError(no_labels("", label, names.values()))
+        dimension = names[(label or "classification").lower()]
+        pos, labels = [np.zeros((0, 3))], [np.zeros(0, np.int64)]
+        colors = [np.zeros((0, 3), np.uint16)]
+        for piece in reader.chunk_iterator(PIECE):
+            pos.append(np.column_stack([piece.x, piece.y, piece.z]))
+            column = {dimension: np.asarray(piece[dimension])}
+            if (some := find_labels("", column, dimension)) is not None:
+                labels.append(some)
+            if {"red", "green", "blue"} <= names.keys():
+                colors.append(np.column_stack([piece.red, piece.green, piece.blue]))
+        out: dict[str, Any] = {"pos": np.concatenate(pos)}
+        classes, color = np.concatenate(labels), np.concatenate(colors)
+        if label is not None or classes.any():
+            out["label"] = classes
+        if color.any():
+            out["color"] = to_unit(path, color.astype(np.float64), color.dtype)
+    check_count(path, announced, len(out["pos"]))
+    return out
+
+
+def open_las(path: Path, **options: Any) -> Any:
+    """laspy's reader of a file, once what the file announces was found to fit its size.
+
+    Raises:
+        ImportError: laspy is not installed, or lazrs for a `.laz` file.
+        OSError: The file cannot be opened.
+        ValueError: It is damaged.
+    """
     with needed_for(f"reading {path.suffix} files", "laspy and lazrs", "'laspy[lazrs]'"):
         import laspy
 
@@ -39,31 +72,7 @@ def read_las(path: Path, label: str | None = None) -> dict[str, np.ndarray]:
     with path.open("rb") as file, whole(path):
         _check_header(file, size)
         file.seek(0)
-        backend = _laz_backend(file, size)
-        file.seek(0)
-        with laspy.open(file, closefd=False, laz_backend=backend, read_evlrs=False) as reader:
-            announced = reader.header.point_count
-            names = {name.lower(): name for name in reader.header.point_format.dimension_names}
-            if label is not None and label.lower() not in names:
-                raise ValueError(no_labels("", label, names.values()))
-            dimension = names[(label or "classification").lower()]
-            pos, labels = [np.zeros((0, 3))], [np.zeros(0, np.int64)]
-            colors = [np.zeros((0, 3), np.uint16)]
-            for piece in reader.chunk_iterator(PIECE):
-                pos.append(np.column_stack([piece.x, piece.y, piece.z]))
-                column = {dimension: np.asarray(piece[dimension])}
-                if (some := find_labels("", column, dimension)) is not None:
-                    labels.append(some)
-                if {"red", "green", "blue"} <= names.keys():
-                    colors.append(np.column_stack([piece.red, piece.green, piece.blue]))
-        out: dict[str, Any] = {"pos": np.concatenate(pos)}
-        classes, color = np.concatenate(labels), np.concatenate(colors)
-        if label is not None or classes.any():
-            out["label"] = classes
-        if color.any():
-            out["color"] = to_unit(path, color.astype(np.float64), color.dtype)
-    check_count(path, announced, len(out["pos"]))
-    return out
+        return laspy.open(path, laz_backend=_laz_backend(file, size), **options)
 
 
 def _check_header(file: BinaryIO, size: int) -> None:
