@@ -1,6 +1,6 @@
-"""Look at clusters, and at labelled scans, in a browser.
+"""Look at clusters and at labelled scans in a browser: choose a network, open a picture or a scan.
 
-python -m pointcluster.app [--checkpoint model.safetensors ...] [--port 7860]
+exit status: 0, or 2 where it could not start
 """
 
 from __future__ import annotations
@@ -11,22 +11,15 @@ import sys
 import threading
 import time
 from collections.abc import Sequence
-from typing import NoReturn
 
+from pointcluster._command import Parser, complain, number
 from pointcluster.app.page import build_app
 from pointcluster.app.serve import LOCAL, LOOPBACK, gradio_settings, serve
 
 
-class _Parser(argparse.ArgumentParser):
-    """A parser that says what is wrong in one line."""
-
-    def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\n")
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program until Ctrl-C."""
-    options = _parser().parse_args(arguments)
+    options = _parse(arguments)
     if threading.current_thread() is threading.main_thread():
         # They end it as Ctrl-C does, so that it clears away what it kept.
         for name in ("SIGTERM", "SIGHUP"):
@@ -38,8 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("", flush=True)
     except (ImportError, OSError, RuntimeError, ValueError) as error:
-        print("error:", " ".join(str(error).split()), file=sys.stderr, flush=True)
-        return 2
+        return complain(error)
     return 0
 
 
@@ -65,28 +57,12 @@ def _run(options: argparse.Namespace) -> None:
         app.close(verbose=False)
 
 
-def _parser() -> _Parser:
-    def port(text: str) -> int:
-        if not 1 <= (value := int(text)) <= 65535:
-            raise argparse.ArgumentTypeError(f"is {text}, expected 1 to 65535")
-        return value
-
-    def megabytes(text: str) -> float:
-        if not 0.001 <= (value := float(text)) <= 1e6:
-            raise argparse.ArgumentTypeError(f"is {text}, expected 0.001 to 1,000,000")
-        return value
-
-    port.__name__, megabytes.__name__ = "int", "number"  # argparse's messages name them
-    parser = _Parser(
-        prog="python -m pointcluster.app",
-        description="Look at clusters and at labelled scans in a browser: choose a network, open a "
-        "picture or a scan.",
-        epilog="exit status: 0, or 2 where it could not start",
-    )
-    add = parser.add_argument
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = Parser(prog="python -m pointcluster.app", doc=__doc__)
+    add, megabytes = parser.add_argument, number(float, 0.001, 1_000_000)
     add("--host", default=LOOPBACK, help="the address to answer on (%(default)s: this machine "
         "alone)")  # fmt: skip
-    add("--port", type=port, help="its port (the first free one from 7860 on)")
+    add("--port", type=number(int, 1, 65535), help="its port (the first free one from 7860 on)")
     add("--share", action="store_true", help="also give it a public address for some days, through "
         "a server of gradio's makers")  # fmt: skip
     add("--checkpoint", nargs="+", default=[], metavar="FILE", help="networks of your own: "
@@ -98,7 +74,7 @@ def _parser() -> _Parser:
         "uploads together, until it ends (%(default)s)")  # fmt: skip
     add("--max-size", type=megabytes, default=64, metavar="MB", help="the largest upload "
         "(%(default)s)")  # fmt: skip
-    return parser
+    return parser.parse_args(arguments)
 
 
 if __name__ == "__main__":

@@ -44,7 +44,6 @@ class Desk:
     Args:
         offered: The networks that everyone may choose, by their titles.
         examples: What there is to choose without an upload, by kinds.
-        max_bytes: The largest upload.
         update: Gradio's `update`, which changes what there is to choose.
         tell: Shows a message beside the page.
     """
@@ -53,13 +52,10 @@ class Desk:
         self,
         offered: Mapping[str, Network],
         examples: Mapping[str, Sequence[Source]],
-        *,
-        max_bytes: int,
         update: Callable[..., Any],
         tell: Callable[[str], Any],
     ) -> None:
-        self.offered, self.examples, self.max_bytes = offered, examples, max_bytes
-        self.update, self.tell = update, tell
+        self.offered, self.examples, self.update, self.tell = offered, examples, update, tell
         self.first = self._first()
 
     def _first(self) -> Shown | None:
@@ -73,14 +69,10 @@ class Desk:
         return None
 
     def current(self, shown: Shown | None, name: str) -> Shown | None:
-        """What a user looks at; at first that is the first example.
-
-        Args:
-            shown: What is kept of the user.
-            name: What the page says it shows.
+        """What a user looks at, which is the first example until something is kept of them.
 
         Raises:
-            ValueError: Nothing is kept any more.
+            ValueError: Nothing is kept any more: the page says that it shows something else.
         """
         if shown is not None or self.first is None:
             return shown
@@ -92,7 +84,7 @@ class Desk:
 
     def open_file(self, user: User, path: str | os.PathLike[str]) -> Answer:
         """A picture or a scan was uploaded."""
-        source, before = uploaded(path, self.max_bytes), user.shown
+        source, before = uploaded(path), user.shown
         if before is not None and not before.source.is_upload:
             before = None
         # One file after the other from the same scanner: what suits it is said once.
@@ -249,14 +241,9 @@ def heading(shown: Shown) -> str:
 def network_for(
     source: Source, title: str, networks: Mapping[str, Network], kept: bool = False
 ) -> Network:
-    """The chosen network if it suits what is opened, else the first that does.
+    """The network of a title if it suits what is opened, else the first that does.
 
-    Args:
-        source: What is opened.
-        title: The chosen network's title.
-        networks: All networks that this user may choose.
-        kept: Whether the chosen one shall have it though it is for another kind: scenes are
-            classified as a whole only where somebody asked for it.
+    Scenes are classified as a whole only where somebody asked for it before: where it is `kept`.
 
     Raises:
         ValueError: None takes it.

@@ -12,7 +12,7 @@ import torch
 from pointcluster._optional import installed_by
 from pointcluster.app.source import SCENES, Source, as_file
 from pointcluster.datasets import read_image, read_points
-from pointcluster.datasets.scan_file import open_las
+from pointcluster.datasets.readers.las import open_las
 from pointcluster.models import PointMLPCoC
 from pointcluster.predict import Predictor
 from pointcluster.segment import Segmenter
@@ -25,15 +25,8 @@ LARGEST_SCENE = 3_000_000
 
 
 class Network:
-    """A trained network with its classes and its preprocessing; nothing in it ever changes, so
-    that all users share it.
-
-    Args:
-        title: What it is called.
-        model: The network, in evaluation mode.
-        classes: Their names, in order.
-        about: What it was trained on and how well it does, in a few words.
-    """
+    """A trained network with its classes and what is said about it; nothing in it ever changes, so
+    that all users share it."""
 
     kind: str
     """What it takes: ``"picture"``, ``"scan"`` or ``"scene"``."""
@@ -64,12 +57,7 @@ class Classifier(Network, ABC):
 
     @abstractmethod
     def prepare(self, source: Source, size: int, up: str | None = None) -> Any:
-        """What the network takes of a picture or a scan.
-
-        Args:
-            source: The picture or scan.
-            size: One of its sizes.
-            up: The axis that points up in a scan, where it is not the network's own.
+        """What the network takes of a picture or a scan, at one of its sizes and turned upright.
 
         Raises:
             ImportError: A package that reads it is not installed.

@@ -49,9 +49,7 @@ def build_app(
         name = error.name or "gradio"
         raise ImportError(f"the demo needs {name}: pip install 'pointcluster[app]'") from error
     there = examples()
-    desk = Desk(
-        offered_networks(checkpoints), there, max_bytes=max_bytes, update=gr.update, tell=gr.Warning
-    )
+    desk = Desk(offered_networks(checkpoints), there, update=gr.update, tell=gr.Warning)
     start = {}
     if desk.first is not None:
         start = desk.whole(desk.first, first_view(desk.first.network))

@@ -61,13 +61,12 @@ class Source(NamedTuple):
         return isinstance(self.content, bytes)
 
 
-def uploaded(path: str | os.PathLike[str], max_bytes: int) -> Source:
+def uploaded(path: str | os.PathLike[str]) -> Source:
     """Take an uploaded file, and delete it; nothing of it is decoded yet.
 
     Raises:
         OSError: It cannot be read.
-        ValueError: Its suffix is unknown, it is empty or too large. The message names it without
-            its folder.
+        ValueError: Its suffix is unknown, or it is empty.
     """
     path = Path(path)
     try:
@@ -77,13 +76,9 @@ def uploaded(path: str | os.PathLike[str], max_bytes: int) -> Source:
                 f"{path.name} is of a kind that is not taken here.{packed} Pictures: "
                 f"{' '.join(PICTURES)}. Scans: {' '.join((*SCANS, *SCENES))}."
             )
-        if (size := path.stat().st_size) > max_bytes:
-            raise ValueError(
-                f"{path.name} has {size / 1e6:,.1f} MB, at most {max_bytes / 1e6:,.0f} MB are taken"
-            )
-        if not size:
+        if not (content := path.read_bytes()):
             raise ValueError(f"{path.name} is empty")
-        return Source(path.name, kind, path.read_bytes())
+        return Source(path.name, kind, content)
     finally:
         path.unlink(missing_ok=True)
 

@@ -104,6 +104,6 @@ def desk(networks):
         return changes
 
     there = {"scan": examples()["scan"][:2], "picture": [picture_source(7)]}
-    made = Desk(networks, there, max_bytes=1_000_000, update=update, tell=told.append)
+    made = Desk(networks, there, update=update, tell=told.append)
     made.told = told
     return made

@@ -12,10 +12,10 @@ from pointcluster.app.__main__ import main
 @pytest.mark.parametrize(
     ("arguments", "expected"),
     [
-        (["--port", "0"], "expected 1 to 65535"),
+        (["--port", "0"], "expected from 1 to 65535"),
         (["--port", "x"], "invalid int value"),
-        (["--max-size", "0"], "expected 0.001 to 1,000,000"),
-        (["--max-size", "nan"], "expected 0.001 to 1,000,000"),
+        (["--max-size", "0"], "expected from 0.001 to 1000000"),
+        (["--max-size", "nan"], "expected from 0.001 to 1000000"),
         (["--checkpoint"], "expected at least one argument"),
         (["--unknown"], "unrecognized arguments"),
     ],

@@ -15,7 +15,7 @@ from pointcluster.app.source import KINDS, PICTURES, SCANS, examples, thumbnail,
 def test_every_kind_is_taken_whatever_its_case(tmp_path, suffix):
     path = tmp_path / f"a{suffix.upper()}"
     path.write_bytes(b"content")
-    source = uploaded(path, 100)
+    source = uploaded(path)
     kind = "picture" if suffix in PICTURES else "scan" if suffix in SCANS else "scene"
     assert source == (path.name, kind, b"content") and KINDS[suffix] == kind
     assert source.is_upload and not path.exists()
@@ -26,7 +26,7 @@ def test_other_kinds_are_refused_with_what_is_expected(tmp_path, name):
     path = tmp_path / name
     path.write_bytes(b"content")
     with pytest.raises(ValueError, match=r"not taken here.*\.png.*\.ply.*\.laz"):
-        uploaded(path, 100)
+        uploaded(path)
     assert not path.exists()
 
 
@@ -35,19 +35,14 @@ def test_compressed_files_are_refused_with_advice(tmp_path, suffix):
     path = tmp_path / f"a{suffix}"
     path.write_bytes(b"content")
     with pytest.raises(ValueError, match="Unpack it first"):
-        uploaded(path, 100)
+        uploaded(path)
 
 
-def test_empty_and_large_files_are_named_without_their_folder(tmp_path):
+def test_empty_files_are_named_without_their_folder(tmp_path):
     path = tmp_path / "a.ply"
     path.write_bytes(b"")
     with pytest.raises(ValueError, match=r"^a\.ply is empty$"):
-        uploaded(path, 100)
-    path.write_bytes(b"0" * 2_500_000)
-    with pytest.raises(ValueError, match=r"^a\.ply has 2\.5 MB, at most 1 MB are taken$"):
-        uploaded(path, 1_000_000)
-    path.write_bytes(b"0" * 2_500_000)
-    assert uploaded(path, 2_500_000).content == b"0" * 2_500_000
+        uploaded(path)
 
 
 def test_scans_are_test_clouds_of_different_classes():
