@@ -166,8 +166,8 @@ class Labelled(Shown):
         scene, network, title = self.scene, self.network, self.source.name
         path = self.target("labelled" if suffix == self.suffix else "classes", suffix)
         if suffix == ".html":
-            figure = self.figures(sides[:1], view)[0].update_layout(height=None)
-            return write_page(path, figure, title)
+            figure = self._figure(self.fitted(sides[0]), self.point(view.point), 1, 1.25)
+            return write_page(path, figure.update_layout(height=None), title)
         if suffix != self.suffix:
             pos, told = scene.pos[scene.drawn], scene.told[scene.drawn]
             return save_labels(path, pos, told, classes=network.classes, title=title)
@@ -212,12 +212,15 @@ class Labelled(Shown):
             colours[other] = 0.55 + 0.35 * colours[other].mean(axis=1, keepdims=True)
         return colours
 
-    def _figure(self, side: Side, point: int | None, panels: int) -> Figure:
+    def _figure(
+        self, side: Side, point: int | None, panels: int, wide: float | None = None
+    ) -> Figure:
+        """One of so many figures, in a frame of so many heights."""
         from plotly import graph_objects as go
 
         scene, rows, names = self.scene, self.scene.drawn, self.network.classes
         height = HEIGHT[panels - 1]
-        wide = WIDTH / panels / height
+        wide = wide or WIDTH / panels / height
         middle = scene.pos[rows].mean(axis=0)  # what lies far from 0 keeps its digits
         pos = scene.pos[rows] - middle
         size, figure = _dot(pos, height, wide), go.Figure()
@@ -245,10 +248,12 @@ class Labelled(Shown):
                 colour = hex_colours(class_colours(names)[[kind]])[0]
                 entry = {"name": name, "legendgroup": name, "showlegend": True}
                 dots(np.full((1, 3), None), {"color": colour}, **entry)
-        if point is not None:
-            black = {"width": 2, "color": "black"}
-            mark = {"size": size + 6, "symbol": "diamond", "color": "white", "line": black}
-            dots(scene.pos[[point]] - middle, mark)
+        if point is not None:  # a pin, as the points around it would hide a mark
+            foot = scene.pos[point] - middle
+            pin = foot + np.array([[0, 0, 0], [0, 0, 0.05 * float(np.ptp(pos, axis=0).max())]])
+            mark = {"symbol": "diamond", "color": "white", "line": {"width": 2, "color": "black"}}
+            black = {"color": "black", "width": 4}
+            dots(pin, mark | {"size": [0, 9]}, mode="lines+markers", line=black)
         legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom"}
         figure.update_layout(
             template="none",
