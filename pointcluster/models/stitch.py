@@ -17,11 +17,8 @@ from pointcluster.geometry.carry import carry_geometry
 from pointcluster.geometry.check import check_positive
 from pointcluster.nn.carry_back import interpolate
 
-CELLS, STEP = 3, 2
+CELLS, STEP = 6, 5
 """Cells along a block's edge, and from one block to the next: the rest is where they overlap."""
-WIDER = 2
-"""Edge of a block as a multiple of those that the network was trained on: more context, less
-border."""
 BATCH_POINTS = 1 << 14
 """Points that go through the network at once."""
 
@@ -42,9 +39,8 @@ class Block(NamedTuple):
 class BlockGrid(NamedTuple):
     """Square cells over a scene, seen from above, of which blocks are made.
 
-    A block is :data:`WIDER` times as wide as those that the network was trained on, has
-    :data:`CELLS` cells along its edge and begins at every :data:`STEP`-th one, so that neighbours
-    overlap; all of them are whole, and together they cover the scene.
+    A block has :data:`CELLS` cells along its edge and begins at every :data:`STEP`-th one, so that
+    neighbours overlap; all of them are whole, and together they cover the scene.
     """
 
     low: tuple[float, float]
@@ -56,14 +52,13 @@ class BlockGrid(NamedTuple):
 
     @classmethod
     def over(cls, low: Any, high: Any, edge: float) -> BlockGrid:
-        """The grid over a box whose blocks have edges of `WIDER * edge`, or somewhat less to fit.
+        """The grid over a box whose blocks have edges of `edge`, or somewhat less to fit.
 
         Raises:
             ValueError: The edge is not positive and finite.
         """
         if not 0 < edge < np.inf:
             raise ValueError(f"the edge of blocks must be positive and finite, found {edge}")
-        edge = WIDER * edge
         cells, blocks = [], []
         for axis in (0, 1):
             span = float(high[axis]) - float(low[axis])
@@ -144,8 +139,7 @@ class SceneSegmenter:
 
     def __init__(self, model: nn.Module, *, num_points: int, voxel_size: float = 0.0) -> None:
         check_positive("num_points", num_points)
-        self.model, self.voxel_size = model, voxel_size
-        self.num_points = WIDER**2 * num_points
+        self.model, self.num_points, self.voxel_size = model, num_points, voxel_size
 
     def run(
         self,

@@ -9,7 +9,6 @@ from torch_geometric.data import Data
 from pointcluster.models.stitch import (
     CELLS,
     STEP,
-    WIDER,
     BlockGrid,
     SceneSegmenter,
     segment_scene,
@@ -57,8 +56,7 @@ def sorted_by(grid, pos):
 def test_blocks_cover_the_scene_and_weigh_one_together(edge):
     pos = scene().pos.double().numpy() + np.array([1e5, -3e5, 0])
     grid = BlockGrid.over(pos.min(axis=0), pos.max(axis=0), edge)
-    wide = WIDER * edge
-    assert all(wide / 2 <= CELLS * cell <= wide * 1.001 for cell in grid.cell) or wide > 120
+    assert all(edge / 2 <= CELLS * cell <= edge * 1.001 for cell in grid.cell) or edge == 500
     assert grid.shape == tuple(n * STEP + CELLS - STEP for n in grid.blocks)
     order, starts = sorted_by(grid, pos)
     total, seen = np.zeros(len(pos)), np.zeros(len(pos), int)
@@ -89,7 +87,7 @@ def test_what_depends_on_the_point_alone_is_unchanged(voxel_size):
 def test_order_position_and_shares_change_nothing():
     torch.manual_seed(0)
     model, data = ByNumber(), scene()
-    options = {"edge": 30.0, "num_points": 100_000}
+    options = {"edge": 90.0, "num_points": 100_000}
     found = segment_scene(model, data, **options)
     torch.testing.assert_close(found.sum(dim=1), torch.ones(3000), rtol=0, atol=1e-5)
     order = torch.randperm(3000)
@@ -123,7 +121,7 @@ class ByNeighbours(ByPlace):
 
 def test_moved_borders_change_hardly_any_class():
     data = scene(4000, edge=200.0)
-    options = {"edge": 30.0, "num_points": 100_000}
+    options = {"edge": 90.0, "num_points": 100_000}
     told = segment_scene(ByNeighbours(), data, **options).argmax(dim=1)
     inner = (data.pos[:, :2] > 8).all(dim=1)
     moved = Data(pos=data.pos[inner], x=data.x[inner])
@@ -136,7 +134,7 @@ def test_moved_borders_change_hardly_any_class():
 def test_a_dense_block_is_shared_out_and_a_fine_one_thinned():
     torch.manual_seed(0)
     model, data = ByPlace(), scene()
-    segment_scene(model, data, edge=500.0, num_points=1000 // WIDER**2)
+    segment_scene(model, data, edge=500.0, num_points=1000)
     assert model.sizes == [1000] * 3
     model.sizes.clear()
     segment_scene(model, data, edge=500.0, num_points=100_000, voxel_size=10.0)
