@@ -26,8 +26,9 @@ from measure import MIB, RESULTS, machine, peak_memory, table, write
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch
-from torch_geometric.utils import to_dense_batch
+from torch_geometric.utils import scatter, to_dense_batch
 
+from pointcluster import ops
 from pointcluster.datasets import HomeObjects, LidarHD
 from pointcluster.geometry import LatticeGeometry
 from pointcluster.models import create_model, segment_scene
@@ -155,9 +156,31 @@ def sharp(cluster: ContextCluster) -> ContextCluster:
     return cluster
 
 
+class Centred(ContextCluster):
+    """The operator on what differs inside a region: cosines are of f without the region's mean."""
+
+    def _cluster(
+        self, x: Tensor, regions: ops.Regions, residual: Tensor | None, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        f, v = self.fv(x).unflatten(1, (2, self.heads, self.head_channels)).unbind(1)
+        region = regions.region(len(f))
+        f = f - scatter(f, region, reduce="mean")[region]
+        y, index, s = ops.gather_around(f, v, regions, self.alpha, self.beta)
+        y = self.proj(y.flatten(1))
+        y = y if scale is None else y * scale
+        return y if residual is None else residual + y, index, s
+
+
+def centred(cluster: ContextCluster) -> ContextCluster:
+    cluster.__class__ = Centred
+    return cluster
+
+
 MIXERS: dict[str, Callable[[ContextCluster], nn.Module]] = {
     "clusters": lambda cluster: cluster,
     "sharp": sharp,
+    "centred": centred,
+    "centred and sharp": lambda cluster: sharp(centred(cluster)),
     "frozen": frozen,
     "windows": Windows,
     "mean": Mean,

@@ -17,7 +17,16 @@ from typing import Any
 
 import torch
 from measure import COLORS, RESULTS, machine, picture, table, tidy, write
-from mixers import Nothing, Pictures, Scans, normal, regional, train
+from mixers import (
+    Centred,
+    Nothing,
+    Pictures,
+    Scans,
+    normal,
+    regional,
+    train,
+    with_mixer,
+)
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch_geometric.data import Batch
@@ -27,6 +36,7 @@ from pointcluster.models import save_model
 from pointcluster.nn import ContextCluster, ContextClusterBlock
 from pointcluster.transforms import RandomBlock
 
+CLUSTERS = ("clusters", "sharp", "centred", "centred and sharp", "frozen")
 FIGURES = {
     "doubt": "entropy of a point's similarities to the centres of its region; 1: all alike",
     "margin": "similarity to the centre that is taken, less that to the next one",
@@ -86,6 +96,8 @@ def looked_at(block: ContextClusterBlock, residual: Tensor, x: Tensor, geometry:
     regions, size = parts[0].regions, cluster.head_channels
     dense = regional(x, geometry)[0]  # [R, P, C]
     f = cluster.fv(dense)[..., : cluster.heads * size].unflatten(2, (cluster.heads, size))
+    if isinstance(cluster, Centred):
+        f = f - f.mean(dim=1, keepdim=True)
     pool = regions.pooling(f.dtype)  # [R or 1, M, P]
     center = (pool / pool.sum(dim=2, keepdim=True)).expand(len(f), -1, -1)
     c = torch.einsum("rmp,rphc->rhmc", center, f)
@@ -129,11 +141,12 @@ def probe_of(task: Any) -> Any:
 
 
 def watched(
-    task: Any, epochs: float, looks: int, seed: int = 0
+    task: Any, mixer: str, epochs: float, looks: int, seed: int = 0
 ) -> tuple[nn.Module, list[dict[str, Any]]]:
     """A trained network, and a record a look: the epoch, and of every block the figures."""
     torch.manual_seed(seed)
-    model, probe, records, before = task.build(), probe_of(task), [], {}
+    model = with_mixer(task.build(), mixer)
+    probe, records, before = probe_of(task), [], {}
     marks = torch.linspace(0, epochs * task.steps - 1, round(epochs * looks) + 1).long().tolist()
 
     def watch(epoch: float, step: int) -> None:
@@ -220,6 +233,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--cifar10", type=Path, metavar="FOLDER")
     add("--lidar", type=Path, metavar="FOLDER")
     add("--model", metavar="NAME", help="another network than the usual one")
+    add("--mixer", choices=CLUSTERS, default="clusters",
+        metavar="NAME", help=", ".join(CLUSTERS))  # fmt: skip
     add("--epochs", type=float, default=3.0)
     add("--looks", type=int, default=4, help="an epoch")
     add("--save", metavar="FILE", help="the trained network, where one task is asked for")
@@ -230,8 +245,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     file = args.out / "why.json"
     results = json.loads(file.read_text()) if file.exists() else {}
     for task in tasks:
-        model, records = watched(task, args.epochs, args.looks)
-        name = f"{task.data}, {task.model}"
+        model, records = watched(task, args.mixer, args.epochs, args.looks)
+        name = f"{task.data}, {task.model}, {args.mixer}"
         results[name] = {"epochs": args.epochs, "records": records, "tested": tested(task, model)}
         write(file, json.dumps(results) + "\n")
         if args.save:

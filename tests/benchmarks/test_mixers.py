@@ -77,6 +77,7 @@ def test_intervals_draw_items_and_seeds(script):
     assert weighted[0] == pytest.approx(0.25)
 
 
+@pytest.mark.slow
 def test_a_short_run_leaves_a_page_and_is_not_run_again(run, script, monkeypatch, tmp_path):
     mixers = script("mixers")
     recipe = mixers.Recipe(batch_size=4)
@@ -99,6 +100,7 @@ def test_a_short_run_leaves_a_page_and_is_not_run_again(run, script, monkeypatch
     assert again == page and "{" not in printed
 
 
+@pytest.mark.slow
 def test_scans_and_folds(script, monkeypatch):
     mixers = script("mixers")
     generator = torch.Generator().manual_seed(0)
