@@ -32,12 +32,13 @@ from torch.nn import functional as F
 from torch_geometric.data import Batch
 
 from pointcluster.geometry import LatticeGeometry
-from pointcluster.models import save_model
+from pointcluster.models import create_model, save_model
 from pointcluster.nn import ContextCluster, ContextClusterBlock
 from pointcluster.transforms import RandomBlock
 
 CLUSTERS = ("clusters", "sharp", "centred", "centred and sharp", "frozen")
 FIGURES = {
+    "common": "share of the energy of what similarities are of, f, that is its region's mean",
     "doubt": "entropy of a point's similarities to the centres of its region; 1: all alike",
     "margin": "similarity to the centre that is taken, less that to the next one",
     "use": "entropy of the clusters' sizes in a region; 1: all equally large",
@@ -110,19 +111,24 @@ def looked_at(block: ContextClusterBlock, residual: Tensor, x: Tensor, geometry:
     kept = torch.einsum("rhpm,rmp->", F.one_hot(index, regions.num_centers).float(),
                         (pool > 0).float().expand(len(f), -1, -1))  # fmt: skip
     y = cluster(x, geometry)
-    dense = regional(y, geometry)[0]
     scaled = y if block.scale1 is None else y * block.scale1
     return {
+        "common": energy_of_mean(f.flatten(2)),
         "doubt": float(entropy(s / s.sum(dim=3, keepdim=True)) / most),
         "margin": float((best[..., 0] - best[..., 1]).mean()),
         "use": float(entropy(sizes) / most),
         "near": float(kept / (pool > 0).expand(len(f), -1, -1).sum() / cluster.heads),
-        "mean": float(dense.mean(dim=1).square().sum() * dense.size(1) / dense.square().sum()),
+        "mean": energy_of_mean(regional(y, geometry)[0]),
         "branch": float(scaled.norm() / residual.norm()),
         "alpha": float(cluster.alpha),
         "beta": float(cluster.beta),
         "index": index,
     }
+
+
+def energy_of_mean(dense: Tensor) -> float:
+    """How much of values [R, P, C] their region's mean makes up, 0 to 1."""
+    return float(dense.mean(dim=1).square().sum() * dense.size(1) / dense.square().sum())
 
 
 def entropy(share: Tensor) -> Tensor:
@@ -195,18 +201,19 @@ def page(results: dict[str, Any]) -> str:
         for block in result["records"][0]["blocks"]:
             cells = [block]
             for key in FIGURES:
-                values = [record["blocks"][block][key] for record in result["records"]]
-                values = [value for value in values if value is not None]
-                cells.append(f"{values[0]:.2f} → {values[-1]:.2f}")
+                values = [record["blocks"][block].get(key) for record in result["records"]]
+                ends = [f"{value:.2f}" for value in values if value is not None]
+                cells.append(" → ".join(ends[:1] + ends[1:][-1:]))
             rows.append(cells)
         tests = ", ".join(f"{kind} {value:.1%}" for kind, value in result["tested"].items())
-        parts += [f"## {name}, {result['epochs']:g} epochs", table(["block", *FIGURES], rows)]
+        parts += [f"## {name}", table(["block", *FIGURES], rows)]
         parts += [f"Accuracy of the trained network with, in the operator's place: {tests}."]
     return "\n\n".join([*parts, "![The figures over training](why.png)"]) + "\n"
 
 
 def draw(figure: Any, results: dict[str, Any]) -> None:
-    """A row a network, a panel a figure, a line a block."""
+    """A row a network that was trained, a panel a figure, a line a block."""
+    results = {name: result for name, result in results.items() if len(result["records"]) > 1}
     shown = ("doubt", "margin", "use", "moved", "mean", "branch", "alpha", "gradients")
     grid = figure.subplots(len(results), len(shown), squeeze=False)
     for axes, (name, result) in zip(grid, results.items(), strict=True):
@@ -235,8 +242,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--model", metavar="NAME", help="another network than the usual one")
     add("--mixer", choices=CLUSTERS, default="clusters",
         metavar="NAME", help=", ".join(CLUSTERS))  # fmt: skip
-    add("--epochs", type=float, default=3.0)
+    add("--epochs", type=float, default=3.0, help="0: train nothing")
     add("--looks", type=int, default=4, help="an epoch")
+    add("--shipped", action="store_true", help="look at the package's weights for scans, too")
     add("--save", metavar="FILE", help="the trained network, where one task is asked for")
     add("--out", type=Path, default=RESULTS)
     args = parser.parse_args(argv)
@@ -244,15 +252,27 @@ def main(argv: Sequence[str] | None = None) -> None:
     tasks += [Scans(args.lidar, args.model)] if args.lidar else []
     file = args.out / "why.json"
     results = json.loads(file.read_text()) if file.exists() else {}
-    for task in tasks:
+    for task in tasks if args.epochs else ():
         model, records = watched(task, args.mixer, args.epochs, args.looks)
-        name = f"{task.data}, {task.model}, {args.mixer}"
-        results[name] = {"epochs": args.epochs, "records": records, "tested": tested(task, model)}
+        name = f"{task.data}, {task.model}, {args.mixer}, {args.epochs:g} epochs"
+        results[name] = {"records": records, "tested": tested(task, model)}
         write(file, json.dumps(results) + "\n")
         if args.save:
             save_model(args.save, model)
-    picture(args.out / "why.png", lambda figure: draw(figure, results),
-            size=(19, 2.6 * len(results)))  # fmt: skip
+    if args.shipped:
+        model = create_model(tasks[-1].model, pretrained=True)
+        blocks = look(model, probe_of(tasks[-1]))
+        for found in blocks.values():
+            found.pop("index")
+        name = f"{tasks[-1].data}, {tasks[-1].model}, the weights that ship"
+        records = [{"epoch": 0.0, "blocks": blocks}]
+        results[name] = {"records": records, "tested": tested(tasks[-1], model)}
+        write(file, json.dumps(results) + "\n")
+    trained = sum(len(result["records"]) > 1 for result in results.values())
+    if trained:
+        picture(
+            args.out / "why.png", lambda figure: draw(figure, results), size=(19, 2.6 * trained)
+        )
     write(args.out / "why.md", page(results))
     print(page(results))
 

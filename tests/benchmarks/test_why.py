@@ -28,10 +28,12 @@ def test_a_block_is_looked_at_as_the_operator_sees_it(script):
     mean = why.RegionMean(block.cluster)(x, geometry)
     share = float(mean.square().sum() / y.square().sum())
     assert found["mean"] == pytest.approx(share, rel=1e-4) and 0 < share < 1
+    assert 0 < found["common"] < 1
     script("mixers").centred(block.cluster)
     _, clusters = block.cluster(x, geometry, return_clusters=True)
     index = clusters.index.view(-1, 16, 2).transpose(1, 2) % 4
-    assert torch.equal(why.looked_at(block, x, x, geometry)["index"], index)
+    found = why.looked_at(block, x, x, geometry)
+    assert torch.equal(found["index"], index) and found["common"] == pytest.approx(0, abs=1e-6)
     assert 0 < found["doubt"] < 1 and 0 < found["use"] <= 1 and found["margin"] > 0
 
 
@@ -50,9 +52,9 @@ def test_a_short_training_leaves_a_page_and_a_picture(run, script, monkeypatch, 
     page, _ = run("why", "--cifar10", str(tmp_path / "cifar"), "--epochs", "1", "--looks", "1",
                   "--save", str(tmp_path / "net"))  # fmt: skip
     assert "| stages.4.0 |" in page and "region's mean" in page
-    records = json.loads((tmp_path / "why.json").read_text())["CIFAR-10, coc_micro, clusters"][
-        "records"
-    ]
+    records = json.loads((tmp_path / "why.json").read_text())[
+        "CIFAR-10, coc_micro, clusters, 1 epochs"
+    ]["records"]
     assert [record["epoch"] for record in records] == [0, 0.5]
     assert records[1]["blocks"]["stages.0.0"]["moved"] is not None
     assert (tmp_path / "why.png").is_file() and (tmp_path / "net.safetensors").is_file()
