@@ -39,14 +39,15 @@ def test_networks_of_detection_and_segmentation(dense):
     assert names[:2] == ["coc_nano + FPN", "no clusters + FPN"]
 
 
-def test_loss_of_segmentation_by_hand(dense):
-    scores = torch.full((1, 11, 1, 3), -30.0)
-    scores[0, 0, 0, 0] = scores[0, 1, 0, 1] = scores[0, 4, 0, 2] = 30.0
-    masks = torch.tensor([[[0, 1, 11]]])  # what is said where no class is known does not count
-    assert dense.segmentation_loss(scores, masks).item() == pytest.approx(0, abs=1e-5)
-    masks[0, 0, 1] = 0  # class 0 is there twice and found once: Dice's number is 2/3
-    loss = dense.segmentation_loss(scores, masks).item()
-    assert loss == pytest.approx(60 / 2 + 1 / 3, abs=1e-4)
+def test_weights_of_classes_by_hand(dense):
+    masks = [torch.zeros(4, 4, dtype=torch.uint8) for _ in range(4)]
+    masks[3][:] = 1  # a quarter of all pixels
+    masks[0][0] = 11  # no class is known: counts nowhere
+    masks[0][1] = masks[0][2] = masks[0][3] = 0
+    weights = dense.balanced(masks)
+    shares = torch.tensor([44, 16, *[1] * 9]) / 60  # one pixel for what was never seen
+    assert float(weights[0] / weights[1]) == pytest.approx((16 / 44) ** 0.5)
+    assert float(weights @ shares) == pytest.approx(1)
 
 
 @pytest.mark.slow
