@@ -176,11 +176,106 @@ def centred(cluster: ContextCluster) -> ContextCluster:
     return cluster
 
 
+class Varied(ContextCluster):
+    """The operator with one of its steps changed, in plain torch: its seconds say nothing.
+
+    - `soft`: a point asks all centres in training, by the softmax of its scores, with what the
+      hardest choice gives as the value (straight-through: Bengio et al., 2013; of clusters in
+      Gumbel-softmax grouping: "GroupViT", Xu et al., CVPR 2022);
+    - `twice`: centres move to the weighted mean of their points, which then choose again, as in
+      k-means ("k-means Mask Transformer", Yu et al., ECCV 2022, and ClusterFormer's recurrent
+      centres, Liang et al., NeurIPS 2023);
+    - `offset`: dispatched is the cluster and how the point's value differs from the centre's
+      (residuals to centres: "NetVLAD", Arandjelovic et al., CVPR 2016).
+    """
+
+    step = ""
+
+    def _cluster(
+        self, x: Tensor, regions: ops.Regions, residual: Tensor | None, scale: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        f, v = self.fv(x).unflatten(1, (2, self.heads, self.head_channels)).unbind(1)  # [N, H, c]
+        of, m = regions.region(len(f)), regions.num_centers
+        count = len(regions.starts(len(f))) - 1
+        near = regions.group + regions.starts(len(f))[:-1, None, None]  # [R, M, k]
+        share = regions.counting(f.dtype)
+        share = (share / share.sum(dim=2, keepdim=True)).expand(count, -1, -1)
+        c, g = (torch.einsum("rmk,rmkhc->rmhc", share, t[near]) for t in (f, v))  # [R, M, H, c]
+        head = torch.arange(self.heads, device=f.device)
+
+        def cluster_mean(t: Tensor, center: Tensor, slot: Tensor, s: Tensor) -> Tensor:
+            """Of a centre and its points, by similarity: [R * M * H, c]"""
+            slot = slot.flatten()
+            total = scatter((s[..., None] * t).flatten(0, 1), slot, dim_size=count * m * self.heads)
+            mass = scatter(s.flatten(), slot, dim_size=len(total))
+            return (center.flatten(0, 2) + total) / (1 + mass)[:, None]
+
+        for left in reversed(range(2 if self.step == "twice" else 1)):
+            cos = F.cosine_similarity(f[:, None], c[of], dim=3)  # [N, M, H]
+            score = self.beta + self.alpha * cos
+            if regions.closed is not None:
+                closed = regions.closed.expand(count, -1)[of, :, None]
+                score = score.masked_fill(closed, -torch.inf)
+            best, index = score.max(dim=1)  # [N, H]
+            s, slot = best.sigmoid(), (of[:, None] * m + index) * self.heads + head
+            if left:
+                c = cluster_mean(f, c, slot, s).view_as(c)
+        h = cluster_mean(v, g, slot, s)
+        y = h[slot]
+        if self.step == "soft" and self.training:
+            soft = torch.einsum("nmh,nmhc->nhc", score.softmax(dim=1), h.view_as(g)[of])
+            y = soft + (y - soft).detach()
+        elif self.step == "offset":
+            y = y + v - g.flatten(0, 2)[slot]
+        y = self.proj((s[..., None] * y).flatten(1))
+        y = y if scale is None else y * scale
+        return y if residual is None else residual + y, index, s
+
+
+def varied(step: str) -> Callable[[ContextCluster], ContextCluster]:
+    def change(cluster: ContextCluster) -> ContextCluster:
+        cluster.__class__ = Varied
+        cluster.step = step
+        return cluster
+
+    return change
+
+
+class Shifted(ContextCluster):
+    """The operator on regions that are moved by half of one, so that clusters cross borders.
+
+    As windows are in "Swin Transformer", Liu et al., ICCV 2021; what leaves the picture comes in at
+    the other side.
+    """
+
+    def forward(self, x: Tensor, geometry: Any, **options: Any) -> Any:  # type: ignore[override]
+        (part,) = geometry.parts
+        by = (part.height // 2, part.width // 2)
+
+        def moved(t: Tensor, sign: int) -> Tensor:
+            rows = geometry.to_rows(t).roll((sign * by[0], sign * by[1]), (1, 2))
+            back: Tensor = geometry.from_rows(rows)
+            return back
+
+        residual = options.pop("residual", None)
+        y = moved(super().forward(moved(x, -1), geometry, **options), 1)
+        return y if residual is None else residual + y
+
+
+def shifted(cluster: ContextCluster) -> ContextCluster:
+    cluster.__class__ = Shifted
+    return cluster
+
+
 MIXERS: dict[str, Callable[[ContextCluster], nn.Module]] = {
     "clusters": lambda cluster: cluster,
     "sharp": sharp,
     "centred": centred,
     "centred and sharp": lambda cluster: sharp(centred(cluster)),
+    "soft": varied("soft"),
+    "twice": varied("twice"),
+    "offset": varied("offset"),
+    "shifted": shifted,
     "frozen": frozen,
     "windows": Windows,
     "mean": Mean,
@@ -188,7 +283,7 @@ MIXERS: dict[str, Callable[[ContextCluster], nn.Module]] = {
     "attention": Attention,
     "nothing": Nothing,
 }
-LATTICES = {"windows", "depthwise"}  # what only pictures have
+LATTICES = {"windows", "depthwise", "shifted"}  # what only pictures have
 
 
 def with_mixer(model: nn.Module, mixer: str) -> nn.Module:

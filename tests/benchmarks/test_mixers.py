@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 from torch_geometric.data import Batch, Data
 
+from pointcluster.geometry import lattice_geometry
 from pointcluster.models import create_model
 from pointcluster.nn import ContextCluster
 
@@ -55,6 +56,32 @@ def test_mixers_stay_inside_regions_and_say_what_they_are_called(script):
         share = (torch.einsum("nhc,mhc->hnm", q, k) / 3**0.5).softmax(dim=2)
         expected = layer.proj(torch.einsum("hnm,mhc->nhc", share, v).flatten(1))
         torch.testing.assert_close(attention(x, geometry)[here], expected)
+
+
+def test_a_varied_operator_differs_in_its_step_alone(script):
+    mixers = script("mixers")
+    layer = ContextCluster(6, heads=2, head_channels=3, num_centers=2, k=3, region_size=16).double()
+    x, pos = torch.randn(41, 6).double(), torch.randn(41, 3).double()
+    plain, (_, clusters) = layer(x, pos), layer(x, pos, return_clusters=True)
+    torch.testing.assert_close(mixers.varied("")(layer)(x, pos), plain)
+    torch.testing.assert_close(mixers.varied("soft")(layer).train()(x, pos), plain)
+    torch.testing.assert_close(layer.eval()(x, pos), plain)
+    y, changed = mixers.varied("offset")(layer)(x, pos, return_clusters=True)
+    assert torch.equal(changed.index, clusters.index) and not torch.allclose(y, plain)
+    y, changed = mixers.varied("twice")(layer)(x, pos, return_clusters=True)
+    assert not torch.equal(changed.index, clusters.index)
+
+
+def test_shifted_regions_are_those_of_a_moved_picture(script):
+    mixers = script("mixers")
+    torch.manual_seed(0)
+    layer = ContextCluster(6, heads=2, head_channels=3, num_centers=4, k=None).double()
+    geometry = lattice_geometry((8, 8), fold=2)
+    x = torch.randn(2, 8, 8, 6).double()
+    rows = layer(geometry.from_rows(x.roll((-2, -2), (1, 2))), geometry)
+    expected = geometry.to_rows(rows).roll((2, 2), (1, 2))
+    found = mixers.shifted(layer)(geometry.from_rows(x), geometry, residual=geometry.from_rows(x))
+    torch.testing.assert_close(geometry.to_rows(found), x + expected)
 
 
 def test_frozen_similarity_learns_nothing(script):
