@@ -50,7 +50,7 @@ from pointcluster.training.pictures import train_epochs
 
 VOID, CLASSES, SIZE = 11, 11, (192, 256)
 LARGE = (800, 1088)
-SMALL = {"width": 48, "head_width": 32}  # a pyramid as small as the backbone
+SMALL = {"width": 48, "head_width": 32, "dropout": 0.0}  # a pyramid as small as the backbone
 BYTES = v2.ToDtype({tv_tensors.Mask: torch.uint8, "others": None})
 SCALED = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
 NORMAL = v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -116,7 +116,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3, help="how many")
     parser.add_argument("--epochs", type=int, default=22, help="of CamVid")
     parser.add_argument("--detection-epochs", type=int, default=12, help="of BCCD")
-    parser.add_argument("--lr", type=float, default=2e-3, help="highest, for CamVid")
+    parser.add_argument("--lr", type=float, default=1e-3, help="highest, for CamVid")
     parser.add_argument("--detection-lr", type=float, default=1e-3, help="highest, for BCCD")
     parser.add_argument("--side", type=int, default=320, help="shorter side of BCCD's pictures")
     parser.add_argument("--test", choices=("test", "val"), default="test", help="what to test on")
