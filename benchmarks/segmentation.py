@@ -297,12 +297,13 @@ def main() -> None:
     args = parser.parse_args()
     if args.speed:
         return speed(args.speed, args.scan)
+    options: dict[str, Any] = {"num_points": args.num_points, "batch_size": 2}
     if args.data is None:
         train, test = datasets.Autzen("train"), datasets.Autzen("test")
     else:
         train, test = datasets.LidarHD(args.data), datasets.LidarHD(args.data, "test")
-    name = type(train).__name__
-    recipe = SceneRecipe(num_points=args.num_points)
+        options |= {"lr": 2.5e-3, "voxel_size": 1.0, "brighten": 0.3}  # as in the example
+    name, recipe = type(train).__name__, SceneRecipe(**options)
     everybody = contestants(len(train.classes), train.in_channels)
     if unknown := set(args.only or ()) - set(everybody):
         parser.error(f"--only {sorted(unknown)}: expected some of {[*everybody]}")
