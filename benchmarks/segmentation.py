@@ -183,9 +183,10 @@ def run_trees(train: Any, test: Any, recipe: SceneRecipe, minutes: float, seed: 
     weights = recipe.class_weights(train, len(train.classes)).numpy()[y]
     trees = HistGradientBoostingClassifier(max_iter=1, warm_start=True, random_state=seed,
                                            early_stopping=False)  # fmt: skip
+    trees.fit(x, y, weights)
     while time.process_time() - start < 60 * minutes and trees.max_iter <= 500:
-        trees.fit(x, y, weights)
         trees.max_iter += 10
+        trees.fit(x, y, weights)
     begin = time.perf_counter()
     told = [torch.from_numpy(trees.predict(eigenvalue_features(scene))) for scene in test]
     seconds = time.perf_counter() - begin
