@@ -18,7 +18,7 @@ from pointcluster.datasets.scan_file import ScanFile
 from pointcluster.datasets.write_las import write_las
 from pointcluster.models import PointClusters
 from pointcluster.segment import FIELD, write_points
-from pointcluster.viz import save_labels
+from pointcluster.viz import camera, save_labels
 from pointcluster.viz.camera import plotly_camera, project
 from pointcluster.viz.colours import PALETTE, cluster_colours
 from pointcluster.viz.html import hex_colours, write_page
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 HEIGHT, WIDTH = (620, 480), 860
 """Pixels of one figure or two, and of the room that they have side by side."""
-TILT = 35.0
+EYE = camera.View("z", tilt=35.0)
 _HOVER = (
     "point %{customdata[0]}<br>NAME %{customdata[1]:.0%}<br>%{customdata[2]:.1f} m above the ground"
     "<extra></extra>"
@@ -257,7 +257,7 @@ class Labelled(Shown):
         legend = {"orientation": "h", "x": 0.5, "xanchor": "center", "y": 0, "yanchor": "bottom"}
         figure.update_layout(
             template="none",
-            scene=plotly_camera(pos.astype(np.float64), "z", tilt=TILT, wide=wide),
+            scene=plotly_camera(pos.astype(np.float64), EYE, wide),
             legend=legend | {"itemsizing": "constant", "font": {"size": 13}},
             hoverlabel={"bgcolor": "white", "font": {"color": "black"}},
         )
@@ -266,7 +266,7 @@ class Labelled(Shown):
 
 def _dot(pos: np.ndarray, height: float, wide: float) -> float:
     """Pixels of a point such that a surface of them has few holes."""
-    side = np.ptp(project(pos.astype(np.float64), tilt=TILT, up="z")[0], axis=0)
+    side = np.ptp(project(pos.astype(np.float64), EYE)[0], axis=0)
     pixels = height * min(1 / max(side[1], 1e-9), wide / max(side[0], 1e-9))
     spacing = pixels * math.sqrt(float(side.prod()) / len(pos))
     return float(np.clip(1.3 * spacing, 1.5, 8))

@@ -21,7 +21,7 @@ from pointcluster.datasets.scenes import SceneSurvey
 from pointcluster.models import PointClusters
 from pointcluster.models.stitch import BlockGrid, SceneSegmenter, thinned
 from pointcluster.segment import Segmenter
-from pointcluster.viz.camera import project
+from pointcluster.viz.camera import View, project
 
 DRAWN = 120_000
 """Points that a browser is given to draw; they turn smoothly."""
@@ -148,7 +148,7 @@ def light(pos: np.ndarray) -> np.ndarray:
     """
     dark = np.zeros(len(pos))
     for turn, tilt in VIEWS:
-        screen, depth = project(pos.astype(np.float64), turn=turn, tilt=tilt, up="z")
+        screen, depth = project(pos.astype(np.float64), View("z", turn, tilt))
         side = np.ptp(screen, axis=0)
         # About a point a pixel, and no more pixels than can be held.
         pixel = max(math.sqrt(float(side.prod()) / len(pos)), float(side.max()) / 2000, 1e-9)

@@ -16,7 +16,7 @@ from torch_geometric.data import Data
 from pointcluster.datasets import FashionMNIST, HomeObjects, read_image, read_points
 from pointcluster.datasets.readers.points import MESHES, TEXTS
 from pointcluster.files import bundled_folder
-from pointcluster.viz.camera import project, reach
+from pointcluster.viz.camera import View, project, reach
 from pointcluster.viz.shading import eye_dome
 
 if TYPE_CHECKING:
@@ -165,7 +165,7 @@ def thumbnail(source: Source, side: int = 160) -> Image.Image:
         return ImageOps.fit(source.content.convert("RGB"), (side, side), method)
     scene = source.kind == "scene"
     pos = (read_points(source.content) if scene else source.content).pos.double().numpy()
-    screen, depth = project(pos, up="z" if scene else "y", tilt=50 if scene else 20)
+    screen, depth = project(pos, View("z", tilt=50.0) if scene else View())
     low, high = reach(screen, slimmest=1.0)
     points = np.concatenate([screen, depth[:, None]], axis=1)
     grey = np.full((1, len(pos), 3), (0.72, 0.75, 0.8))

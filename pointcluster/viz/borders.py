@@ -9,17 +9,13 @@ NEAREST = 6
 
 
 def contacts(pos: np.ndarray, shows: np.ndarray | None = None) -> np.ndarray:
-    """Pairs of points that touch: of pixels side by side, or near neighbours of a cloud.
+    """Pairs of points that touch: of pixels side by side, or near neighbours of a cloud. [C, 2]
 
     A pair may come twice, and in either order.
 
     Args:
         pos: Positions ``[P, D]``.
-        shows: The point that each pixel of a picture shows, -1 where it shows none ``[H, W]``;
-            `None`: it is a cloud.
-
-    Shapes and units:
-        Numbers of points are ``[C, 2]``.
+        shows: The point that each pixel of a picture shows, or -1 ``[H, W]``; `None`: a cloud.
     """
     if shows is not None:
         points = filled(shows, np.arange(len(pos)))
@@ -58,14 +54,9 @@ def filled(shows: np.ndarray | None, values: np.ndarray) -> np.ndarray:
 
 
 def border_lines(label: np.ndarray) -> list[np.ndarray]:
-    """The lines between pixels of different labels, as long as they go straight.
+    """The lines between pixels of different labels [H, W], as long as they go straight.
 
-    Args:
-        label: Of every pixel ``[H, W]``.
-
-    Returns:
-        For each line its two ends (column, row), where pixel (row, column) fills the square of side
-        1 around its place. ``[2, 2]``
+    A line is its two ends (column, row) [2, 2]; a pixel fills a square of side 1 around its place.
     """
     lines = []
     for turned, map_ in [(False, label), (True, label.T)]:

@@ -3,19 +3,37 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-AXES = "xyz"
 UP = ("x", "y", "z", "-x", "-y", "-z")
 """Axes that can point up."""
-TURN, TILT = 35.0, 20.0
-"""Degrees about the up axis and from above: an eye at the front right."""
 MARGIN = 0.05
 """Of the frame, what a cloud leaves free at every side."""
 ANGLE = math.pi / 4
 """Plotly's camera sees this far from the bottom to the top."""
+
+
+class View(NamedTuple):
+    """Where the eye is: at the front right and above, if nothing else is said."""
+
+    up: str = "y"
+    """The axis that points up, or down with a minus."""
+    turn: float = 35.0
+    """Degrees about that axis."""
+    tilt: float = 20.0
+    """Degrees from above."""
+
+    def axes(self) -> np.ndarray:
+        """Right, up and toward the eye, as rows. [3, 3]"""
+        a, b = math.radians(self.turn), math.radians(self.tilt)
+        right = np.array([math.cos(a), 0, -math.sin(a)])
+        toward = np.array([math.sin(a) * math.cos(b), math.sin(b), math.cos(a) * math.cos(b)])
+        return np.stack([right, np.cross(toward, right), toward]) @ upright(np.eye(3), self.up).T
+
+
+FRONT = View()
 
 
 def in_space(pos: np.ndarray, picture: bool) -> np.ndarray:
@@ -28,53 +46,41 @@ def in_space(pos: np.ndarray, picture: bool) -> np.ndarray:
 
 def upright(pos: np.ndarray, up: str) -> np.ndarray:
     """Turn positions such that the second axis points up, and what was right-handed stays so."""
-    axis = AXES.index(up[-1])
-    pos = np.roll(pos, 1 - axis, axis=1)
+    pos = np.roll(pos, 1 - "xyz".index(up[-1]), axis=1)
     return pos * [1, -1, -1] if up[0] == "-" else pos
 
 
 def project(
-    pos: np.ndarray,
-    *,
-    turn: float = TURN,
-    tilt: float = TILT,
-    up: str = "y",
-    frame: np.ndarray | None = None,
+    pos: np.ndarray, view: View = FRONT, frame: np.ndarray | None = None
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Where points appear to an eye that looks from the front right and above.
+    """Where points appear on the screen ``[P, 2]``, and how near they are to the eye ``[P]``.
 
     Args:
         pos: Positions ``[P, 3]``; or ``[P, 2]``, which lie in the paper.
-        turn: Degrees about the up axis.
-        tilt: Degrees from above.
-        up: The axis that points up, or down with a minus.
+        view: Where the eye is.
         frame: Points that are centred and scaled to the unit circle; by default the same.
-
-    Shapes and units:
-        Returns the place on the screen ``[P, 2]`` and the nearness ``[P]``.
     """
     frame = pos if frame is None else frame
     middle = (frame.max(axis=0) + frame.min(axis=0)) / 2
     pos = (pos - middle) / max(float(np.linalg.norm(frame - middle, axis=1).max()), 1e-9)
     if pos.shape[1] == 2:
         return pos, np.zeros(len(pos))
-    x, y, z = upright(pos, up).T
-    a, b = math.radians(turn), math.radians(tilt)
-    right = math.cos(a) * x - math.sin(a) * z
-    front = math.sin(a) * x + math.cos(a) * z
-    above = math.cos(b) * y - math.sin(b) * front
-    return np.stack([right, above], axis=1), math.sin(b) * y + math.cos(b) * front
+    pos = pos @ view.axes().T
+    return pos[:, :2], pos[:, 2]
+
+
+def nearness(depth: np.ndarray) -> np.ndarray:
+    """0 at the back, 1 at the front. [P]"""
+    span = float(np.ptp(depth))
+    return (depth - depth.min()) / span if span else np.ones(len(depth))
 
 
 def reach(screen: np.ndarray, slimmest: float = 0.6) -> tuple[np.ndarray, np.ndarray]:
-    """The corners of a frame that points on the screen fill, but for a margin.
+    """The lowest and the highest place of a frame that points fill, but for a margin. [2] each
 
     Args:
         screen: Places on the screen ``[P, 2]``.
         slimmest: The shorter side of the frame is at least this much of the longer.
-
-    Shapes and units:
-        Returns the lowest and the highest place, ``[2]``.
     """
     low, high = screen.min(axis=0), screen.max(axis=0)
     longest = float((high - low).max())
@@ -82,62 +88,46 @@ def reach(screen: np.ndarray, slimmest: float = 0.6) -> tuple[np.ndarray, np.nda
     return low - room, high + room
 
 
-def reach_of_turns(pos: np.ndarray, *, tilt: float, up: str) -> tuple[np.ndarray, np.ndarray]:
+def reach_of_turns(pos: np.ndarray, view: View) -> tuple[np.ndarray, np.ndarray]:
     """The frame that a cloud fills while it turns once about the up axis; as :func:`reach`."""
-    turns = [project(pos, turn=turn, tilt=tilt, up=up)[0] for turn in range(0, 360, 15)]
+    turns = [project(pos, view._replace(turn=turn))[0] for turn in range(0, 360, 15)]
     return reach(np.concatenate([[turn.min(axis=0), turn.max(axis=0)] for turn in turns]))
 
 
-def plotly_camera(
-    pos: np.ndarray, up: str, *, turn: float = TURN, tilt: float = TILT, wide: float = 1.25
-) -> dict[str, Any]:
+def plotly_camera(pos: np.ndarray, view: View, wide: float = 1.25) -> dict[str, Any]:
     """Plotly's `scene`, without axes, with a camera from which a cloud fills its frame.
 
     Args:
         pos: Positions ``[P, 3]``.
-        up: The axis that points up.
-        turn: Degrees about the up axis.
-        tilt: Degrees from above.
+        view: From where it is seen first.
         wide: Width of the frame, in heights; a wider one has room at the sides.
     """
     low, high = pos.min(axis=0), pos.max(axis=0)
     scale = max(float(np.linalg.norm(high - low)) / 2, 1e-9)
     side = np.maximum(high - low, 1e-3 * scale)  # a flat cloud has room, too
     low, high = (low + high - side) / 2, (low + high + side) / 2
-    # What upright() turns to the second axis points up, what it turns to the third to the eye.
-    back = np.linalg.inv(upright(np.eye(3), up))
-    a, b = math.radians(turn), math.radians(tilt)
-    right = np.array([math.cos(a), 0, -math.sin(a)])
-    toward = np.array([math.sin(a) * math.cos(b), math.sin(b), math.cos(a) * math.cos(b)])
-    view = np.stack([right, np.cross(toward, right), toward]) @ back
-    seen = (pos - (low + high) / 2) / scale @ view.T  # right, up, to the eye
-    middle, distance = _fitted(seen, wide)
-    center = middle @ view
-    hidden = {"visible": False}
-
-    def named(values: np.ndarray) -> dict[str, float]:
-        return dict(zip(AXES, map(float, values), strict=True))
-
-    axes = {
-        f"{name}axis": hidden | {"range": [float(a), float(b)]}
-        for name, a, b in zip(AXES, low, high, strict=True)
+    axes = view.axes()
+    middle, distance = _fitted((pos - (low + high) / 2) / scale @ axes.T, wide)
+    center = middle @ axes
+    places = {
+        "up": upright(np.eye(3), view.up).T[1],
+        "center": center,
+        "eye": center + distance * axes[2],
     }
-    return axes | {
+    ranges = {
+        f"{name}axis": {"visible": False, "range": [float(a), float(b)]}
+        for name, a, b in zip("xyz", low, high, strict=True)
+    }
+    return ranges | {
         "aspectmode": "manual",
-        "aspectratio": named(side / scale),
+        "aspectratio": _by_axis(side / scale),
         "dragmode": "orbit",
-        "camera": {
-            "up": named(np.array([0, 1, 0]) @ back),
-            "center": named(center),
-            "eye": named(center + distance * view[2]),
-        },
+        "camera": {name: _by_axis(place) for name, place in places.items()},
     }
 
 
-def nearness(depth: np.ndarray) -> np.ndarray:
-    """0 at the back, 1 at the front. [P]"""
-    span = float(np.ptp(depth))
-    return (depth - depth.min()) / span if span else np.ones(len(depth))
+def _by_axis(values: np.ndarray) -> dict[str, float]:
+    return dict(zip("xyz", values.tolist(), strict=True))
 
 
 def _fitted(seen: np.ndarray, wide: float) -> tuple[np.ndarray, float]:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch_geometric.data import Batch, Data
 
 from pointcluster.models.results import PointClusters
-from pointcluster.viz.camera import reach
+from pointcluster.viz.camera import FRONT, reach
 from pointcluster.viz.colours import cluster_colours
 from pointcluster.viz.paint import paint_cloud
 from pointcluster.viz.picture import new_figure, save_figure
@@ -82,14 +82,11 @@ def model_clusters(
         names[label] if label == p else f"{names[label]}, taken for {names[p]}"
         for (_, label, _), p in zip(chosen, predicted, strict=True)
     ]
-    clouds = [batch.batch == i for i in range(len(chosen))]
-    return cluster_grid(
-        path,
-        [batch.pos[cloud].cpu().numpy() for cloud in clouds],
-        [index[cloud].cpu().numpy() for cloud in clouds],
-        titles=titles,
-        heading=heading,
+    sizes = batch.batch.bincount().tolist()
+    clouds, clusters = (
+        [part.numpy() for part in values.cpu().split(sizes)] for values in (batch.pos, index)
     )
+    return cluster_grid(path, clouds, clusters, titles=titles, heading=heading)
 
 
 def cluster_grid(
@@ -107,14 +104,11 @@ def cluster_grid(
 
     Args:
         path: The PNG to write.
-        clouds: Positions, ``[P, 3]`` each.
+        clouds: Positions, ``[P, 3]`` each, the second axis up.
         clusters: The cluster of every point, ``[P]`` each.
         titles: What stands below each cloud.
         heading: What stands above all.
         columns: Clouds a row.
-
-    Shapes and units:
-        The second axis points up; every cloud is scaled to its panel.
 
     Raises:
         ValueError: There are no clouds, or lengths differ.
@@ -124,25 +118,25 @@ def cluster_grid(
             f"{len(clouds)} clouds, {len(clusters)} clusters and {len(titles)} titles, "
             "expected the same number of each, at least one"
         )
-    rows = math.ceil(len(clouds) / columns)
-    figure = new_figure(2.4 * columns, 2.65 * rows + 0.45)
-    grid = figure.subplots(rows, columns, squeeze=False)
-    top = 1 - 0.45 / figure.get_figheight()
-    figure.subplots_adjust(left=0, right=1, bottom=0.01, top=top, wspace=0, hspace=0.02)
-    figure.suptitle(heading, y=1 - 0.12 / figure.get_figheight(), va="top", fontsize=11)
-    for panel in grid.flat:
-        panel.set_axis_off()
-    for panel, pos, cluster, title in zip(
-        grid.flat, clouds, clusters, titles, strict=False
-    ):  # the last row may have empty panels
+    for pos, cluster in zip(clouds, clusters, strict=True):
         if len(pos) != len(cluster):
             raise ValueError(f"a cloud has {len(pos)} points and {len(cluster)} cluster numbers")
-        pos = np.asarray(pos)
-        screen, _ = paint_cloud(panel, pos, cluster_colours(pos, np.asarray(cluster)))
+    rows = math.ceil(len(clouds) / columns)
+    width, height = 2.4 * columns, 2.65 * rows + 0.45
+    figure = new_figure(width, height)
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    figure.subplots_adjust(
+        left=0, right=1, bottom=0.01, top=1 - 0.45 / height, wspace=0, hspace=0.02
+    )
+    figure.suptitle(heading, y=1 - 0.12 / height, va="top", fontsize=11)
+    for axes in grid:
+        axes.set_axis_off()
+    below = {"ha": "center", "va": "bottom", "fontsize": 8.5}
+    for axes, cloud, cluster, title in zip(grid, clouds, clusters, titles, strict=False):
+        pos = np.asarray(cloud)
+        screen, _ = paint_cloud(axes, pos, cluster_colours(pos, np.asarray(cluster)), FRONT)
         low, high = reach(screen, slimmest=1.0)
         low[1] -= 0.09 * (high[1] - low[1])  # for the title
-        panel.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        panel.text(
-            0.5, 0.01, title, ha="center", va="bottom", fontsize=8.5, transform=panel.transAxes
-        )
+        axes.set(aspect="equal", xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        axes.text(0.5, 0.01, title, transform=axes.transAxes, **below)
     return save_figure(figure, path)

@@ -10,21 +10,8 @@ from pointcluster.viz.borders import contacts
 
 # Okabe and Ito's colours, which people with any kind of colour vision tell apart, less black and
 # with a yellow that shows on white.
-PALETTE = (
-    np.array(
-        [
-            [0, 114, 178],
-            [230, 159, 0],
-            [0, 158, 115],
-            [204, 121, 167],
-            [86, 180, 233],
-            [213, 94, 0],
-            [228, 214, 20],
-            [110, 110, 110],
-        ]
-    )
-    / 255.0
-)
+CODES = "0072b2 e69f00 009e73 cc79a7 56b4e9 d55e00 e4d614 6e6e6e"
+PALETTE = np.array([list(bytes.fromhex(code)) for code in CODES.split()]) / 255.0
 MANY = 2000
 """Clusters up to which a second order is tried where colours do not suffice; it takes longer."""
 LARGEST = 4_000_000
@@ -32,7 +19,7 @@ LARGEST = 4_000_000
 
 
 def cluster_colours(pos: np.ndarray, cluster: np.ndarray) -> np.ndarray:
-    """One colour a point of a cloud, such that clusters that touch differ.
+    """One colour a point of a cloud, from 0 to 1, such that clusters that touch differ. [P, 3]
 
     Up to eight clusters all differ. Of more, each takes the colour whose nearest use lies farthest
     away, of those that no cluster has that touches it. The same input gives the same colours.
@@ -40,9 +27,6 @@ def cluster_colours(pos: np.ndarray, cluster: np.ndarray) -> np.ndarray:
     Args:
         pos: Positions ``[P, D]``.
         cluster: Cluster of every point ``[P]``, any integers.
-
-    Shapes and units:
-        Colours are ``[P, 3]``, red, green and blue from 0 to 1.
     """
     _, index = np.unique(cluster, return_inverse=True)
     return PALETTE[colour_numbers(pos, index, contacts(pos))[index]]
@@ -70,28 +54,21 @@ def colour_numbers(
         region: Region of every point ``[P]``.
         wanted: For each cluster the colour that it would like to have, or -1 ``[M]``.
     """
-    count = np.bincount(index)
-    middle = np.stack([np.bincount(index, axis) / count for axis in pos.T.astype(np.float64)], 1)
+    size = np.bincount(index)
+    middle = np.stack([np.bincount(index, axis) / size for axis in pos.T.astype(np.float64)], 1)
     # From the bottom up, so that the numbers of clusters do not matter.
     rank = np.lexsort((middle[:, 0], middle[:, min(1, pos.shape[1] - 1)]))
     place = np.argsort(rank)
-    touch = _touching(place[index], touching, len(count))
-    group = np.zeros(len(pos), dtype=np.int64) if len(count) <= len(PALETTE) else region
+    touch = _touching(place[index], touching, len(size))
+    group = np.zeros(len(pos), dtype=np.int64) if len(size) <= len(PALETTE) else region
     beside = touch if group is None else _with_groups(touch, place[index], group)
-    want = np.full(len(count), -1) if wanted is None else wanted[rank]
+    want = np.full(len(size), -1) if wanted is None else wanted[rank]
+    nodes, colours = (middle[rank], size[rank], want), len(PALETTE)
     best, least = place, (np.inf, np.inf)
     for bounds, crowded_first in [(beside, False), (beside, True), (touch, False), (touch, True)]:
-        if crowded_first and len(count) > MANY:
+        if crowded_first and len(size) > MANY:
             continue
-        number = colour_nodes(
-            touch,
-            bounds,
-            middle[rank],
-            count[rank],
-            want,
-            len(PALETTE),
-            crowded_first=crowded_first,
-        )
+        number = colour_nodes(touch, bounds, *nodes, colours, crowded_first=crowded_first)
         shared = _shared(touch, number), _shared(beside, number)
         if shared < least:
             best, least = number, shared
@@ -128,9 +105,6 @@ def colour_nodes(
         wanted: The colour that each would like to have, or -1 ``[M]``.
         colours: How many there are.
         crowded_first: Colour next whichever is bound to nodes of the most colours.
-
-    Shapes and units:
-        Colours are counted from 0, ``[M]``.
     """
     import networkx as nx
 
@@ -167,18 +141,15 @@ def colour_nodes(
 
 
 def match_clusters(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Match two clusterings of the same points, one to one, by the points that they share.
+    """For each cluster of a second clustering its match in the first, or -1.
 
-    The matched clusters share as many points as they can in all. Of very many clusters, pairs are
-    taken by size instead, the largest first.
+    Clusterings of the same points are matched one to one, such that matched clusters share as many
+    points as they can in all. Of very many clusters, pairs are taken by size instead, the largest
+    first. What shares no point with any that is free has no match.
 
     Args:
         first: Cluster of every point ``[P]``, counted from 0.
         second: The other cluster of every point ``[P]``, counted from 0.
-
-    Returns:
-        For each cluster of the second its match in the first, or -1: none shares a point with it,
-        or they have other matches.
 
     Raises:
         ValueError: They are of different numbers of points.
@@ -193,8 +164,9 @@ def match_clusters(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     shared.sum_duplicates()
     match = np.full(shape[0], -1)
     if shape[0] * shape[1] <= LARGEST:
-        rows, columns = linear_sum_assignment(shared.toarray(), maximize=True)
-        match[rows] = np.where(shared.toarray()[rows, columns] > 0, columns, -1)
+        dense = shared.toarray()
+        rows, columns = linear_sum_assignment(dense, maximize=True)
+        match[rows] = np.where(dense[rows, columns] > 0, columns, -1)
         return match
     taken = np.zeros(shape[1], dtype=bool)
     for i in np.argsort(-shared.data, kind="stable"):
@@ -220,8 +192,8 @@ def _beside(graph: Any, node: int) -> np.ndarray:
 
 def _shared(graph: Any, number: np.ndarray) -> float:
     """How much clusters of one colour touch."""
-    ends = np.repeat(np.arange(len(number)), np.diff(graph.indptr))
-    return float(graph.data[number[ends] == number[graph.indices]].sum())
+    pairs = graph.tocoo()
+    return float(pairs.data[number[pairs.row] == number[pairs.col]].sum())
 
 
 def _touching(index: np.ndarray, touching: np.ndarray, count: int) -> Any:
@@ -243,8 +215,7 @@ def _with_groups(touch: Any, index: np.ndarray, group: np.ndarray) -> Any:
     rows, columns = pairs[few].T
     member = coo_array((np.ones(len(rows)), (rows, columns)), shape=(len(pairs), touch.shape[0]))
     both = (member.T @ member).tocoo()
-    off = both.row != both.col
-    shape = touch.shape
-    return (
-        touch + coo_array((both.data[off], (both.row[off], both.col[off])), shape=shape)
-    ).tocsr()
+    both.data[both.row == both.col] = 0
+    bounds = (touch + both).tocsr()
+    bounds.eliminate_zeros()
+    return bounds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,36 +34,32 @@ def confusion_picture(
     number = len(classes)
     if counts.shape != (number, number):
         raise ValueError(f"the matrix is {list(counts.shape)}, expected {[number, number]}")
-    total = counts.sum(axis=1, keepdims=True)
-    share = counts / np.maximum(total, 1)
-    cell = 0.42 if number <= 20 else 0.27
+    total = counts.sum(axis=1)
+    share = counts / np.maximum(total, 1)[:, None]
+    cell, small = (0.42, 8.0) if number <= 20 else (0.27, 5.5)
     side = cell * number
     left, below, above = 1.6, 1.3, 0.55
     width, height = left + side + 1.0, below + side + above
     figure = new_figure(width, height)
-    panel = figure.add_axes(
-        (left / width, below / height, side / width, side / height), aspect="equal"
-    )
+    box = (left / width, below / height, side / width, side / height)
+    panel = figure.add_axes(box, aspect="equal")
     image = panel.imshow(share, cmap="Blues", vmin=0, vmax=1)
-    small = 8 if number <= 20 else 5.5
     plain = [name.replace("_", " ") for name in classes]
-    names = [f"{name} ({n})" for name, n in zip(plain, total[:, 0], strict=True)]
+    counted = [f"{name} ({count})" for name, count in zip(plain, total, strict=True)]
     panel.set_xticks(range(number), plain, rotation=90, fontsize=small + 1)
-    panel.set_yticks(range(number), names, fontsize=small + 1)
-    panel.set_xlabel("predicted")
-    panel.set_ylabel("true (test clouds)")
-    panel.tick_params(length=0)
-    panel.set_xticks(np.arange(number + 1) - 0.5, minor=True)
-    panel.set_yticks(np.arange(number + 1) - 0.5, minor=True)
+    panel.set_yticks(range(number), counted, fontsize=small + 1)
+    panel.set(xlabel="predicted", ylabel="true (test clouds)")
+    between = np.arange(number + 1) - 0.5
+    panel.set_xticks(between, minor=True)
+    panel.set_yticks(between, minor=True)
+    panel.tick_params(which="both", length=0)
     panel.grid(which="minor", color="0.88", linewidth=0.6)
-    panel.tick_params(which="minor", length=0)
     for row, column in np.argwhere(counts):
         colour = "white" if share[row, column] > 0.55 else "black"
-        text = str(counts[row, column])
-        panel.text(column, row, text, ha="center", va="center", fontsize=small, color=colour)
-    bar = figure.add_axes(
-        ((left + side + 0.15) / width, below / height, 0.14 / width, side / height)
-    )
+        look: Any = {"ha": "center", "va": "center", "fontsize": small, "color": colour}
+        panel.text(column, row, str(counts[row, column]), **look)
+    beside = (left + side + 0.15) / width, below / height, 0.14 / width, side / height
+    bar = figure.add_axes(beside)
     figure.colorbar(image, cax=bar, ticks=[0, 0.5, 1], format=lambda value, _: f"{value:.0%}")
     bar.tick_params(labelsize=8)
     bar.set_title("of row", fontsize=8)

@@ -44,8 +44,8 @@ def no_display() -> str:
             continue
         if not done.returncode:
             return ""
-        said = done.stdout.strip()
-        problems.append(said or f"{variable} is {name}, where no server lets this user in")
+        refused = f"{variable} is {name}, where no server lets this user in"
+        problems.append(done.stdout.strip() or refused)  # a library that crashed says nothing
     problem = "; ".join(problems) or "neither DISPLAY nor WAYLAND_DISPLAY is set"
     return f"no display ({problem})"
 

@@ -6,12 +6,11 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters
-from pointcluster.viz.open3d_window import RendererError, render_panels
+from pointcluster.viz.open3d import RendererError, render_panels
 from pointcluster.viz.paint import paint
 from pointcluster.viz.picture import Picture
 from pointcluster.viz.scene import Scene, make_scene
@@ -107,21 +106,9 @@ def render(
 
 def render_scene(scene: Scene) -> Picture:
     """The same for a scene."""
-    if scene.subject.is_picture:
-        return paint(scene)
-    try:
-        return paint(scene, points=_by_open3d)
-    except RendererError as error:
-        print(f"drawn by Matplotlib: {error}", file=sys.stderr)
-        return paint(scene)
-
-
-def _by_open3d(
-    screen: np.ndarray,
-    colours: np.ndarray,
-    size: tuple[int, int],
-    low: np.ndarray,
-    high: np.ndarray,
-) -> np.ndarray:
-    radius = float(np.clip(0.45 * min(size) / np.sqrt(len(screen)), 1, 8))
-    return render_panels(screen, colours, size, low, high, radius)
+    if not scene.subject.is_picture:
+        try:
+            return paint(scene, points=render_panels)
+        except RendererError as error:
+            print(f"drawn by Matplotlib: {error}", file=sys.stderr)
+    return paint(scene)

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Sequence
-from itertools import chain
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from pointcluster._optional import installed_by
 from pointcluster.files import replacing
-from pointcluster.viz.camera import TURN
+from pointcluster.viz.camera import FRONT
 from pointcluster.viz.colours import PALETTE
 from pointcluster.viz.paint import paint
 from pointcluster.viz.scene import Scene
@@ -42,20 +41,19 @@ def write_film(
     """
     if fps is not None and not 0 < fps <= 60:
         raise ValueError(f"fps is {fps}, expected above 0 and at most 60")
-    turntable = len(scenes) == 1 and not scenes[0].subject.is_picture
-    if turntable:
-        turns = [TURN + 360 * i / TURNS for i in range(TURNS)]
-        frames = [paint(scenes[0], turn=turn, fit=False, widest=WIDEST).array() for turn in turns]
-    else:
-        if len(scenes) == 1:
-            scenes = [scenes[0]._replace(rows=(row,)) for row in scenes[0].rows]
-        if len(scenes) == 1:
-            raise ValueError(
-                "a picture does not turn: give a mapping of titles to clusters, or a sequence of "
-                "clusters over time"
-            )
-        frames = [paint(scene, widest=WIDEST).array() for scene in scenes]
-    return _write(path, frames, fps or (8 if turntable else 4), hold=0.0 if turntable else 1.5)
+    if len(scenes) == 1 and not scenes[0].subject.is_picture:
+        turns = [FRONT.turn + 360 * i / TURNS for i in range(TURNS)]
+        frames = [paint(scenes[0], turn=turn, widest=WIDEST).array() for turn in turns]
+        return _write(path, frames, fps or 8, hold=0.0)
+    if len(scenes) == 1:
+        scenes = [scenes[0]._replace(rows=(row,)) for row in scenes[0].rows]
+    if len(scenes) == 1:
+        raise ValueError(
+            "a picture does not turn: give a mapping of titles to clusters, or a sequence of "
+            "clusters over time"
+        )
+    frames = [paint(scene, widest=WIDEST).array() for scene in scenes]
+    return _write(path, frames, fps or 4, hold=1.5)
 
 
 def write_films(
@@ -80,12 +78,14 @@ def write_films(
     for scenes in zip(*films, strict=True):
         beside = [paint(scene, widest=widest).array() for scene in scenes]
         tall = max(map(len, beside))
-        padded = [
-            np.pad(frame, ((0, tall - len(frame)), (0, 0), (0, 0)), constant_values=255)
-            for frame in beside
-        ]
-        frames.append(np.concatenate(padded, axis=1))
+        frames.append(np.concatenate([_padded(f, tall, f.shape[1]) for f in beside], axis=1))
     return _write(path, frames, fps, hold=1.5)
+
+
+def _padded(frame: np.ndarray, height: int, width: int) -> np.ndarray:
+    """A frame with white below and to the right."""
+    room = ((0, height - frame.shape[0]), (0, width - frame.shape[1]), (0, 0))
+    return np.pad(frame, room, constant_values=255)
 
 
 def _write(path: str | os.PathLike[str], frames: list[np.ndarray], fps: float, hold: float) -> Path:
@@ -104,12 +104,10 @@ def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float
     with installed_by("viz"):
         import imageio_ffmpeg
 
-    height, width = frames[0].shape[:2]
-    more = ((0, height % 2), (0, width % 2), (0, 0))  # the codec wants even sizes
-    last: Iterable[np.ndarray] = [frames[-1]] * round(hold * fps)
+    height, width = (side + side % 2 for side in frames[0].shape[:2])  # the codec wants even sizes
     writer = imageio_ffmpeg.write_frames(
         str(path),
-        (width + width % 2, height + height % 2),
+        (width, height),
         fps=fps,
         macro_block_size=2,
         quality=8,
@@ -117,23 +115,20 @@ def _write_mp4(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float
     )
     writer.send(None)
     try:
-        for frame in chain(frames, last):
-            writer.send(np.pad(frame, more, constant_values=255).tobytes())
+        for frame in [*frames, *[frames[-1]] * round(hold * fps)]:
+            writer.send(_padded(frame, height, width).tobytes())
     finally:
         writer.close()
 
 
 def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float) -> None:
-    """Write frames, shown again and again.
+    """Write frames [H, W, 3] of type uint8, shown again and again.
 
     Args:
         path: The file.
-        frames: Red, green and blue of type uint8, all of one size.
+        frames: All of one size.
         fps: Frames a second.
         hold: Seconds that the last stays longer.
-
-    Shapes and units:
-        Frames are ``[H, W, 3]``.
 
     Raises:
         ImportError: Pillow is not installed.
@@ -144,21 +139,23 @@ def write_gif(path: Path, frames: Sequence[np.ndarray], fps: float, hold: float)
     # One palette for all, so that what stands still does not flicker.
     packed = [_packed(frame) for frame in frames]
     palette, number = _palette(packed)
-    images = []
-    for colours in packed:
-        image = Image.fromarray(number[colours])
+    images = [Image.fromarray(number[colours]) for colours in packed]
+    for image in images:
         image.putpalette(palette.flatten().tolist())
-        images.append(image)
-    first, *rest = images
     shown = round(1000 / fps)  # milliseconds
     times = [shown] * (len(frames) - 1) + [shown + round(1000 * hold)]
-    first.save(path, save_all=True, append_images=rest, duration=times, loop=0, optimize=True)
+    images[0].save(
+        path, save_all=True, append_images=images[1:], duration=times, loop=0, optimize=True
+    )
 
 
 def _packed(frame: np.ndarray) -> np.ndarray:
     """Colours as single numbers."""
-    red, green, blue = np.moveaxis(frame.astype(np.int32), -1, 0)
-    return red << 16 | green << 8 | blue
+    return frame.astype(np.int32) @ np.array([65536, 256, 1], dtype=np.int32)
+
+
+def _unpacked(colour: np.ndarray) -> np.ndarray:
+    return np.stack([colour >> 16, colour >> 8 & 255, colour & 255], axis=-1).astype(np.uint8)
 
 
 def _palette(packed: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
@@ -173,9 +170,9 @@ def _palette(packed: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     if len(colour) > COLOURS:
         # White and the clusters' own colours stay what they are; the rest is shared by the others,
         # of which frequent ones do not push out those that are in few frames.
-        kept = np.concatenate([[[255] * 3], np.rint(255 * PALETTE)]).astype(np.uint8)
+        kept = np.concatenate([[[255] * 3], np.rint(255 * PALETTE)])
         kept = _unpacked(np.intersect1d(_packed(kept), colour))
-        sample = np.repeat(_unpacked(colour), np.ceil(np.sqrt(count)).astype(np.int64), axis=0)
+        sample = np.repeat(chosen, np.ceil(np.sqrt(count)).astype(np.int64), axis=0)
         image = Image.fromarray(sample[None]).quantize(
             COLOURS - len(kept), method=Image.Quantize.MEDIANCUT, dither=Image.Dither.NONE
         )
@@ -184,7 +181,3 @@ def _palette(packed: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     number = np.zeros(1 << 24, dtype=np.uint8)
     number[colour] = cKDTree(chosen.astype(np.float64)).query(_unpacked(colour))[1]
     return chosen, number
-
-
-def _unpacked(colour: np.ndarray) -> np.ndarray:
-    return np.stack([colour >> 16, colour >> 8 & 255, colour & 255], axis=-1).astype(np.uint8)

@@ -18,7 +18,7 @@ from pointcluster._optional import installed_by
 from pointcluster.files import write_whole
 from pointcluster.models.results import PointClusters
 from pointcluster.viz.borders import border_lines, filled
-from pointcluster.viz.camera import in_space, plotly_camera
+from pointcluster.viz.camera import View, in_space, plotly_camera
 from pointcluster.viz.scene import (
     Panel,
     Scene,
@@ -60,15 +60,13 @@ def figure_of(scenes: Sequence[Scene], *, wide: float = 1.25) -> Any:
     with installed_by("viz"):
         from plotly import graph_objects as go
 
-    picture = scenes[0].subject.is_picture
-    steps: list[tuple[str, list[Any]]] = []
-    if picture and scenes[0].original:
-        steps.append(("the picture", [_image(go, pixels(scenes[0]))]))
+    first = scenes[0]
+    picture, start = first.subject.is_picture, int(first.original)
+    steps = [("the picture", [_image(go, pixels(first))])] if first.original else []
     for number, scene in enumerate(scenes):
         for panel in scene.panels:
             traces = _flat(go, scene, panel) if picture else _solid(go, scene, panel)
             steps.append((panel.title or f"step {number}", traces))
-    start = 1 if picture and scenes[0].original else 0
     figure = go.Figure()
     for i, (_, traces) in enumerate(steps):
         for trace in traces:
@@ -79,12 +77,11 @@ def figure_of(scenes: Sequence[Scene], *, wide: float = 1.25) -> Any:
         {"label": label, "method": "restyle", "args": [{"visible": (owner == i).tolist()}]}
         for i, (label, _) in enumerate(steps)
     ]
-    title = scenes[0].title
     figure.update_layout(
-        title={"text": title, "x": 0.5, "xanchor": "center"} if title else None,
+        title={"text": first.title, "x": 0.5, "xanchor": "center"} if first.title else None,
         template="none",
         showlegend=False,
-        margin={"l": 10, "r": 10, "t": 60 if title or len(steps) > 1 else 10, "b": 10},
+        margin={"l": 10, "r": 10, "t": 60 if first.title or len(steps) > 1 else 10, "b": 10},
         hoverlabel={"bgcolor": "white", "font": {"color": "black"}},
     )
     if len(scenes) > 1:
@@ -95,15 +92,15 @@ def figure_of(scenes: Sequence[Scene], *, wide: float = 1.25) -> Any:
         place = {"x": 0, "xanchor": "left", "y": 1, "yanchor": "bottom", "pad": {"b": 8}}
         figure.update_layout(updatemenus=[menu | place])
     if picture:
-        _lay_flat(figure, scenes[0])
+        height, width = first.subject.size
+        row, column = [height - 0.5, -0.5], [-0.5, width - 0.5]
+        figure.update_xaxes(visible=False, range=column, constrain="domain")
+        figure.update_yaxes(visible=False, range=row, scaleanchor="x", constrain="domain")
     else:
-        _stand_up(figure, scenes[0], wide)
+        flat = first.subject.pos.shape[1] == 2
+        view = View(turn=0, tilt=0) if flat else View(first.up)
+        figure.update_layout(scene=plotly_camera(positions(first), view, wide))
     return figure
-
-
-def write_html(path: str | os.PathLike[str], scenes: Sequence[Scene]) -> Path:
-    """Write scenes of the same data as a page."""
-    return write_page(path, figure_of(scenes), scenes[0].title or "Clusters")
 
 
 def write_page(
@@ -118,9 +115,6 @@ def write_page(
         script: What the browser runs once it is drawn.
     """
     text = figure.to_html(
-        include_plotlyjs=True,
-        include_mathjax=False,
-        full_html=True,
         default_height="100vh",
         post_script=script,
         config={"displaylogo": False, "responsive": True},
@@ -132,105 +126,10 @@ def write_page(
     return Path(path)
 
 
-def page_of(figure: Any) -> str:
-    """A part of a page for a notebook, which needs no network either."""
-    text = figure.to_html(
-        include_plotlyjs=True,
-        include_mathjax=False,
-        full_html=False,
-        default_height=560,
-        config={"displaylogo": False},
-    )
-    return str(text)
-
-
-def _solid(go: Any, scene: Scene, panel: Panel) -> list[Any]:
-    """A cloud's points and centres."""
-    pos = positions(scene).astype(np.float32)
-    size = marker_size(len(pos))
-
-    def dots(where: np.ndarray, marker: dict[str, Any], **told: Any) -> Any:
-        x, y, z = where.T
-        return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, **told)
-
-    colour = {"size": size, "color": hex_colours(painted(scene, panel)), "line": {"width": 0}}
-    hover = {"customdata": _told(panel), "hovertemplate": HOVER + "<extra></extra>"}
-    traces = [dots(pos, colour, **hover)]
-    where, centre_colour = shown_centers(scene, panel)
-    black = {"width": 2, "color": "black"}
-    if scene.centers and len(where):
-        where = in_space(where, False).astype(np.float32)
-        ring = {"size": size + 2.5, "color": hex_colours(centre_colour), "line": black}
-        traces.append(dots(where, ring, hoverinfo="skip"))
-    if scene.highlight is not None:
-        star = {"size": size + 4, "symbol": "diamond", "color": "white", "line": black}
-        traces.append(dots(pos[[scene.highlight]], star, hoverinfo="skip"))
-    return traces
-
-
-def _flat(go: Any, scene: Scene, panel: Panel) -> list[Any]:
-    """A picture under its clusters, borders and centres."""
-    shows = scene.subject.shows
-    assert shows is not None
-    known = shows >= 0
-    told = np.where(known, panel.center[panel.index][shows], -1)
-    hover = "row %{y}, column %{x}: centre %{z}<extra></extra>"
-    traces = [
-        _image(go, pixels(scene, panel)),
-        go.Heatmap(z=told, opacity=0, showscale=False, hovertemplate=hover),
-    ]
-    if scene.borders:
-        lines = border_lines(filled(shows, panel.region))
-        gap = np.full((len(lines), 1, 2), np.nan)
-        x, y = np.concatenate([np.reshape(lines, (-1, 2, 2)), gap], axis=1).reshape(-1, 2).T
-        white = {"color": "white", "width": 1.5}
-        traces.append(go.Scatter(x=x, y=y, mode="lines", line=white, hoverinfo="skip"))
-    where, colour = shown_centers(scene, panel)
-    if scene.centers and len(where):
-        ring = {"size": 9, "color": hex_colours(colour), "line": {"width": 1.5, "color": "white"}}
-        y, x = where.T
-        traces.append(go.Scatter(x=x, y=y, mode="markers", marker=ring, hoverinfo="skip"))
-    if scene.highlight is not None:
-        row, column = scene.subject.pos[scene.highlight]
-        black = {"width": 1.5, "color": "black"}
-        star = {"size": 14, "symbol": "star", "color": "white", "line": black}
-        chosen = go.Scatter(x=[column], y=[row], mode="markers", marker=star, hoverinfo="skip")
-        traces.append(chosen)
-    return traces
-
-
-def _image(go: Any, values: np.ndarray) -> Any:
-    with installed_by("viz"):
-        from PIL import Image
-
-    file = io.BytesIO()
-    Image.fromarray(np.rint(255 * values).astype(np.uint8)).save(file, format="PNG")
-    text = base64.b64encode(file.getvalue()).decode("ascii")
-    return go.Image(source=f"data:image/png;base64,{text}", hoverinfo="skip")
-
-
-def _lay_flat(figure: Any, scene: Scene) -> None:
-    height, width = scene.subject.size
-    figure.update_xaxes(visible=False, range=[-0.5, width - 0.5], constrain="domain")
-    figure.update_yaxes(
-        visible=False, range=[height - 0.5, -0.5], scaleanchor="x", constrain="domain"
-    )
-
-
-def _stand_up(figure: Any, scene: Scene, wide: float) -> None:
-    pos = positions(scene)
-    if scene.subject.pos.shape[1] == 2:
-        camera = plotly_camera(pos, "y", turn=0, tilt=0, wide=wide)
-    else:
-        camera = plotly_camera(pos, scene.up, wide=wide)
-    figure.update_layout(scene=camera)
-
-
-def _told(panel: Panel) -> np.ndarray:
-    """What the mouse tells of each point."""
-    return np.stack(
-        [panel.center[panel.index], panel.similarity, panel.region], axis=1, dtype=np.float32
-    )
+def dots(go: Any, where: np.ndarray, marker: Mapping[str, Any], **told: Any) -> Any:
+    """A Plotly trace of points in space [n, 3]."""
+    x, y, z = where.astype(np.float32).T
+    return go.Scatter3d(x=x, y=y, z=z, mode="markers", marker=marker, **told)
 
 
 def marker_size(count: int) -> float:
@@ -242,3 +141,62 @@ def hex_colours(colours: np.ndarray) -> list[str]:
     """Colours from 0 to 1 as pages write them, `#rrggbb`."""
     rounded = np.rint(255 * colours).astype(np.int64) @ [65536, 256, 1]
     return [f"#{number:06x}" for number in rounded]
+
+
+def _solid(go: Any, scene: Scene, panel: Panel) -> list[Any]:
+    """A cloud's points and centres."""
+    pos, chosen = positions(scene), scene.highlight
+    size, black = marker_size(len(pos)), {"width": 2, "color": "black"}
+    told = [panel.center[panel.index], panel.similarity, panel.region]
+    colour = {"size": size, "color": hex_colours(painted(scene, panel)), "line": {"width": 0}}
+    hover = {"customdata": np.stack(told, axis=1, dtype=np.float32)}
+    traces = [dots(go, pos, colour, **hover, hovertemplate=HOVER + "<extra></extra>")]
+    where, centre_colour = shown_centers(scene, panel)
+    if scene.centers and len(where):
+        ring = {"size": size + 2.5, "color": hex_colours(centre_colour), "line": black}
+        traces.append(dots(go, in_space(where, False), ring, hoverinfo="skip"))
+    if chosen is not None:
+        star = {"size": size + 4, "symbol": "diamond", "color": "white", "line": black}
+        traces.append(dots(go, pos[[chosen]], star, hoverinfo="skip"))
+    return traces
+
+
+def _flat(go: Any, scene: Scene, panel: Panel) -> list[Any]:
+    """A picture under its clusters, borders and centres."""
+    shows = scene.subject.shows
+    assert shows is not None
+    told = np.where(shows >= 0, panel.center[panel.index][shows], -1)
+    hover = "row %{y}, column %{x}: centre %{z}<extra></extra>"
+    traces = [
+        _image(go, pixels(scene, panel)),
+        go.Heatmap(z=told, opacity=0, showscale=False, hovertemplate=hover),
+    ]
+    if scene.borders:
+        lines = border_lines(filled(shows, panel.region))
+        gap = np.full((len(lines), 1, 2), np.nan)
+        x, y = np.concatenate([np.reshape(lines, (-1, 2, 2)), gap], axis=1).reshape(-1, 2).T
+        white = {"color": "white", "width": 1.5}
+        traces.append(go.Scatter(x=x, y=y, mode="lines", line=white, hoverinfo="skip"))
+
+    def mark(where: np.ndarray, **marker: Any) -> None:
+        y, x = where.T
+        traces.append(go.Scatter(x=x, y=y, mode="markers", marker=marker, hoverinfo="skip"))
+
+    where, colour = shown_centers(scene, panel)
+    if scene.centers and len(where):
+        mark(where, size=9, color=hex_colours(colour), line={"width": 1.5, "color": "white"})
+    if scene.highlight is not None:
+        black = {"width": 1.5, "color": "black"}
+        chosen = scene.subject.pos[[scene.highlight]]
+        mark(chosen, size=14, symbol="star", color="white", line=black)
+    return traces
+
+
+def _image(go: Any, values: np.ndarray) -> Any:
+    with installed_by("viz"):
+        from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(np.rint(255 * values).astype(np.uint8)).save(file, format="PNG")
+    text = base64.b64encode(file.getvalue()).decode("ascii")
+    return go.Image(source=f"data:image/png;base64,{text}", hoverinfo="skip")

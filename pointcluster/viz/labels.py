@@ -12,14 +12,13 @@ import numpy as np
 from torch import Tensor
 
 from pointcluster._optional import installed_by
-from pointcluster.files import replacing
-from pointcluster.viz.camera import TURN, UP, plotly_camera, project, reach
+from pointcluster.viz.camera import UP, View, plotly_camera, project, reach, upright
 from pointcluster.viz.colours import PALETTE
-from pointcluster.viz.html import marker_size, write_page
-from pointcluster.viz.open3d_window import load_open3d
-from pointcluster.viz.paint import drawn_panel, is_shaded, paint_cloud
-from pointcluster.viz.picture import Picture, new_figure
-from pointcluster.viz.shading import eye_dome
+from pointcluster.viz.html import dots, hex_colours, marker_size, write_page
+from pointcluster.viz.open3d import write_points
+from pointcluster.viz.paint import paint_cloud
+from pointcluster.viz.picture import Picture, drawn_panel, new_figure
+from pointcluster.viz.shading import eye_dome, is_shaded, under_the_sky
 
 Labels = Tensor | np.ndarray | Sequence[int]
 WIDEST = 14.0
@@ -34,7 +33,9 @@ USUAL = {
     "road": (0.45, 0.45, 0.47),
 }
 """Colours that maps give to classes, by a word in their names."""
-NO_CLASS, RIGHT, WRONG = (0.9, 0.9, 0.9), (0.8, 0.82, 0.85), (0.84, 0.07, 0.18)
+PALEST, DARKEST = (0.97, 0.95, 0.70), (0.02, 0.10, 0.08)
+"""What shades of a usual colour tend to, where several classes have it."""
+NO_CLASS, RIGHT, WRONG = (0.93, 0.93, 0.93), (0.80, 0.82, 0.85), (0.84, 0.07, 0.18)
 
 
 class Panel(NamedTuple):
@@ -53,6 +54,30 @@ class Panel(NamedTuple):
         """The colour of each point. [N, 3]"""
         return np.concatenate([self.colours, [NO_CLASS]])[self.label]
 
+    @property
+    def seen(self) -> list[tuple[int, str, np.ndarray]]:
+        """Number, name and colour of each class that points have."""
+        names, colours = [*self.classes, "no class"], [*self.colours, np.array(NO_CLASS)]
+        return [(k, names[k], colours[k]) for k in np.unique(self.label).tolist()]
+
+
+class LabelledScan(NamedTuple):
+    """A scan, its labellings, and how they are looked at."""
+
+    pos: np.ndarray
+    """Positions. [N, 3]"""
+    panels: list[Panel]
+    title: str
+    view: View
+    shaded: bool
+
+    @property
+    def legend(self) -> dict[str, np.ndarray]:
+        """Names and colours of what is seen somewhere."""
+        seen = {name: colour for panel in self.panels for _, name, colour in panel.seen}
+        order = [*self.panels[0].classes, "right", "mistake", "no class"]
+        return {name: seen[name] for name in order if name in seen}
+
 
 def draw_labels(
     pos: Tensor | np.ndarray,
@@ -63,7 +88,7 @@ def draw_labels(
     colours: np.ndarray | Sequence[Sequence[float]] | None = None,
     title: str | None = None,
     up: str = "z",
-    turn: float = TURN,
+    turn: float = 35.0,
     tilt: float = 35.0,
     shading: bool | None = None,
 ) -> Picture:
@@ -92,56 +117,16 @@ def draw_labels(
         ImportError: Matplotlib is not installed.
         ValueError: Numbers of points or classes differ, or a position is NaN or infinite.
     """
-    places, panels = _checked(pos, labels, truth, classes, colours, up)
-    screen, depth = project(places, turn=turn, tilt=tilt, up=up)
-    low, high = reach(screen, slimmest=0.3)
-    width, height = high - low
-    wide = min(WIDEST / len(panels), 7.0)
-    tall = wide * height / width
-    legend = _legend(panels)
-    columns = min(len(legend), max(2, int(wide * len(panels) / 1.5)))
-    below = 0.15 + 0.22 * -(-len(legend) // columns)
-    above = 0.4 + (0.35 if title else 0)
-    full_width, full_height = wide * len(panels), above + tall + below
-    figure = new_figure(full_width, full_height)
-    if title:
-        figure.text(0.5, 1 - 0.1 / full_height, title, ha="center", va="top", fontsize=13)
-    images: Any = [None] * len(panels)
-    if is_shaded(shading, len(places)):
-        size = round(wide * figure.dpi), round(tall * figure.dpi)
-        points = np.concatenate([screen, depth[:, None]], axis=1)
-        images = eye_dome(points, np.stack([p.painted for p in panels]), size, low, high)
-    drawn = []
-    for i, (panel, image) in enumerate(zip(panels, images, strict=True)):
-        box = (i / len(panels), below / full_height, 1 / len(panels), tall / full_height)
-        axes = figure.add_axes(box)
-        axes.set_axis_off()
-        colour = panel.painted
-        if image is None:
-            _, colour = paint_cloud(axes, places, colour, turn=turn, tilt=tilt, up=up, fade=0.3)
-        else:
-            axes.imshow(image, extent=(low[0], high[0], low[1], high[1]), aspect="auto")
-        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        middle, top = (i + 0.5) / len(panels), 1 - (above - 0.1) / full_height
-        figure.text(middle, top, panel.title, ha="center", va="bottom", fontsize=11)
-        drawn.append(drawn_panel(figure, panel.title, axes, screen, colour))
-    _add_legend(figure, legend, columns)
-    return Picture(figure, tuple(drawn))
+    what: dict[str, Any] = {"truth": truth, "classes": classes, "colours": colours}
+    look: dict[str, Any] = {"title": title, "up": up, "turn": turn, "tilt": tilt}
+    return _drawn(labelled_scan(pos, labels, **what, **look, shading=shading))
 
 
 def save_labels(
     path: str | os.PathLike[str],
     pos: Tensor | np.ndarray,
     labels: Labels | Mapping[str, Labels],
-    *,
-    truth: Labels | None = None,
-    classes: Sequence[str] | None = None,
-    colours: np.ndarray | Sequence[Sequence[float]] | None = None,
-    title: str | None = None,
-    up: str = "z",
-    turn: float = TURN,
-    tilt: float = 35.0,
-    shading: bool | None = None,
+    **look: Any,
 ) -> Path:
     """Write a scan in the colours of its points' classes as a file; the suffix says of which kind.
 
@@ -153,66 +138,86 @@ def save_labels(
 
     Args:
         path: The file.
-        pos: As :func:`draw_labels`, as are all others.
+        pos: As :func:`draw_labels`.
         labels: As there.
-        truth: As there.
-        classes: As there.
-        colours: As there.
-        title: As there.
-        up: As there.
-        turn: As there.
-        tilt: As there.
-        shading: Of pictures, as there.
+        look: The other keywords of :func:`draw_labels`.
 
     Returns:
         The path.
 
     Raises:
         ImportError: What writes such files is not installed; the message says how to.
-        ValueError: As :func:`draw_labels`, or files of such a suffix cannot be written.
+        TypeError, ValueError: As :func:`draw_labels`, or files of such a suffix cannot be written.
     """
     path = Path(path)
     kind = path.suffix.lower()
     if kind not in (".png", ".svg", ".pdf", ".html", ".ply"):
         raise ValueError(f"{path}: labels are written as .png .svg .pdf .html .ply")
-    what: dict[str, Any] = {"truth": truth, "classes": classes, "colours": colours, "up": up}
-    if kind in (".png", ".svg", ".pdf"):
-        look: dict[str, Any] = {"title": title, "turn": turn, "tilt": tilt, "shading": shading}
-        return draw_labels(pos, labels, **what, **look).save(path)
-    places, panels = _checked(pos, labels, **what)
+    scan = labelled_scan(pos, labels, **look)
     if kind == ".html":
-        figure = _figure(places, panels, title or "", {"up": up, "turn": turn, "tilt": tilt})
-        return write_page(path, figure, title or "Labels", TOGETHER)
-    return _write_ply(path, places, panels, alone=not isinstance(labels, Mapping))
+        return write_page(path, _figure(scan), scan.title or "Labels", TOGETHER)
+    if kind != ".ply":
+        return _drawn(scan).save(path)
+    kept = [panel for panel in scan.panels if not panel.mistakes]
+    first = kept[1 if scan.panels[-1].mistakes else 0]  # the truth comes before it
+    alone = not isinstance(labels, Mapping)
+    fields = {
+        "label" if alone and panel is first else re.sub(r"\W+", "_", panel.title): panel.label
+        for panel in kept
+    }
+    return write_points(path, scan.pos, first.painted, fields)
 
 
 def class_colours(classes: Sequence[str]) -> np.ndarray:
-    """A colour for every class: the usual one of its name, or one unlike those. [K, 3]"""
-    chosen: dict[int, tuple[float, ...]] = {}
-    for i, name in enumerate(classes):
-        usual = next((colour for word, colour in USUAL.items() if word in name.lower()), None)
-        if usual is not None and usual not in chosen.values():
-            chosen[i] = usual
-    others = PALETTE.tolist()
+    """A colour for every class: the usual one of its name, or one unlike those. [K, 3]
+
+    Of several classes with one usual colour, those before the middle one are paler, those after it
+    darker: from grass to trees.
+    """
+    usual = [
+        next((USUAL[word] for word in USUAL if word in name.lower()), None) for name in classes
+    ]
+    chosen: dict[int, np.ndarray] = {}
+    for colour in filter(None, dict.fromkeys(usual)):
+        alike = [i for i, other in enumerate(usual) if other == colour]
+        steps = np.arange(len(alike)) - (len(alike) - 1) // 2
+        for i, step in zip(alike, 0.5 * steps / max(1, steps.max()), strict=True):
+            end = np.array(PALEST if step < 0 else DARKEST)
+            chosen[i] = (1 - abs(step)) * np.array(colour) + abs(step) * end
+    others = PALETTE
     if len(classes) > len(others):
         with installed_by("viz"):
             from matplotlib import colormaps
 
-        others += colormaps["tab20"](np.arange(20))[:, :3].tolist()
-        others += colormaps["gist_ncar"](np.linspace(0.05, 0.95, len(classes)))[:, :3].tolist()
-        others = others[: len(classes) + len(USUAL)]
+        more = np.linspace(0.05, 0.95, len(classes))
+        many = [colormaps["tab20"](np.arange(20)), colormaps["gist_ncar"](more)]
+        others = np.concatenate([others, np.concatenate(many)[:, :3]])[: len(classes) + len(USUAL)]
     for i in range(len(classes)):
         if i not in chosen:
             used = np.array([*chosen.values(), NO_CLASS])
-            away = np.linalg.norm(np.array(others)[:, None] - used, axis=2).min(axis=1)
-            chosen[i] = tuple(others[int(away.argmax())])
+            away = np.linalg.norm(others[:, None] - used, axis=2).min(axis=1)
+            chosen[i] = others[int(away.argmax())]
     return np.array([chosen[i] for i in range(len(classes))]).reshape(-1, 3)
 
 
-def _checked(
-    pos: Any, labels: Any, truth: Any, classes: Any, colours: Any, up: str
-) -> tuple[np.ndarray, list[Panel]]:
-    """Positions, and the panels: the truth, the labels, and their mistakes."""
+def labelled_scan(
+    pos: Tensor | np.ndarray,
+    labels: Labels | Mapping[str, Labels],
+    *,
+    truth: Labels | None = None,
+    classes: Sequence[str] | None = None,
+    colours: np.ndarray | Sequence[Sequence[float]] | None = None,
+    title: str | None = None,
+    up: str = "z",
+    turn: float = 35.0,
+    tilt: float = 35.0,
+    shading: bool | None = None,
+) -> LabelledScan:
+    """What :func:`draw_labels` draws: the truth, the labels, and their mistakes.
+
+    Raises:
+        ValueError: As there.
+    """
     places = _array(pos).astype(np.float64)
     if places.ndim != 2 or places.shape[1] != 3 or not len(places):
         raise ValueError(f"pos is {list(places.shape)}, expected [N, 3] of at least one point")
@@ -222,9 +227,8 @@ def _checked(
         raise ValueError(f"up is {up!r}, expected x, y, z, -x, -y or -z")
     alone = "" if truth is None else "prediction"
     named = labels if isinstance(labels, Mapping) else {alone: labels}
-    arrays = {str(name): _array(values) for name, values in named.items()}
-    if truth is not None:
-        arrays = {"truth": _array(truth)} | arrays
+    arrays = {} if truth is None else {"truth": _array(truth)}
+    arrays |= {str(name): _array(values) for name, values in named.items()}
     if not arrays:
         raise ValueError("there are no labels to draw")
     for name, values in arrays.items():
@@ -233,7 +237,7 @@ def _checked(
                 f"the labels{f' of {name}' if name else ''} are {values.dtype} "
                 f"{list(values.shape)}, expected whole numbers [{len(places)}]"
             )
-    arrays = {name: values.astype(np.int64) for name, values in arrays.items()}
+    arrays = {name: values.astype(np.int64).clip(-1) for name, values in arrays.items()}
     most = max(int(values.max()) for values in arrays.values()) + 1
     names = [f"class {i}" for i in range(most)] if classes is None else [str(c) for c in classes]
     if most > len(names):
@@ -241,50 +245,69 @@ def _checked(
     shades = class_colours(names) if colours is None else np.asarray(colours, dtype=np.float64)
     if shades.shape != (len(names), 3):
         raise ValueError(f"colours are {list(shades.shape)}, expected {[len(names), 3]}")
-    panels = [Panel(name, np.maximum(values, -1), names, shades) for name, values in arrays.items()]
-    if truth is None:
-        return places, panels
-    true = panels[0].label
-    for panel in panels[1:]:
-        wrong = np.where(true < 0, -1, panel.label != true)
-        share = (wrong == 1).sum() / max((true >= 0).sum(), 1)
-        about = f" of {panel.title}" if len(arrays) > 2 else ""
-        title = f"mistakes{about} ({share:.1%} of the points)"
-        panels.append(Panel(title, wrong, ["right", "mistake"], np.array([RIGHT, WRONG]), True))
-    return places, panels
+    panels = [Panel(name, values, names, shades) for name, values in arrays.items()]
+    if truth is not None:
+        panels += [_mistakes(panels[0], panel, len(panels) > 2) for panel in panels[1:]]
+    shaded = is_shaded(shading, len(places))
+    return LabelledScan(places, panels, title or "", View(up, turn, tilt), shaded)
+
+
+def _mistakes(truth: Panel, panel: Panel, several: bool) -> Panel:
+    """Where labels are not what they should be."""
+    known = truth.label >= 0
+    wrong = np.where(known, panel.label != truth.label, -1)
+    share = (wrong == 1).sum() / max(known.sum(), 1)
+    about = f" of {panel.title}" if several else ""
+    title = f"mistakes{about} ({share:.1%} of the points)"
+    return Panel(title, wrong, ["right", "mistake"], np.array([RIGHT, WRONG]), True)
 
 
 def _array(values: Any) -> np.ndarray:
     return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
 
 
-def _legend(panels: Sequence[Panel]) -> dict[str, tuple[float, ...]]:
-    """Names and colours of what is seen somewhere."""
-    legend: dict[str, tuple[float, ...]] = {}
-    for panel in panels:
-        for k in np.unique(panel.label).tolist():
-            name = panel.classes[k] if k >= 0 else "no class"
-            legend[name] = tuple(panel.colours[k]) if k >= 0 else NO_CLASS
-    order = [*panels[0].classes, "right", "mistake", "no class"]
-    return {name: legend[name] for name in order if name in legend}
+def _drawn(scan: LabelledScan) -> Picture:
+    """The panels side by side, with the legend below, by Matplotlib."""
+    screen, depth = project(scan.pos, scan.view)
+    low, high = reach(screen, slimmest=0.3)
+    count, legend = len(scan.panels), scan.legend
+    wide = min(WIDEST / count, 7.0)
+    tall = wide * float(np.divide(*(high - low)[::-1]))
+    columns = min(len(legend), max(2, int(wide * count / 1.5)))
+    above, below = 0.4 + (0.35 if scan.title else 0), 0.15 + 0.22 * -(-len(legend) // columns)
+    full_height = above + tall + below
+    figure = new_figure(wide * count, full_height)
+    if scan.title:
+        figure.text(0.5, 1 - 0.1 / full_height, scan.title, ha="center", va="top", fontsize=13)
+    images: Any = [None] * count
+    if scan.shaded:
+        size = round(wide * figure.dpi), round(tall * figure.dpi)
+        painted = np.stack([panel.painted for panel in scan.panels])
+        images = eye_dome(np.column_stack([screen, depth]), painted, size, low, high)
+    drawn = []
+    for i, (panel, image) in enumerate(zip(scan.panels, images, strict=True)):
+        axes = figure.add_axes((i / count, below / full_height, 1 / count, tall / full_height))
+        axes.set_axis_off()
+        colour = panel.painted
+        if image is None:
+            _, colour = paint_cloud(axes, scan.pos, colour, scan.view, fade=0.3)
+        else:
+            axes.imshow(image, extent=(low[0], high[0], low[1], high[1]), aspect="auto")
+        axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
+        middle, top = (i + 0.5) / count, 1 - (above - 0.1) / full_height
+        figure.text(middle, top, panel.title, ha="center", va="bottom", fontsize=11)
+        drawn.append(drawn_panel(panel.title, axes, screen, colour))
+    _add_legend(figure, legend, columns)
+    return Picture(figure, tuple(drawn))
 
 
-def _add_legend(figure: Any, legend: Mapping[str, Any], columns: int) -> None:
-    from matplotlib.lines import Line2D
+def _add_legend(figure: Any, legend: Mapping[str, np.ndarray], columns: int) -> None:
+    from matplotlib.patches import Patch
 
-    handles = [
-        Line2D([], [], marker="s", linestyle="", markersize=8, color=colour, label=name)
-        for name, colour in legend.items()
-    ]
-    figure.legend(
-        handles=handles,
-        loc="lower center",
-        ncols=columns,
-        frameon=False,
-        fontsize=10,
-        borderaxespad=0.2,
-        handletextpad=0.2,
-    )
+    handles = [Patch(color=tuple(colour), label=name) for name, colour in legend.items()]
+    square: Any = {"handlelength": 0.8, "handleheight": 0.8, "borderaxespad": 0.2}
+    place: Any = {"loc": "lower center", "ncols": columns, "frameon": False, "fontsize": 10}
+    figure.legend(handles=handles, **place, **square)
 
 
 # Turning one panel turns the others.
@@ -302,65 +325,38 @@ plot.on("plotly_relayout", (event) => {
 """
 
 
-def _figure(pos: np.ndarray, panels: Sequence[Panel], title: str, view: Mapping[str, Any]) -> Any:
-    """A Plotly figure of the panels, side by side."""
+def _figure(scan: LabelledScan) -> Any:
+    """The panels side by side, by Plotly; a class gets darker to black where there is no light."""
     with installed_by("viz"):
         from plotly import graph_objects as go
 
     figure = go.Figure()
-    pos = (pos - pos.mean(axis=0)).astype(np.float32)  # such as lie far from 0 keep their digits
+    count = len(scan.panels)
+    pos = scan.pos - scan.pos.mean(axis=0)  # such as lie far from 0 keep their digits
     size = max(2.0, marker_size(len(pos)))
-    camera = plotly_camera(pos, **view, wide=1.6 / len(panels) ** 0.6)
-    seen: set[str] = set()
-    for i, panel in enumerate(panels):
+    camera = plotly_camera(pos, scan.view, 1.6 / count**0.6)
+    light = under_the_sky(upright(pos, scan.view.up)) if scan.shaded else np.ones(len(pos))
+    light = np.rint(255 * light).astype(np.uint8)  # fewer bytes than colours
+    for name, colour in scan.legend.items():
+        sample = {"color": hex_colours(colour[None])[0]}
+        figure.add_trace(dots(go, np.full((1, 3), np.nan), sample, name=name, legendgroup=name))
+    for i, panel in enumerate(scan.panels):
         scene = f"scene{i + 1 if i else ''}"
-        for k in np.unique(panel.label).tolist():
-            name = panel.classes[k] if k >= 0 else "no class"
-            colour = panel.colours[k] if k >= 0 else NO_CLASS
-            red, green, blue = np.rint(255 * np.asarray(colour)).astype(int)
-            x, y, z = pos[panel.label == k].T
-            marker = {"size": size, "color": f"rgb({red},{green},{blue})", "line": {"width": 0}}
-            figure.add_trace(
-                go.Scatter3d(
-                    x=x,
-                    y=y,
-                    z=z,
-                    mode="markers",
-                    marker=marker,
-                    name=name,
-                    legendgroup=name,
-                    showlegend=name not in seen,
-                    scene=scene,
-                    hoverinfo="name",
-                )
-            )
-            seen.add(name)
-        domain = {"x": [i / len(panels), (i + 1) / len(panels)], "y": [0, 1]}
+        for k, name, colour in panel.seen:
+            points = panel.label == k
+            shades = hex_colours(np.stack([0 * colour, colour]))
+            marker: dict[str, Any] = {"size": size, "line": {"width": 0}, "cmin": 0, "cmax": 255}
+            marker |= {"color": light[points], "colorscale": [[0, shades[0]], [1, shades[1]]]}
+            look = {"legendgroup": name, "showlegend": False, "hoverinfo": "name"}
+            figure.add_trace(dots(go, pos[points], marker, name=name, scene=scene, **look))
+        domain = {"x": [i / count, (i + 1) / count], "y": [0, 1]}
         figure.update_layout({scene: camera | {"domain": domain}})
-        middle = (i + 0.5) / len(panels)
-        above = {"text": panel.title, "x": middle, "y": 1, "xref": "paper", "yref": "paper"}
-        figure.add_annotation(above | {"showarrow": False, "yanchor": "bottom"})
+        place = {"x": (i + 0.5) / count, "y": 1, "xref": "paper", "yref": "paper"}
+        figure.add_annotation(place, text=panel.title, showarrow=False, yanchor="bottom")
     figure.update_layout(
-        title={"text": title, "x": 0.5, "xanchor": "center"} if title else None,
+        title={"text": scan.title, "x": 0.5, "xanchor": "center"} if scan.title else None,
         template="none",
-        margin={"l": 0, "r": 0, "t": 70 if title else 30, "b": 10},
+        margin={"l": 0, "r": 0, "t": 70 if scan.title else 30, "b": 10},
         legend={"orientation": "h", "x": 0.5, "xanchor": "center", "itemsizing": "constant"},
     )
     return figure
-
-
-def _write_ply(path: Path, pos: np.ndarray, panels: Sequence[Panel], *, alone: bool) -> Path:
-    open3d = load_open3d()
-    cloud = open3d.t.geometry.PointCloud()
-    cloud.point.positions = open3d.core.Tensor(pos)
-    labellings = [panel for panel in panels if not panel.mistakes]
-    first = labellings[1 if panels[-1].mistakes else 0]  # the truth comes before it
-    shades = np.rint(255 * first.painted).astype(np.uint8)
-    cloud.point.colors = open3d.core.Tensor(shades)
-    for panel in labellings:
-        name = "label" if alone and panel is first else re.sub(r"\W+", "_", panel.title)
-        cloud.point[name] = open3d.core.Tensor(panel.label[:, None].astype(np.int32))
-    with replacing(path) as temporary:
-        if not open3d.t.io.write_point_cloud(str(temporary), cloud):
-            raise OSError(f"open3d could not write {path}")
-    return path

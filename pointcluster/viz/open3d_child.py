@@ -14,9 +14,11 @@ from typing import Any
 
 import numpy as np
 
-from pointcluster.viz.open3d_window import advice, load_open3d
+from pointcluster.viz.open3d import advice, load_open3d
 
 KEYS = "keys: S stage, B block, H head, left and right step through all, C centres, Q close"
+RIGHT, LEFT = 262, 263
+"""GLFW's numbers of the arrows."""
 MOST_BALLS = 10_000
 """Points up to which they are drawn as balls."""
 
@@ -29,7 +31,7 @@ def main(arguments: list[str]) -> int:
     """
     kind, file = arguments
     with np.load(file) as stored:
-        arrays = {name: stored[name] for name in stored.files}
+        arrays = dict(stored)
     try:
         open3d = load_open3d()
         if kind == "picture":
@@ -55,15 +57,15 @@ def render(
 
     Args:
         open3d: The module.
-        points: Places on the screen, and nearness.
-        colours: Of the points in each picture.
+        points: Places on the screen, and nearness ``[n, 3]``.
+        colours: Of the points in each picture, from 0 to 1 ``[P, n, 3]``.
         size: Width and height in pixels.
         low: What the picture reaches from, along both axes.
         high: What it reaches to.
         radius: Of a point, in pixels.
 
-    Shapes and units:
-        ``points [n, 3]``, ``colours [P, n, 3]`` from 0 to 1; returns ``[P, h, w, 3]`` uint8.
+    Returns:
+        Pictures ``[P, h, w, 3]``, uint8.
     """
     rendering = open3d.visualization.rendering
     width, height = map(int, size)
@@ -114,13 +116,10 @@ def open_window(
 
     Args:
         open3d: The module.
-        points: Positions, the second axis up.
-        colours: Of the points in each panel.
+        points: Positions in the unit sphere, the second axis up ``[n, 3]``.
+        colours: Of the points in each panel ``[P, n, 3]``.
         told: JSON: the title, and title and head of each panel.
         centers: `where_0`, `colour_0`, ...: the centres of each panel.
-
-    Shapes and units:
-        ``points [n, 3]``, ``colours [P, n, 3]``.
 
     Raises:
         RuntimeError: No window can be opened.
@@ -133,52 +132,47 @@ def open_window(
     name = about["title"] or "pointcluster"
     if not window.create_window(window_name=f"{name} ({KEYS})", width=1100, height=850):
         raise RuntimeError("open3d cannot open a window on this display")
-    shown: dict[str, Any] = {"centers": True, "meshes": []}
+    centers_shown = True
+    balls: list[Any] = []
 
-    def update(first: bool = False) -> None:
+    def update() -> None:
+        """Show the panel that was stepped to."""
         panel = stepper.current
         cloud.colors = open3d.utility.Vector3dVector(colours[panel].astype(np.float64))
-        if first:
-            window.add_geometry(cloud)
-        else:
-            window.update_geometry(cloud)
-        for mesh in shown["meshes"]:
-            window.remove_geometry(mesh, reset_bounding_box=False)
-        shown["meshes"] = []
-        if shown["centers"]:
-            pairs = zip(centers[f"where_{panel}"], centers[f"colour_{panel}"], strict=True)
-            for where, colour in pairs:
-                mesh = open3d.geometry.TriangleMesh.create_sphere(0.018, 10)
-                mesh.translate(where)
-                mesh.paint_uniform_color(colour)
-                mesh.compute_vertex_normals()
-                shown["meshes"].append(mesh)
-                window.add_geometry(mesh, reset_bounding_box=False)
+        window.update_geometry(cloud)
+        while balls:
+            window.remove_geometry(balls.pop(), reset_bounding_box=False)
+        pairs = zip(centers[f"where_{panel}"], centers[f"colour_{panel}"], strict=True)
+        for where, colour in pairs if centers_shown else ():
+            ball = open3d.geometry.TriangleMesh.create_sphere(0.018, 10)
+            ball.translate(where)
+            ball.paint_uniform_color(colour)
+            ball.compute_vertex_normals()
+            balls.append(ball)
+            window.add_geometry(ball, reset_bounding_box=False)
         if stepper.title:
             print(stepper.title, flush=True)
 
-    def by(step: Any) -> Any:
+    def toggle() -> None:
+        nonlocal centers_shown
+        centers_shown = not centers_shown
+
+    def bind(key: int, step: Callable[[], Any]) -> None:
         def pressed(_: Any) -> bool:
             step()
             update()
             return False
 
-        return pressed
+        window.register_key_callback(key, pressed)
 
-    def toggle() -> None:
-        shown["centers"] = not shown["centers"]
-
-    right, left = 262, 263  # GLFW's numbers
-    for key, step in [
-        (ord("S"), stepper.stage),
-        (ord("B"), stepper.block),
-        (ord("H"), stepper.head),
-        (ord("C"), toggle),
-        (right, stepper.next),
-        (left, stepper.previous),
-    ]:
-        window.register_key_callback(key, by(step))
-    update(first=True)
+    bind(ord("S"), stepper.stage)
+    bind(ord("B"), stepper.block)
+    bind(ord("H"), stepper.head)
+    bind(ord("C"), toggle)
+    bind(RIGHT, stepper.next)
+    bind(LEFT, stepper.previous)
+    window.add_geometry(cloud)
+    update()
     options = window.get_render_option()
     options.point_size = float(np.clip(400 / np.sqrt(len(points)), 2, 9))
     options.background_color = np.ones(3)
@@ -215,47 +209,41 @@ class Stepper:
 
     def next(self) -> int:
         """The panel after this one."""
-        return self._go((self.current + 1) % len(self.panels))
+        self.current = (self.current + 1) % len(self.panels)
+        return self.current
 
     def previous(self) -> int:
         """The panel before this one."""
-        return self._go((self.current - 1) % len(self.panels))
+        self.current = (self.current - 1) % len(self.panels)
+        return self.current
 
     def stage(self) -> int:
         """The first block of the next stage, with the same head where it has one."""
-        here = _stage(self._entry)
-        return self._jump(lambda entry: _stage(entry) != here)
+        here = _stage(self.panels[self.current][0])
+        return self._jump(lambda title: _stage(title) != here)
 
     def block(self) -> int:
         """The next block of the stage, with the same head."""
-        here = _stage(self._entry)
-        return self._jump(lambda entry: _stage(entry) == here and entry != self._entry)
+        here = self.panels[self.current][0]
+        return self._jump(lambda title: _stage(title) == _stage(here) and title != here)
 
     def head(self) -> int:
         """The next head of the block."""
-        beside = [i for i, (entry, _) in enumerate(self.panels) if entry == self._entry]
-        return self._go(beside[(beside.index(self.current) + 1) % len(beside)])
-
-    @property
-    def _entry(self) -> str:
-        return self.panels[self.current][0]
+        here = self.panels[self.current][0]
+        while self.panels[self.next()][0] != here:
+            pass
+        return self.current
 
     def _jump(self, wanted: Callable[[str], bool]) -> int:
         """To the next title that is wanted; stays where there is none."""
-        titles = list(dict.fromkeys(entry for entry, _ in self.panels))
-        start = titles.index(self._entry)
-        around = titles[start + 1 :] + titles[:start]
-        for title in around:
+        count, head = len(self.panels), self.panels[self.current][1]
+        for panel in ((self.current + i) % count for i in range(1, count)):
+            title = self.panels[panel][0]
             if wanted(title):
-                head = self.panels[self.current][1]
-                first = next(i for i, (entry, _) in enumerate(self.panels) if entry == title)
                 same = (title, head)
-                return self._go(self.panels.index(same) if same in self.panels else first)
+                self.current = self.panels.index(same) if same in self.panels else panel
+                break
         return self.current
-
-    def _go(self, panel: int) -> int:
-        self.current = panel
-        return panel
 
 
 def _stage(title: str) -> str:

@@ -9,13 +9,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pointcluster.viz.borders import border_lines, filled
-from pointcluster.viz.camera import TILT, TURN, nearness, project, reach, reach_of_turns
-from pointcluster.viz.picture import DrawnPanel, Picture, new_figure
+from pointcluster.viz.camera import View, nearness, project, reach, reach_of_turns
+from pointcluster.viz.picture import DrawnPanel, Picture, drawn_panel, new_figure
 from pointcluster.viz.scene import Panel, Scene, painted, pixels, shown_centers
-from pointcluster.viz.shading import FEW, eye_dome
+from pointcluster.viz.shading import eye_dome, is_shaded
 
 WIDEST = 14.0
 """Inches that a picture is wide at most, unless its panels would become too small."""
+
+PointRenderer = Callable[
+    [np.ndarray, np.ndarray, tuple[int, int], np.ndarray, np.ndarray], np.ndarray
+]
+"""Draws points: places on the screen and nearness, colours of each panel, size in pixels, what the
+panels reach from and to; answers with a picture of each panel."""
 
 
 class Cell(NamedTuple):
@@ -29,19 +35,10 @@ class Cell(NamedTuple):
     beside: str
 
 
-PointRenderer = Callable[
-    [np.ndarray, np.ndarray, tuple[int, int], np.ndarray, np.ndarray], np.ndarray
-]
-"""Draws points: places on the screen and nearness, colours of each panel, size in pixels, what the
-panels reach from and to; answers with a picture of each panel."""
-
-
 def paint(
     scene: Scene,
     *,
-    turn: float = TURN,
-    tilt: float = TILT,
-    fit: bool = True,
+    turn: float | None = None,
     widest: int = 0,
     points: PointRenderer | None = None,
 ) -> Picture:
@@ -49,10 +46,8 @@ def paint(
 
     Args:
         scene: What is drawn.
-        turn: Degrees about the up axis from which a cloud is looked at.
-        tilt: Degrees from above.
-        fit: Make the panels of a cloud as wide and tall as it appears; otherwise they hold it from
-            wherever it is looked at.
+        turn: Degrees about the up axis of a cloud that turns: panels hold it from wherever it is
+            looked at. By default it is seen from the front right, and panels fit what is seen.
         widest: Pixels that the picture is wide at most; 0: as they come.
         points: What draws the points of a cloud, instead of what the scene says.
 
@@ -60,16 +55,23 @@ def paint(
         ImportError: Matplotlib is not installed.
     """
     subject = scene.subject
-    if points is None and not subject.is_picture and is_shaded(scene.shading, len(subject.pos)):
-        points = eye_dome
+    view = View(scene.up) if turn is None else View(scene.up, turn)
+    if subject.is_picture:
+        height, width = subject.size
+        low, high = np.array([-0.5, -0.5]), np.array([width - 0.5, height - 0.5])
+    elif turn is None:
+        low, high = reach(project(subject.pos, view)[0])
+    else:
+        low, high = reach_of_turns(subject.pos, view)
+
+    # The grid, in inches from its upper left corner.
     cells = layout(scene)
     rows, columns = max(c.row for c in cells) + 1, max(c.column for c in cells) + 1
     side = float(np.clip(WIDEST / columns, 1.35, 3.2))
-    low, high = _frame(scene, turn, tilt, fit)
     width, height = high - low
     scale = side / max(height, width)
     tall, wide = max(scale * height, 0.3), max(scale * width, 0.6)
-    short = min(width, height) * min(wide / width, tall / height)  # of what is drawn, in inches
+    short = min(width, height) * min(wide / width, tall / height)  # of what is drawn
     gap = 0.08 if side < 2 else 0.12
     small = 9.5 if side > 2 else 8.0
     cells = [c._replace(above=broken(c.above, wide + gap, small)) for c in cells]
@@ -85,73 +87,40 @@ def paint(
     if widest:
         figure.set_dpi(min(figure.dpi, widest / full_width))
 
-    def at(x: float, y: float) -> tuple[float, float]:
-        """A place in the figure, from inches to the right of its corner and below it."""
-        return x / full_width, 1 - y / full_height
+    def write(x: float, y: float, text: str, **look: Any) -> None:
+        figure.text(x / full_width, 1 - y / full_height, text, **look)
 
     if scene.title:
-        figure.text(*at(full_width / 2, 0.12), scene.title, ha="center", va="top", fontsize=12)
-    rendered = None
-    if points is not None:
-        screen, depth = project(subject.pos, turn=turn, tilt=tilt, up=scene.up)
-        colours = np.stack([painted(scene, panel) for panel in scene.panels])
-        if points is not eye_dome:  # which shows depth by itself
-            colours = np.stack([faded(panel, nearness(depth)) for panel in colours])
+        write(full_width / 2, 0.12, scene.title, ha="center", va="top", fontsize=12)
+    images: Any = [None] * len(cells)
+    if not subject.is_picture:
         size = round(wide * figure.dpi), round(tall * figure.dpi)
-        images = points(np.concatenate([screen, depth[:, None]], 1), colours, size, low, high)
-        rendered = list(zip(images, colours, strict=True))
-    drawn: list[tuple[str, Any, np.ndarray, np.ndarray]] = []
-    for cell in cells:
+        images = _images(scene, view, size, low, high, points) or images
+    drawn: list[DrawnPanel] = []
+    for cell, image in zip(cells, images, strict=True):
         x = left + cell.column * (wide + gap)
         y = top + sum(above[: cell.row + 1]) + cell.row * (tall + gap)
-        axes = figure.add_axes((*at(x, y + tall), wide / full_width, tall / full_height))
+        corner = x / full_width, 1 - (y + tall) / full_height
+        axes = figure.add_axes((*corner, wide / full_width, tall / full_height))
         axes.set_axis_off()
         if cell.above:
-            place = at(x + wide / 2, y - 0.06)
-            figure.text(*place, cell.above, ha="center", va="bottom", fontsize=small)
+            write(x + wide / 2, y - 0.06, cell.above, ha="center", va="bottom", fontsize=small)
         if cell.beside:
-            place, turned = at(left - 0.08, y + tall / 2), 0 if lying else 90
-            figure.text(
-                *place, cell.beside, ha="right", va="center", rotation=turned, fontsize=small
-            )
+            turned: Any = {"ha": "right", "va": "center", "rotation": 0 if lying else 90}
+            write(left - 0.08, y + tall / 2, cell.beside, fontsize=small, **turned)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]))
-        if subject.is_picture:
+        if cell.panel is None:
+            axes.imshow(pixels(scene), interpolation="nearest", aspect="auto")
+        elif subject.is_picture:
             where, colour = _fill_picture(axes, scene, cell.panel, short)
         else:
-            image = None if rendered is None else rendered[len(drawn)]
-            where, colour = _fill_cloud(axes, scene, cell.panel, short, turn, tilt, image)
+            where, colour = _fill_cloud(axes, scene, cell.panel, short, view, image)
         axes.set(xlim=(low[0], high[0]), ylim=(low[1], high[1]), aspect="equal")
         if subject.is_picture:
             axes.invert_yaxis()
         if cell.panel is not None:
-            drawn.append((cell.panel.title, axes, where, colour))
-    return Picture(figure, tuple(drawn_panel(figure, *panel) for panel in drawn))
-
-
-def drawn_panel(
-    figure: Any, title: str, axes: Any, where: np.ndarray, colour: np.ndarray
-) -> DrawnPanel:
-    """Where the points of axes are in the picture.
-
-    Args:
-        figure: Matplotlib's figure.
-        title: What stands above the panel.
-        axes: Matplotlib's axes.
-        where: Places in the axes ``[n, 2]``.
-        colour: Of each point ``[n, 3]``.
-    """
-    pixels_high = figure.canvas.get_width_height()[1]
-    axes.apply_aspect()
-    at = axes.transData.transform(where)
-    box = axes.get_window_extent()
-    place = np.stack([pixels_high - at[:, 1], at[:, 0]], axis=1)
-    edges = (pixels_high - box.y1, pixels_high - box.y0, box.x0, box.x1)
-    return DrawnPanel(title, place, colour, edges)
-
-
-def is_shaded(shading: bool | None, count: int) -> bool:
-    """Whether so many points are drawn with shades, as was asked for."""
-    return count > FEW if shading is None else shading
+            drawn.append(drawn_panel(cell.panel.title, axes, where, colour))
+    return Picture(figure, tuple(drawn))
 
 
 def layout(scene: Scene) -> list[Cell]:
@@ -194,48 +163,38 @@ def paint_cloud(
     axes: Any,
     pos: np.ndarray,
     colour: np.ndarray,
+    view: View,
     *,
-    turn: float = TURN,
-    tilt: float = TILT,
-    up: str = "y",
     front: np.ndarray | None = None,
     fade: float = 0.65,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the points of a cloud into axes; those farther from the eye are paler and smaller.
+    """Draw the points of a cloud as dots; those farther from the eye are paler and smaller.
 
     Args:
         axes: Matplotlib's axes.
-        pos: Positions.
-        colour: Of each point, from 0 to 1.
-        turn: Degrees about the up axis.
-        tilt: Degrees from above.
-        up: The axis that points up.
-        front: Points that are drawn last and large.
+        pos: Positions ``[P, 3]`` or ``[P, 2]``.
+        colour: Of each point, from 0 to 1 ``[P, 3]``.
+        view: From where it is seen.
+        front: Points that are drawn last and large, boolean ``[P]``.
         fade: How much paler the farthest are.
 
-    Shapes and units:
-        ``pos [P, 3]`` or ``[P, 2]``, ``colour [P, 3]``, ``front [P]`` boolean. Returns where in the
-        axes the points are drawn, ``[P, 2]``, and their colours as they are drawn, ``[P, 3]``.
+    Returns:
+        Where in the axes the points are drawn ``[P, 2]``, and in which colours ``[P, 3]``.
     """
-    screen, depth = project(pos, turn=turn, tilt=tilt, up=up)
+    screen, depth = project(pos, view)
     near = nearness(depth)
-    colour = faded(colour, near, fade)
+    colour = _faded(colour, near, fade)
     size = float(np.clip(9000 / len(pos), 0.5, 20)) * (0.6 + 0.6 * near)
     order = np.argsort(depth, kind="stable")  # the front is drawn last
     if front is not None:
         size = np.where(front, 1.8 * size, size)
         order = order[np.argsort(front[order], kind="stable")]
-    axes.scatter(
-        *screen[order].T,
-        c=colour[order],
-        s=size[order],
-        linewidths=0,
-        rasterized=len(pos) > 5000,
-    )
+    look = {"c": colour[order], "s": size[order], "linewidths": 0}
+    axes.scatter(*screen[order].T, **look, rasterized=len(pos) > 5000)
     return screen, colour
 
 
-def faded(colour: np.ndarray, near: np.ndarray, fade: float = 0.65) -> np.ndarray:
+def _faded(colour: np.ndarray, near: np.ndarray, fade: float = 0.65) -> np.ndarray:
     """Colours that are paler at the back. [P, 3]"""
     return 1 - (1 - colour) * (1 - fade * (1 - near[:, None]))
 
@@ -245,86 +204,87 @@ def _inches(text: str, size: float) -> float:
     return 0.0083 * size * len(text)
 
 
-def _frame(scene: Scene, turn: float, tilt: float, fit: bool) -> tuple[np.ndarray, np.ndarray]:
-    """What a panel reaches from and to, along both axes."""
-    subject = scene.subject
-    if subject.is_picture:
-        height, width = subject.size
-        return np.array([-0.5, -0.5]), np.array([width - 0.5, height - 0.5])
-    if fit:
-        return reach(project(subject.pos, turn=turn, tilt=tilt, up=scene.up)[0])
-    return reach_of_turns(subject.pos, tilt=tilt, up=scene.up)
+def _images(
+    scene: Scene,
+    view: View,
+    size: tuple[int, int],
+    low: np.ndarray,
+    high: np.ndarray,
+    points: PointRenderer | None,
+) -> list[tuple[np.ndarray, np.ndarray]]:
+    """A picture of the points of each panel, with the colours in it; none: they become dots."""
+    pos = scene.subject.pos
+    shaded = points is None and is_shaded(scene.shading, len(pos))
+    if points is None and not shaded:
+        return []
+    screen, depth = project(pos, view)
+    colours = np.stack([painted(scene, panel) for panel in scene.panels])
+    if not shaded:  # which shows depth by itself
+        colours = np.stack([_faded(panel, nearness(depth)) for panel in colours])
+    render = points or eye_dome
+    images = render(np.column_stack([screen, depth]), colours, size, low, high)
+    return list(zip(images, colours, strict=True))
 
 
 def _fill_picture(
-    axes: Any, scene: Scene, panel: Panel | None, side: float
+    axes: Any, scene: Scene, panel: Panel, side: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw a picture, or its clusters; where in the axes its points are, and in which colours."""
-    subject = scene.subject
+    """Draw a picture under its clusters; where in the axes its points are, and in which colours.
+
+    Lines and marks are thin in a narrow panel, of which a `side` has so many inches.
+    """
+    from matplotlib.collections import LineCollection
+
+    subject, chosen = scene.subject, scene.highlight
     axes.imshow(pixels(scene, panel), interpolation="nearest", aspect="auto")
-    if panel is not None:
-        _annotate(axes, scene, panel, side)
-    colour = subject.color if panel is None else painted(scene, panel)
-    assert colour is not None
-    return subject.pos[:, ::-1], colour
+    shrunk = _shrunk(side)
+
+    def outline(label: np.ndarray, colour: str, width: float, zorder: int) -> None:
+        lines = border_lines(label)
+        axes.add_collection(LineCollection(lines, colors=colour, linewidths=width, zorder=zorder))
+
+    if scene.borders:
+        region, thin = filled(subject.shows, panel.region), shrunk * (0.5 if side < 2 else 0.8)
+        outline(region, "0.1", shrunk + thin, 2)
+        outline(region, "white", thin, 3)
+    if chosen is not None:
+        index = filled(subject.shows, panel.index)
+        outline(index == panel.index[chosen], "black", 1.2 * shrunk, 3)
+    if scene.centers:
+        pos, colour = shown_centers(scene, panel)
+        room = (72 * side) ** 2 / max(1, len(panel.center_pos))
+        _mark(axes, pos[:, ::-1], colour, shrunk**2 * float(np.clip(0.02 * room, 2.0, 30)))
+    if chosen is not None:
+        _star(axes, subject.pos[chosen, ::-1], side)
+    return subject.pos[:, ::-1], painted(scene, panel)
 
 
 def _fill_cloud(
     axes: Any,
     scene: Scene,
-    panel: Panel | None,
+    panel: Panel,
     side: float,
-    turn: float,
-    tilt: float,
-    rendered: tuple[np.ndarray, np.ndarray] | None,
+    view: View,
+    image: tuple[np.ndarray, np.ndarray] | None,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draw the clusters of a cloud, as dots if there is no rendered picture of them with the
-    colours in it; where in the axes its points are, and in which colours."""
-    assert panel is not None  # only pictures are shown themselves
-    subject, chosen = scene.subject, scene.highlight
-    view: Any = {"turn": turn, "tilt": tilt, "up": scene.up}
-    where, depth = project(subject.pos, **view)
-    if rendered is None:
+    """Draw the clusters of a cloud, as :func:`_fill_picture`; what :func:`_images` gave of it."""
+    pos, chosen = scene.subject.pos, scene.highlight
+    if image is None:
         front = None if chosen is None else panel.index == panel.index[chosen]
-        _, colour = paint_cloud(axes, subject.pos, painted(scene, panel), front=front, **view)
+        _, colour = paint_cloud(axes, pos, painted(scene, panel), view, front=front)
     else:
-        image, colour = rendered
-        axes.imshow(image, extent=(*axes.get_xlim(), *axes.get_ylim()), aspect="auto")
+        drawn, colour = image
+        axes.imshow(drawn, extent=(*axes.get_xlim(), *axes.get_ylim()), aspect="auto")
+    where, depth = project(pos, view)
     centers, center_colour = shown_centers(scene, panel)
     if scene.centers and len(centers):
-        at, center_depth = project(centers, frame=subject.pos, **view)
+        at, center_depth = project(centers, view, frame=pos)
         seen = center_depth >= (depth.min() + depth.max()) / 2  # not those on the far side
         size = float(np.clip(1000 / len(centers), 4, 25))
         _mark(axes, at[seen], center_colour[seen], size)
     if chosen is not None:
         _star(axes, where[chosen], side)
     return where, colour
-
-
-def _annotate(axes: Any, scene: Scene, panel: Panel, side: float) -> None:
-    """Borders of regions, centres and the chosen point of a picture."""
-    from matplotlib.collections import LineCollection
-
-    subject = scene.subject
-    shrunk = _shrunk(side)
-    thin = shrunk * (0.5 if side < 2 else 0.8)
-    if scene.borders:
-        lines = border_lines(filled(subject.shows, panel.region))
-        thick = shrunk + thin
-        axes.add_collection(LineCollection(lines, colors="0.1", linewidths=thick, zorder=2))
-        axes.add_collection(LineCollection(lines, colors="white", linewidths=thin, zorder=3))
-    if scene.highlight is not None:
-        index = filled(subject.shows, panel.index)
-        outline = border_lines(index == panel.index[scene.highlight])
-        axes.add_collection(
-            LineCollection(outline, colors="black", linewidths=1.2 * shrunk, zorder=3)
-        )
-    if scene.centers:
-        pos, colour = shown_centers(scene, panel)
-        room = (72 * side) ** 2 / max(1, len(panel.center_pos))
-        _mark(axes, pos[:, ::-1], colour, shrunk**2 * float(np.clip(0.02 * room, 2.0, 30)))
-    if scene.highlight is not None:
-        _star(axes, subject.pos[scene.highlight, ::-1], side)
 
 
 def _mark(axes: Any, where: np.ndarray, colour: np.ndarray, size: float) -> None:
@@ -337,15 +297,8 @@ def _mark(axes: Any, where: np.ndarray, colour: np.ndarray, size: float) -> None
 def _star(axes: Any, where: np.ndarray, side: float) -> None:
     """The chosen point."""
     shrunk = _shrunk(side)
-    axes.scatter(
-        *where,
-        marker="*",
-        s=40 * side * shrunk,
-        c="white",
-        edgecolors="black",
-        linewidths=0.9 * shrunk,
-        zorder=5,
-    )
+    look = {"c": "white", "edgecolors": "black", "linewidths": 0.9 * shrunk}
+    axes.scatter(*where, marker="*", s=40 * side * shrunk, zorder=5, **look)
 
 
 def _shrunk(side: float) -> float:

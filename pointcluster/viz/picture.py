@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -58,6 +58,16 @@ class DrawnPanel(NamedTuple):
     """Rows and columns that the panel fills: top, bottom, left, right."""
 
 
+def drawn_panel(title: str, axes: Any, where: np.ndarray, colour: np.ndarray) -> DrawnPanel:
+    """The panel of Matplotlib's axes, whose points lie there at these places [n, 2]."""
+    tall = axes.figure.canvas.get_width_height()[1]
+    axes.apply_aspect()
+    x, y = axes.transData.transform(where).T
+    box = axes.get_window_extent()
+    edges = (tall - box.y1, tall - box.y0, box.x0, box.x1)
+    return DrawnPanel(title, np.stack([tall - y, x], axis=1), colour, edges)
+
+
 class Picture:
     """A drawn figure; a notebook shows it by itself.
 
@@ -81,7 +91,7 @@ class Picture:
         Raises:
             ValueError: The suffix is another one.
         """
-        if Path(path).suffix.lower() not in (".png", ".svg", ".pdf"):
+        if Path(path).suffix.lower().lstrip(".") not in _UNDATED:
             raise ValueError(f"{path}: a picture is written as .png, .svg or .pdf")
         return save_figure(self.figure, path)
 

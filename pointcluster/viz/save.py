@@ -11,11 +11,10 @@ import numpy as np
 from torch import Tensor
 from torch_geometric.data import Data
 
-from pointcluster.files import replacing
 from pointcluster.models.results import PointClusters
 from pointcluster.viz.film import write_film
-from pointcluster.viz.html import write_html
-from pointcluster.viz.open3d_window import load_open3d
+from pointcluster.viz.html import figure_of, write_page
+from pointcluster.viz.open3d import write_points
 from pointcluster.viz.paint import paint
 from pointcluster.viz.scene import Scene, make_scenes, over_time, painted, positions
 
@@ -70,7 +69,7 @@ def save(
     if film:
         return write_film(path, scenes, fps=fps)
     if kind == ".html":
-        return write_html(path, scenes)
+        return write_page(path, figure_of(scenes), scenes[0].title or "Clusters")
     if kind in (".ply", ".pcd"):
         return write_cloud(path, scenes[0])
     return paint(scenes[0]).save(path)
@@ -87,16 +86,8 @@ def write_cloud(path: str | os.PathLike[str], scene: Scene) -> Path:
         ImportError: Open3D cannot be loaded.
         OSError: The file cannot be written.
     """
-    open3d = load_open3d()
     pos = positions(scene)
-    step = 1.1 * max(float(np.ptp(pos[:, 0])), 1e-9)
-    shift = np.array([step, 0, 0])
-    cloud = open3d.geometry.PointCloud()
+    shift = np.array([1.1 * max(float(np.ptp(pos[:, 0])), 1e-9), 0, 0])
     points = np.concatenate([pos + i * shift for i in range(len(scene.panels))])
     colours = np.concatenate([painted(scene, panel) for panel in scene.panels])
-    cloud.points = open3d.utility.Vector3dVector(points)
-    cloud.colors = open3d.utility.Vector3dVector(colours)
-    with replacing(path) as temporary:
-        if not open3d.io.write_point_cloud(str(temporary), cloud):
-            raise OSError(f"open3d could not write {path}")
-    return Path(path)
+    return write_points(path, points, colours)

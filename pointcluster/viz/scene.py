@@ -51,7 +51,7 @@ class Panel(NamedTuple):
 
 
 class Scene(NamedTuple):
-    """One picture or cloud, its panels, and how they shall look."""
+    """One picture or cloud, its panels, and how they shall look: see :func:`draw`."""
 
     subject: Subject
     rows: tuple[tuple[Panel, ...], ...]
@@ -59,11 +59,11 @@ class Scene(NamedTuple):
     title: str
     opacity: float
     borders: bool
-    centers: bool
     highlight: int | None
     original: bool
     up: str
-    shading: bool | None
+    centers: bool = True
+    shading: bool | None = None
 
     @property
     def panels(self) -> list[Panel]:
@@ -77,13 +77,11 @@ def over_time(clusters: Any) -> Sequence[Any]:
     Raises:
         ValueError: The sequence is empty.
     """
-    if isinstance(clusters, PointClusters | Mapping):
+    if isinstance(clusters, PointClusters | Mapping | str) or not isinstance(clusters, Sequence):
         return [clusters]
-    if isinstance(clusters, Sequence) and not isinstance(clusters, str):
-        if not clusters:
-            raise ValueError("there are no clusters to draw")
-        return clusters
-    return [clusters]  # turned away with the others
+    if not clusters:
+        raise ValueError("there are no clusters to draw")
+    return clusters
 
 
 def make_scenes(
@@ -94,14 +92,13 @@ def make_scenes(
     cloud: int = 0,
     opacity: float | None = None,
     borders: bool | None = None,
-    centers: bool = True,
     highlight: int | None = None,
     mean: Sequence[float] | float | None = None,
     std: Sequence[float] | float | None = None,
     title: str | None = None,
     original: bool = True,
     up: str = "y",
-    shading: bool | None = None,
+    **look: Any,
 ) -> list[Scene]:
     """One scene for each clustering, or mapping of titles to clusterings, in a sequence.
 
@@ -113,8 +110,8 @@ def make_scenes(
         IndexError, TypeError, ValueError: As :func:`pointcluster.viz.draw`.
     """
     subject = subject_of(data, cloud, mean=mean, std=std)
-    count = len(subject.pos)
-    opacity = (0.6 if subject.is_picture else 1.0) if opacity is None else opacity
+    picture = subject.is_picture
+    opacity = (0.6 if picture else 1.0) if opacity is None else opacity
     if not isinstance(opacity, Real):
         raise TypeError(f"opacity is {opacity!r}, expected a number from 0 to 1")
     if not 0 <= opacity <= 1:
@@ -122,7 +119,9 @@ def make_scenes(
     if up not in UP:
         raise ValueError(f"up is {up!r}, expected x, y, z, -x, -y or -z")
     if highlight is not None:
-        highlight = place("point", highlight, count)
+        highlight = place("point", highlight, len(subject.pos))
+    borders, original = picture if borders is None else borders, original and picture
+    plain = Scene(subject, (), title or "", opacity, borders, highlight, original, up, **look)
     touching = contacts(subject.pos, subject.shows)
     scenes: list[Scene] = []
     before: dict[int, Panel] = {}  # of each head
@@ -135,20 +134,7 @@ def make_scenes(
                 before[number] = _panel(subject, touching, clusters, number, name, label, last)
                 row.append(before[number])
             rows.append(tuple(row))
-        scenes.append(
-            Scene(
-                subject=subject,
-                rows=tuple(rows),
-                title=title or "",
-                opacity=opacity,
-                borders=subject.is_picture if borders is None else borders,
-                centers=centers,
-                highlight=highlight,
-                original=original and subject.is_picture,
-                up=up,
-                shading=shading,
-            )
-        )
+        scenes.append(plain._replace(rows=tuple(rows)))
     return scenes
 
 
@@ -162,16 +148,16 @@ def make_scene(data: Tensor | Data, clusters: Any, **options: Any) -> Scene:
 
 
 def painted(scene: Scene, panel: Panel) -> np.ndarray:
-    """The colour of every point: its cluster's over its own, others pale where one stands out.
+    """The colour of every point, from 0 to 1: its cluster's over its own. [n, 3]
 
-    Shapes and units:
-        Colours are ``[n, 3]``, from 0 to 1.
+    Where one cluster stands out, the others' are pale.
     """
     subject, opacity = scene.subject, scene.opacity
     own = np.full((len(subject.pos), 3), NEUTRAL) if subject.color is None else subject.color
     out = (1 - opacity) * own + opacity * PALETTE[panel.colour[panel.index]]
     if scene.borders and not subject.is_picture:
-        out[_at_borders(subject.pos, panel.region)] *= 0.45
+        near = panel.region[nearest(subject.pos)]
+        out[(near != near[:, :1]).any(axis=1)] *= 0.45
     if scene.highlight is not None:
         other = panel.index != panel.index[scene.highlight]
         white = 0.55 if subject.is_picture else 0.4  # its share
@@ -180,11 +166,7 @@ def painted(scene: Scene, panel: Panel) -> np.ndarray:
 
 
 def pixels(scene: Scene, panel: Panel | None = None) -> np.ndarray:
-    """A picture as it is, or with the clusters of a panel over it; white where no point is.
-
-    Shapes and units:
-        ``[H, W, 3]``, from 0 to 1.
-    """
+    """A picture as it is, or under a panel's clusters; white where no point is. [H, W, 3]"""
     subject = scene.subject
     shows = subject.shows
     assert shows is not None and subject.color is not None
@@ -195,11 +177,7 @@ def pixels(scene: Scene, panel: Panel | None = None) -> np.ndarray:
 
 
 def shown_centers(scene: Scene, panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    """Positions and colours of the centres; of the highlighted cluster alone where there is one.
-
-    Shapes and units:
-        ``[c, D]`` and ``[c, 3]``
-    """
+    """Positions [c, D] and colours [c, 3] of the centres; of the highlighted cluster, if any."""
     cluster = panel.center_cluster
     colour = PALETTE[panel.colour[cluster]]
     colour[cluster < 0] = EMPTY
@@ -232,16 +210,15 @@ def _heads(
     name: str, clusters: PointClusters, head: int | None, subject: Subject
 ) -> list[tuple[int, str]]:
     """The heads that are drawn, with what stands above them."""
+    of = f" of {name}" if name else ""
     if clusters.index.dim() != 2 or len(clusters.index) != subject.total:
         raise ValueError(
-            f"the clusters{f' of {name}' if name else ''} are of {len(clusters.index)} points, the "
-            f"data has {subject.total}: they belong to other data"
+            f"the clusters{of} are of {len(clusters.index)} points, the data has {subject.total}: "
+            "they belong to other data"
         )
     count = clusters.index.size(1)
-    if head is None:
-        return [(h, f"head {h}" if count > 1 else "") for h in range(count)]
-    number = place(f"head{f' of {name}' if name else ''}", head, count)
-    return [(number, f"head {number}" if count > 1 else "")]
+    numbers = range(count) if head is None else [place(f"head{of}", head, count)]
+    return [(number, f"head {number}" if count > 1 else "") for number in numbers]
 
 
 def _panel(
@@ -280,8 +257,3 @@ def _panel(
         center_pos=pos,
         center_cluster=np.where(center[slot] == mine, slot, -1),
     )
-
-
-def _at_borders(pos: np.ndarray, region: np.ndarray) -> np.ndarray:
-    """Points that have one of another region among the nearest."""
-    return (region[nearest(pos)] != region[:, None]).any(axis=1)

@@ -14,8 +14,8 @@ from torch_geometric.data import Data
 from pointcluster.models.results import PointClusters
 from pointcluster.viz.display import no_display
 from pointcluster.viz.draw import render_scene
-from pointcluster.viz.html import figure_of, page_of
-from pointcluster.viz.open3d_window import RendererError, show_window
+from pointcluster.viz.html import figure_of
+from pointcluster.viz.open3d import RendererError, show_window
 from pointcluster.viz.paint import paint
 from pointcluster.viz.scene import Scene, make_scenes, over_time
 
@@ -90,4 +90,5 @@ def _show_inline(scenes: list[Scene]) -> None:
         print(f"drawn by Matplotlib: {error}", file=sys.stderr)
         display(paint(scenes[0]))
         return
-    display(HTML(page_of(figure)))
+    page = figure.to_html(full_html=False, default_height=560, config={"displaylogo": False})
+    display(HTML(page))

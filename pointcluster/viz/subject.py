@@ -56,13 +56,11 @@ def subject_of(
     around them.
 
     Args:
-        data: A tensor of pictures, or PyG Data or Batch, as a network takes it.
+        data: Pictures ``[C, H, W]`` or ``[B, C, H, W]``, or PyG Data or Batch of points, as a
+            network takes them.
         cloud: Which picture or cloud; negative ones count from the end.
         mean: Of each channel, or of all.
         std: Of each channel, or of all.
-
-    Shapes:
-        - **data:** $(C, H, W)$ or $(B, C, H, W)$, or points
 
     Raises:
         IndexError: There is no such picture or cloud.
@@ -74,7 +72,7 @@ def subject_of(
         raise TypeError(
             f"expected a tensor of pictures, or PyG Data or Batch, found {type(data).__name__}"
         )
-    pos = data.pos
+    pos, x = data.pos, data.x
     if not isinstance(pos, Tensor) or pos.dim() != 2 or pos.size(1) not in (2, 3):
         found = list(pos.shape) if isinstance(pos, Tensor) else type(pos).__name__
         raise ValueError(f"positions [N, 2] or [N, 3] can be drawn, found {found}")
@@ -91,14 +89,15 @@ def subject_of(
         if mean is not None or std is not None:
             raise ValueError("mean and std undo the normalisation of pictures; these are clouds")
         return Subject(where, points.start, len(pos), color=_own_colours(data, points))
-    if not isinstance(data.x, Tensor) or data.x.dim() != 2 or len(data.x) != len(pos):
-        shape = list(data.x.shape) if isinstance(data.x, Tensor) else None
+    if not isinstance(x, Tensor) or x.dim() != 2 or len(x) != len(pos):
+        shape = list(x.shape) if isinstance(x, Tensor) else None
         raise ValueError(f"a picture's points have colours x [{len(pos)}, C], found {shape}")
     sizes = picture_sizes(name, data.get(name))
     if len(sizes) != len(counts):
         raise ValueError(f"{name} holds {len(sizes)} sizes, the data {len(counts)} pictures")
-    colours = _colours(data.x[points].detach().cpu().double().t(), mean, std)  # [n, 3]
-    return _of_pixels(where, colours, sizes[cloud], points.start, len(pos))
+    colours = _colours(x[points].t(), mean, std)
+    where, shows = _on_pixels(where, np.array(sizes[cloud]))
+    return Subject(where, points.start, len(pos), colours, shows)
 
 
 def _points_of_clouds(data: Data) -> list[int]:
@@ -121,37 +120,30 @@ def _of_tensor(data: Tensor, cloud: int, mean: Any, std: Any) -> Subject:
     if not data.is_floating_point():
         raise TypeError(f"pictures must be floating numbers, found {data.dtype}: scale them")
     number = place("cloud", cloud, len(data))
-    channels, height, width = data.shape[1:]
-    values = data[number].detach().cpu().double().view(channels, -1)
-    colours = _colours(values, mean, std)
-    shows = np.arange(height * width).reshape(height, width)
-    pos = np.stack(np.divmod(np.arange(height * width), width), axis=1).astype(np.float64)
+    colours = _colours(data[number].flatten(1), mean, std)
+    shows = np.arange(len(colours)).reshape(data.shape[2:])
+    pos = np.argwhere(shows >= 0).astype(np.float64)
     return Subject(pos, number * len(pos), len(data) * len(pos), colours, shows)
 
 
-def _of_pixels(
-    pos: np.ndarray, colours: np.ndarray, size: tuple[int, int], first: int, total: int
-) -> Subject:
+def _on_pixels(pos: np.ndarray, size: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where points are in pixels [n, 2], and the point that each pixel shows. [H, W]"""
     from scipy.spatial import cKDTree
 
     # One formula for both conventions of positions: they differ by less than half a pixel.
-    where = (pos + 0.5) * (np.array(size) - 1)
-    if _on_pixels(where) or _on_pixels((pos + 0.5) * np.array(size) - 0.5):
-        cell = np.clip(np.rint(where), 0, np.array(size) - 1).astype(np.int64)
+    where = (pos + 0.5) * (size - 1)
+    if any(np.abs(at - np.rint(at)).max() < 0.01 for at in (where, (pos + 0.5) * size - 0.5)):
+        cell = np.clip(np.rint(where), 0, size - 1).astype(np.int64)
         shows = np.full(size, -1)
         shows[cell[::-1, 0], cell[::-1, 1]] = np.arange(len(pos))[::-1]  # the first of several
-    else:
-        grid = np.stack(np.meshgrid(*map(np.arange, size), indexing="ij"), axis=-1)
-        shows = cKDTree(where).query(grid.reshape(-1, 2))[1].reshape(size)
-    return Subject(where, first, total, colours, shows)
-
-
-def _on_pixels(where: np.ndarray) -> bool:
-    return bool(np.abs(where - np.rint(where)).max() < 0.01)
+        return where, shows
+    pixels = np.argwhere(np.ones(size))
+    return where, cKDTree(where).query(pixels)[1].reshape(size)
 
 
 def _colours(values: Tensor, mean: Any, std: Any) -> np.ndarray:
     """Red, green and blue from 0 to 1, of channels by points. [n, 3]"""
+    values = values.detach().cpu().double()
     channels = len(values)
     mean, std = _of_channels("mean", mean, channels), _of_channels("std", std, channels)
     if std is not None:
@@ -188,6 +180,5 @@ def _own_colours(data: Data, points: slice) -> np.ndarray | None:
     color = data.get("color")
     if not isinstance(color, Tensor) or color.shape != (len(data.pos), 3):
         return None
-    color = color[points].detach().cpu()
     scale = 1 if color.is_floating_point() else 255
-    return (color.double() / scale).clamp(0, 1).numpy()
+    return (color[points].detach().cpu().double() / scale).clamp(0, 1).numpy()

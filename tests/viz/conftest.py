@@ -10,7 +10,7 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.models.results import PointClusters
-from pointcluster.viz.open3d_window import load_open3d
+from pointcluster.viz.open3d import load_open3d
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from pointcluster.viz.camera import MARGIN, plotly_camera, project, reach, reach_of_turns
+from pointcluster.viz.camera import MARGIN, View, plotly_camera, project, reach, reach_of_turns
 
 
 def test_up_is_up_and_near_is_near():
@@ -27,9 +27,9 @@ def test_a_cloud_fills_its_frame_but_for_a_margin(stretch):
         longest = (high - low).max()
         assert free.min() > 0 and free.min() < 1.5 * MARGIN * longest
         assert (high - low).min() >= slimmest * longest - 1e-9
-    low, high = reach_of_turns(pos, tilt=20, up="y")
+    low, high = reach_of_turns(pos, View())
     for turn in (0, 77, 200):
-        turned, _ = project(pos, turn=turn, tilt=20)
+        turned, _ = project(pos, View(turn=turn))
         assert (turned > low).all() and (turned < high).all()
 
 
@@ -38,7 +38,7 @@ def test_a_cloud_fills_its_frame_but_for_a_margin(stretch):
 @pytest.mark.parametrize("stretch", [[1, 1, 1], [5, 1, 1], [1, 9, 1], [1, 1, 0], [0, 0, 0]])
 def test_plotly_sees_the_whole_cloud_and_little_else(up, wide, stretch):
     pos = np.random.default_rng(0).uniform(-1, 1, size=(500, 3)) * stretch + [1e3, 5e3, 100]
-    scene = plotly_camera(pos, up, wide=wide)
+    scene = plotly_camera(pos, View(up), wide)
     assert scene["camera"]["up"]["xyz"["xyz".index(up[-1])]] == (-1 if up[0] == "-" else 1)
     # As Plotly's program does: into a box of the aspect, then through a lens of 45 degrees.
     low, high = np.array([scene[f"{axis}axis"]["range"] for axis in "xyz"]).T

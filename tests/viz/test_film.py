@@ -79,7 +79,7 @@ def test_every_frame_shows_its_clusters_in_their_colours(tmp_path, original):
     scenes = make_scenes(image, steps, **look)
     assert len(frames) == 5
     for frame, scene, count in zip(frames, scenes, counts, strict=True):
-        (panel,) = paint(scene, fit=False, widest=960).panels
+        (panel,) = paint(scene, widest=960).panels
         seen = set()
         for point in range(10 * width + 1, 11 * width, 2):  # a row, away from the edges
             row, column = np.rint(panel.where[point]).astype(int)

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from pointcluster.datasets import read_points
-from pointcluster.viz import draw_labels, save_labels
+from pointcluster.viz import draw_labels, labels, save_labels
 from pointcluster.viz.labels import NO_CLASS, RIGHT, USUAL, WRONG, class_colours
 
 CLASSES = ["ground", "low vegetation", "building"]
@@ -82,6 +82,14 @@ def test_classes_have_the_colours_of_maps_and_all_differ():
     assert class_colours([]).shape == (0, 3)
 
 
+def test_shades_of_green_from_grass_to_trees():
+    names = ["low vegetation", "medium vegetation", "high vegetation", "ground", "tree"]
+    *green, _, tree = class_colours(names)
+    brightness = np.sum([*green, tree], axis=1)
+    assert (np.diff(brightness) < -0.1).all()
+    assert all(shade.argmax() == 1 for shade in (*green, tree))
+
+
 @pytest.mark.parametrize("kind", [".png", ".svg", ".pdf", ".html"])
 def test_every_kind_of_file_the_same_each_time(tmp_path, scan, kind):
     pos, truth, predicted = scan
@@ -111,6 +119,29 @@ def test_points_come_back_with_their_labels(tmp_path, scan, open3d):
     named = save_labels(tmp_path / "b.ply", pos, {"in 2020": truth, "in 2024": predicted})
     cloud = open3d.t.io.read_point_cloud(str(named))
     assert (cloud.point["in_2024"].numpy()[:, 0] == predicted.numpy()).all()
+
+
+@pytest.fixture
+def house():
+    """A roof above open ground, seen from all sides: what its points are."""
+    rng = np.random.default_rng(0)
+    pos = rng.uniform(-20, 20, (5000, 3))
+    roof = np.abs(pos[:, :2]).max(axis=1) < 8
+    pos[:, 2] = np.where(roof, 6, 0) + 0.001 * pos[:, 2]
+    return pos, roof.astype(int)
+
+
+def test_a_page_has_light_and_a_legend(house):
+    pos, truth = house
+    scan = labels.labelled_scan(pos, truth, truth=truth, classes=["ground", "building"])
+    figure = labels._figure(scan)
+    legend = [trace.name for trace in figure.data if trace.showlegend is not False]
+    assert legend == ["ground", "building", "right"]
+    ground, building = (trace for trace in figure.data if trace.scene == "scene2")
+    assert len(building.x) == truth.sum() and building.marker.color.min() > 235
+    assert building.marker.colorscale == ((0, "#000000"), (1, "#c4573d"))
+    beside = np.abs(np.stack([ground.x, ground.y])).max(axis=0) < 8.5
+    assert ground.marker.color[beside].mean() < 0.8 * ground.marker.color[~beside].mean()
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,9 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pointcluster.viz import open3d_child, open3d_window
+from pointcluster.viz import open3d, open3d_child
+from pointcluster.viz.open3d import show_window
 from pointcluster.viz.open3d_child import Stepper
-from pointcluster.viz.open3d_window import show_window
 from pointcluster.viz.scene import make_scene
 
 
@@ -68,12 +68,11 @@ def arrays_of_window(monkeypatch, scene):
     """What the process of a window is given."""
     kept = {}
 
-    def run(kind, file, timeout):
-        assert (kind, timeout) == ("window", None)
-        with np.load(file) as found:
-            kept.update({name: found[name] for name in found.files})
+    def ask(kind, arrays):
+        assert kind == "window"
+        kept.update(arrays)
 
-    monkeypatch.setattr(open3d_window, "_run", run)
+    monkeypatch.setattr(open3d, "_ask", ask)
     show_window(scene)
     return kept
 
@@ -88,7 +87,7 @@ def test_keys_change_what_the_window_shows(monkeypatch, cloud, capsys):
     arrays = arrays_of_window(monkeypatch, scene)
     assert arrays["colours"].shape == (4, 300, 3)
     assert np.linalg.norm(arrays["points"], axis=1).max() == pytest.approx(1)
-    assert [tuple(each) for each in json.loads(str(arrays["told"]))["panels"]] == [
+    assert [tuple(each) for each in json.loads(arrays["told"])["panels"]] == [
         (panel.entry, panel.head) for panel in scene.panels
     ]
     right, left = 262, 263

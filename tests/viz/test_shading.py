@@ -6,7 +6,7 @@ import torch
 from torch_geometric.data import Data
 
 from pointcluster.viz import draw
-from pointcluster.viz.shading import FEW, eye_dome
+from pointcluster.viz.shading import FEW, eye_dome, under_the_sky
 
 from .conftest import cluster
 
@@ -27,6 +27,23 @@ def test_a_plane_has_its_own_colour_and_the_rest_is_white():
     away = np.abs(image[20:40, 20:60] - 255 * colour[0]).max(axis=2)
     assert (away <= 1).mean() > 0.97
     assert (image[:4] == 255).all() and (image[:, :4] == 255).all()
+
+
+def test_a_slope_has_its_own_colour():
+    pos = plane(20_000, 0.0)
+    pos[:, 2] = 1.4 * pos[:, 1]
+    (image,) = eye_dome(pos, np.full((1, len(pos), 3), 0.8), (80, 60), LOW, HIGH)
+    assert 0.9 * 204 < image[20:40, 20:60].mean() <= 204
+
+
+def test_what_stands_beside_a_wall_is_in_the_shade():
+    rng = np.random.default_rng(0)
+    pos = rng.uniform(-1, 1, (3000, 3)) * [10, 0.001, 10]
+    pos[:, 1] += 5.0 * (pos[:, 0] > 0)  # a terrace, the second axis up
+    light = under_the_sky(pos)
+    assert light[pos[:, 0] > 0].min() > 0.95 and light[pos[:, 0] < -3].min() > 0.95
+    assert light[np.abs(pos[:, 0] + 0.2) < 0.2].mean() < 0.7
+    assert (under_the_sky(np.zeros((3, 3))) == 1).all() and under_the_sky(pos[:1]) == 1
 
 
 def test_the_nearest_point_is_seen_and_darkens_what_lies_behind():

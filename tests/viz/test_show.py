@@ -11,17 +11,18 @@ import pytest
 from matplotlib.image import imread
 
 from pointcluster import viz
-from pointcluster.viz import draw, open3d_window, render, show
-from pointcluster.viz.open3d_window import RendererError
+from pointcluster.viz import draw, render, show
+from pointcluster.viz.open3d import TIMEOUT, RendererError
 
 MAKE = """
 import torch
 from torch_geometric.data import Data
 from pointcluster import viz
-from pointcluster.models import create_model
+from pointcluster.models import PointClusters
 torch.manual_seed(0)
 data = Data(pos=torch.randn(60, 3))
-clusters = create_model("point_coc_tiny", num_classes=2).eval().clusters(data)
+zeros, index = torch.zeros(60, dtype=torch.int64), torch.arange(60)[:, None] % 2
+clusters = PointClusters(index, index + 0.5, zeros, zeros, torch.zeros(2, 3), zeros[:2])
 """
 
 
@@ -110,7 +111,7 @@ def test_a_notebook_shows_inline(cloud, picture, monkeypatch):
 
 
 def test_points_that_open3d_draws_lie_where_the_others_do(cloud, monkeypatch):
-    def drawn(screen, colours, size, low, high, radius):
+    def drawn(screen, colours, size, low, high):
         width, height = size
         out = np.full((len(colours), height, width, 3), 255, np.uint8)
         x, y = ((screen[:, :2] - low) / (high - low)).T
@@ -207,4 +208,4 @@ except ImportError as error:
         f"{suffix} {name} is not installed: pip install 'pointcluster[viz]'"
         for suffix, name in zip(suffixes, missing, strict=True)
     ]
-    assert open3d_window.TIMEOUT > 30
+    assert TIMEOUT > 30

@@ -1,4 +1,4 @@
-"""Open3D: loaded late, and its window and off-screen renderer asked from a safe distance."""
+"""Open3D: loaded late, its window and off-screen renderer asked from a safe distance; its files."""
 
 from __future__ import annotations
 
@@ -13,15 +13,18 @@ import subprocess
 import sys
 import tempfile
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pointcluster.files import replacing
 from pointcluster.viz.camera import in_space, upright
 from pointcluster.viz.scene import Scene, painted, positions, shown_centers
 
 ROOT = Path(__file__).resolve().parents[2]
+CHILD = "pointcluster.viz.open3d_child"
 TIMEOUT = 120.0
 """Seconds that drawing may take."""
 PACKAGES = {
@@ -47,24 +50,19 @@ def render_panels(
     size: tuple[int, int],
     low: np.ndarray,
     high: np.ndarray,
-    radius: float,
 ) -> np.ndarray:
     """Pictures by Open3D's off-screen renderer, in another process; see `open3d_child.render`.
 
     Raises:
         RendererError: Open3D or what it needs is missing, or its process failed.
     """
-    arrays = {"points": screen, "colours": colours, "size": np.array(size), "low": low}
-    arrays |= {"high": high, "radius": np.array(radius)}
-    with tempfile.TemporaryDirectory(prefix="pointcluster-") as folder:
-        file = Path(folder) / "cloud.npz"
-        np.savez(file, **arrays)  # type: ignore[arg-type]
-        _run("picture", file, TIMEOUT)
-        return np.load(file.with_suffix(".npy"))
+    radius = np.clip(0.45 * min(size) / np.sqrt(len(screen)), 1, 8)
+    arrays: dict[str, Any] = {"points": screen, "colours": colours, "size": size}
+    return _ask("picture", arrays | {"low": low, "high": high, "radius": radius})
 
 
 def show_window(scene: Scene) -> None:
-    """Open3D's window on a cloud, until it is closed.
+    """Open3D's window on a cloud, until it is closed; see `open3d_child.open_window`.
 
     Raises:
         RendererError: Open3D or what it needs is missing, or no window can be opened.
@@ -72,22 +70,43 @@ def show_window(scene: Scene) -> None:
     pos = upright(positions(scene), scene.up)
     middle = (pos.max(axis=0) + pos.min(axis=0)) / 2
     scale = max(float(np.linalg.norm(pos - middle, axis=1).max()), 1e-9)
-    about = {"title": scene.title, "panels": [(p.entry, p.head) for p in scene.panels]}
+    told = {"title": scene.title, "panels": [(p.entry, p.head) for p in scene.panels]}
     arrays: dict[str, Any] = {
         "points": (pos - middle) / scale,
         "colours": np.stack([painted(scene, panel) for panel in scene.panels]),
-        "told": np.array(json.dumps(about)),
+        "told": json.dumps(told),
     }
     for i, panel in enumerate(scene.panels):
         where, colour = shown_centers(scene, panel)
-        where = in_space(where, scene.subject.is_picture)
-        where = (upright(where, scene.up) - middle) / scale
+        where = upright(in_space(where, scene.subject.is_picture), scene.up)
         keep = slice(None) if scene.centers else slice(0)
-        arrays |= {f"where_{i}": where[keep], f"colour_{i}": colour[keep]}
-    with tempfile.TemporaryDirectory(prefix="pointcluster-") as folder:
-        file = Path(folder) / "cloud.npz"
-        np.savez(file, **arrays)
-        _run("window", file, None)
+        arrays |= {f"where_{i}": ((where - middle) / scale)[keep], f"colour_{i}": colour[keep]}
+    _ask("window", arrays)
+
+
+def write_points(
+    path: str | os.PathLike[str],
+    pos: np.ndarray,
+    colours: np.ndarray,
+    fields: Mapping[str, np.ndarray] | None = None,
+) -> Path:
+    """Write points in colours from 0 to 1 as .ply or .pcd, with whole numbers as further fields.
+
+    Raises:
+        ImportError: Open3D cannot be loaded.
+        OSError: The file cannot be written.
+    """
+    open3d = load_open3d()
+    if Path(path).suffix.lower() == ".pcd":
+        pos = pos.astype(np.float32)  # most readers know no others
+    cloud = open3d.t.geometry.PointCloud(open3d.core.Tensor(pos))
+    cloud.point.colors = open3d.core.Tensor(np.rint(255 * colours).astype(np.uint8))
+    for name, values in (fields or {}).items():
+        cloud.point[name] = open3d.core.Tensor(values[:, None].astype(np.int32))
+    with replacing(path) as temporary:
+        if not open3d.t.io.write_point_cloud(str(temporary), cloud):
+            raise OSError(f"open3d could not write {path}")
+    return Path(path)
 
 
 def load_open3d() -> Any:
@@ -144,31 +163,35 @@ def _bring_libusb() -> None:
                 continue
 
 
-def _run(kind: str, file: Path, timeout: float | None) -> None:
+def _ask(kind: str, arrays: Mapping[str, Any]) -> Any:
+    """What another process draws of arrays: a picture, or nothing but a window."""
     try:
         load_open3d()
     except ImportError as error:
         raise RendererError(str(error)) from error
+    drawing = kind == "picture"
     paths = [str(ROOT), os.environ.get("PYTHONPATH", "")]
-    done = subprocess.Popen(
-        [sys.executable, "-W", "ignore", "-m", "pointcluster.viz.open3d_child", kind, str(file)],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
-        stdout=subprocess.DEVNULL if kind == "picture" else None,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        said = done.communicate(timeout=timeout)[1]
-    except subprocess.TimeoutExpired:
-        done.kill()
-        done.communicate()
-        raise RendererError(f"open3d did not finish drawing in {timeout:.0f} s") from None
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
-        raise RendererError(
-            f"open3d's process was ended by {name}, in a driver most likely, or for want of one: "
-            "apt-get install mesa-vulkan-drivers"
-        )
-    if done.returncode:
-        lines = said.strip().splitlines() or ["it said nothing"]
-        raise RendererError(f"open3d cannot draw: {lines[-1]}")
+    with tempfile.TemporaryDirectory(prefix="pointcluster-") as folder:
+        file = Path(folder) / "cloud.npz"
+        np.savez(file, **arrays)
+        try:
+            done = subprocess.run(
+                [sys.executable, "-W", "ignore", "-m", CHILD, kind, str(file)],
+                env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
+                stdout=subprocess.DEVNULL if drawing else None,
+                stderr=subprocess.PIPE,
+                text=True,
+                timeout=TIMEOUT if drawing else None,
+            )
+        except subprocess.TimeoutExpired:
+            raise RendererError(f"open3d did not finish drawing in {TIMEOUT:.0f} s") from None
+        if done.returncode < 0:
+            name = signal.Signals(-done.returncode).name
+            raise RendererError(
+                f"open3d's process was ended by {name}, in a driver most likely, or for want of "
+                "one: apt-get install mesa-vulkan-drivers"
+            )
+        if done.returncode:
+            lines = done.stderr.strip().splitlines() or ["it said nothing"]
+            raise RendererError(f"open3d cannot draw: {lines[-1]}")
+        return np.load(file.with_suffix(".npy")) if drawing else None

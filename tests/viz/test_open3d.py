@@ -7,11 +7,11 @@ import sys
 import numpy as np
 import pytest
 
-from pointcluster.viz import open3d_window
-from pointcluster.viz.open3d_window import RendererError, advice, render_panels
+from pointcluster.viz import open3d as asking
+from pointcluster.viz.open3d import RendererError, advice, load_open3d, render_panels
 
 HERE = importlib.util.find_spec("open3d") is not None
-LOAD = "from pointcluster.viz.open3d_window import load_open3d\n"
+LOAD = "from pointcluster.viz.open3d import load_open3d\n"
 CATCH = """
 try:
     print("loaded", load_open3d().__name__)
@@ -36,21 +36,58 @@ def test_what_is_missing_and_how_to_get_it(message, expected):
     assert "\n" not in advice("two\nlines")
 
 
-def test_without_open3d(python):
-    done = python(LOAD + CATCH, absent=["open3d"])
-    assert done.stdout == "open3d is not installed: pip install 'pointcluster[viz]'\n"
+def test_without_open3d(monkeypatch):
+    monkeypatch.setitem(sys.modules, "open3d", None)
+    with pytest.raises(ImportError) as caught:
+        load_open3d()
+    assert str(caught.value) == "open3d is not installed: pip install 'pointcluster[viz]'"
 
 
-def test_a_library_that_does_not_load_is_named(python, tmp_path):
-    (tmp_path / "fake" / "open3d").mkdir(parents=True)
-    for error in ("ImportError", "OSError"):
-        (tmp_path / "fake" / "open3d" / "__init__.py").write_text(
-            f"raise {error}('libGL.so.1: cannot open shared object file')"
-        )
-        done = python(LOAD + CATCH, path=[tmp_path / "fake"], absent=["libusb_package"])
-        assert done.stdout == (
-            "open3d does not load: libGL.so.1 is missing: apt-get install libgl1\n"
-        )
+@pytest.fixture
+def broken(monkeypatch, tmp_path):
+    """Loads an open3d that raises an error instead; gives what is said."""
+
+    def load(error):
+        (tmp_path / "open3d.py").write_text(f"raise {error!r}")
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.delitem(sys.modules, "open3d", raising=False)
+        with pytest.raises(ImportError) as caught:
+            load_open3d()
+        return str(caught.value)
+
+    return load
+
+
+@pytest.mark.parametrize("kind", [ImportError, OSError])
+def test_a_library_that_does_not_load_is_named(broken, kind):
+    said = broken(kind("libGL.so.1: cannot open shared object file"))
+    assert said == "open3d does not load: libGL.so.1 is missing: apt-get install libgl1"
+
+
+@pytest.mark.parametrize("wheel", [False, True])
+def test_libusb_is_the_systems_or_the_wheels(broken, monkeypatch, tmp_path, wheel):
+    (tmp_path / "libusb_package").mkdir()
+    for name in ("__init__.py", "libusb-1.0.so", "libusb-1.0.so.0"):
+        (tmp_path / "libusb_package" / name).touch()
+    loaded = []
+
+    def load(name, mode=None):
+        loaded.append((name, mode))
+        if name != str(tmp_path / "libusb_package" / "libusb-1.0.so.0"):
+            raise OSError("no such file, or another machine's")
+
+    monkeypatch.setattr(asking.ctypes, "CDLL", load)
+    found = importlib.util.spec_from_file_location(
+        "libusb_package", tmp_path / "libusb_package" / "__init__.py",
+        submodule_search_locations=[str(tmp_path / "libusb_package")],
+    )  # fmt: skip
+    monkeypatch.setattr(asking.importlib.util, "find_spec", lambda _: found if wheel else None)
+    assert broken(OSError("libusb-1.0.so.0: cannot open shared object file")) == (
+        "open3d does not load: libusb-1.0.so.0 is missing: apt-get install libusb-1.0-0, or "
+        "pip install libusb-package"
+    )
+    assert loaded[0] == ("libusb-1.0.so.0", None)
+    assert [mode for _, mode in loaded[1:]] == [asking.ctypes.RTLD_GLOBAL] * (2 * wheel)
 
 
 @pytest.mark.slow
@@ -73,41 +110,24 @@ import open3d
     assert (done.returncode, done.stdout) == (0, "loaded open3d\n3.0\n"), done.stderr
 
 
-@pytest.mark.skipif(not HERE, reason="open3d is not installed")
-def test_no_libusb_at_all_names_the_packages(python):
-    # With neither the system's nor the wheel's: the finder is told that there is no wheel.
-    code = """
-import ctypes
-try:
-    ctypes.CDLL("libusb-1.0.so.0")
-    print("here")
-except OSError:
-    import importlib.util
-    find = importlib.util.find_spec
-    importlib.util.find_spec = lambda name, *more: None if name == "libusb_package" else find(name)
-"""
-    done = python(code + LOAD + CATCH)
-    assert done.returncode == 0, done.stderr
-    if not done.stdout.startswith("here"):
-        assert done.stdout == (
-            "open3d does not load: libusb-1.0.so.0 is missing: apt-get install libusb-1.0-0, or "
-            "pip install libusb-package\n"
-        )
-
-
-def ask(monkeypatch, program, timeout=60.0):
-    """Ask for a picture where another program stands for the one that draws."""
+def stand_in(monkeypatch, program, timeout=60.0):
+    """Let another program stand for the one that draws."""
     real = subprocess.Popen
 
     def start(command, **options):
         kind, file = command[-2:]
         return real([sys.executable, "-c", program, kind, file], **options)
 
-    monkeypatch.setattr(open3d_window, "load_open3d", lambda: None)
-    monkeypatch.setattr(open3d_window.subprocess, "Popen", start)
-    monkeypatch.setattr(open3d_window, "TIMEOUT", timeout)
+    monkeypatch.setattr(asking, "load_open3d", lambda: None)
+    monkeypatch.setattr(asking.subprocess, "Popen", start)
+    monkeypatch.setattr(asking, "TIMEOUT", timeout)
+
+
+def ask(monkeypatch, program, timeout=60.0):
+    """Ask another program for a picture."""
+    stand_in(monkeypatch, program, timeout)
     size, corner = (4, 3), np.ones(2)
-    return render_panels(np.zeros((5, 3)), np.zeros((2, 5, 3)), size, -corner, corner, 2.0)
+    return render_panels(np.zeros((5, 3)), np.zeros((2, 5, 3)), size, -corner, corner)
 
 
 def test_what_the_process_draws_comes_back(monkeypatch):
@@ -141,6 +161,11 @@ def test_a_process_that_hangs_is_ended(monkeypatch):
         ask(monkeypatch, "import time; time.sleep(60)", timeout=0.3)
 
 
+def test_a_window_stays_as_long_as_it_is_looked_at(monkeypatch):
+    stand_in(monkeypatch, "import time; time.sleep(0.3)", timeout=0.1)
+    assert asking._ask("window", {}) is None
+
+
 POINTS = np.array([[-0.5, 0.5, 0.0], [0.5, -0.5, 0.0]])
 COLOURS = np.array([[[1, 0, 0], [0, 0, 1]], [[0, 1, 0], [0, 1, 0]]], dtype=float)
 NO_VULKAN = (
@@ -149,7 +174,7 @@ NO_VULKAN = (
 
 
 def render_two_points():
-    return render_panels(POINTS, COLOURS, (80, 60), -np.ones(2), np.ones(2), 6.0)
+    return render_panels(POINTS, COLOURS, (80, 60), -np.ones(2), np.ones(2))
 
 
 @pytest.mark.slow
