@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import torch
-from scipy import ndimage
 from scipy.spatial import cKDTree
 from torch_geometric.data import Batch, Data
 
@@ -21,17 +19,13 @@ from pointcluster.datasets.scenes import SceneSurvey
 from pointcluster.models import PointClusters
 from pointcluster.models.stitch import BlockGrid, SceneSegmenter, thinned
 from pointcluster.segment import Segmenter
-from pointcluster.viz.camera import View, project
+from pointcluster.viz.camera import upright
+from pointcluster.viz.shading import under_the_sky
 
 DRAWN = 120_000
 """Points that a browser is given to draw; they turn smoothly."""
 AT_ONCE = 4
 """Blocks whose clusters are worked out at once."""
-VIEWS = [(0.0, 89.0), *((turn, 35.0) for turn in range(0, 360, 60))]
-"""From where light falls, degrees about the vertical and above the horizon: all around."""
-STEEP = 3.0
-"""What is so many times as much nearer to the light as it lies aside takes all of the light."""
-DARKEST = 0.35
 
 
 @dataclass
@@ -136,33 +130,8 @@ def read_scene(
         corners=corners,
         nearest=nearest,
         drawn=drawn,
-        light=light(pos[drawn]),
+        light=under_the_sky(upright(pos[drawn].astype(np.float64), "z")),
     )
-
-
-def light(pos: np.ndarray) -> np.ndarray:
-    """How much light reaches the points of a scene from all around, z up. [N, 3] to [N]
-
-    That is eye-dome lighting, as :func:`pointcluster.viz.shading.eye_dome` has it, for an eye at
-    each of :data:`VIEWS`, and the mean over these: it looks right from wherever it is looked at.
-    """
-    dark = np.zeros(len(pos))
-    for turn, tilt in VIEWS:
-        screen, depth = project(pos.astype(np.float64), View("z", turn, tilt))
-        side = np.ptp(screen, axis=0)
-        # About a point a pixel, and no more pixels than can be held.
-        pixel = max(math.sqrt(float(side.prod()) / len(pos)), float(side.max()) / 2000, 1e-9)
-        column, row = ((screen - screen.min(axis=0)) / pixel).astype(np.int64).T + 4
-        nearest = np.full((column.max() + 5, row.max() + 5), -np.inf)
-        order = np.argsort(depth, kind="stable")  # of one pixel's points the last is the nearest
-        nearest[column[order], row[order]] = depth[order]
-        nearest = ndimage.maximum_filter(nearest, 3)
-        for step, weight in ((1, 4), (2, 2), (4, 1)):
-            for right, up in ((a, b) for a in (-1, 0, 1) for b in (-1, 0, 1) if a or b):
-                rise = nearest[column + step * right, row + step * up] - depth
-                dark += weight * (rise / (step * pixel * STEEP)).clip(0, 1)
-    low, high = np.quantile(dark, [0.02, 0.98])
-    return 1 - (1 - DARKEST) * ((dark - low) / max(high - low, 1e-9)).clip(0, 1)
 
 
 def _blocks(
