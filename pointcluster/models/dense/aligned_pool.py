@@ -23,6 +23,9 @@ class AlignedPool(nn.Module):
         strides: Pixels from a point of each level to the next.
         size: Points of the output along each axis.
         samples: Samples of each of these along an axis; 0: as many as a bin has points.
+
+    Raises:
+        ValueError: The strides are no powers of 2, each twice the one before.
     """
 
     def __init__(
@@ -31,6 +34,12 @@ class AlignedPool(nn.Module):
         super().__init__()
         with installed_by("image"):
             from torchvision.ops.poolers import LevelMapper
+        doubled = [strides[0] << level for level in range(len(strides))]
+        if list(strides) != doubled or strides[0] & (strides[0] - 1):
+            raise ValueError(
+                "regions are looked up on levels whose strides are powers of 2, each twice the one "
+                f"before, found {list(strides)}"
+            )
         self.names, self.strides = list(names), list(strides)
         self.featmap_names, self.output_size = self.names, (size, size)  # torchvision's names
         self.samples = samples

@@ -136,8 +136,9 @@ def semantic_fpn_schedule(
 ) -> tuple[Optimizer, LRScheduler]:
     """The published optimiser and learning rate: AdamW, falling to 0 with power 0.9, step by step.
 
-    Published for batches of 16 pictures of 512 x 512, cut out of pictures resized to 0.5 to 2 times
-    512, flipped, and changed in brightness, contrast, saturation and hue.
+    Published for 4 GPUs (8, say the commands beside the configurations) with 4 pictures of
+    512 x 512, cut out of pictures resized to 0.5 to 2 times 512, flipped, and changed in
+    brightness, contrast, saturation and hue.
 
     Args:
         model: The network.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import is_dataclass
 from typing import Any
 
 import torch
@@ -193,7 +194,9 @@ def _mapped(like: Any, answers: Sequence[Any], join: Any) -> Any:
         return None
     if isinstance(like, Mapping):
         kind: Any = type(like)
-        return kind(**{key: join([answer[key] for answer in answers]) for key in like})
+        joined = {key: join([answer[key] for answer in answers]) for key in like}
+        # transformers' answers are dataclasses, which take fields; keys of others may be numbers.
+        return kind(**joined) if is_dataclass(like) else kind(joined)
     if isinstance(like, tuple | list):
         values = [join(list(each)) for each in zip(*answers, strict=True)]
         return type(like)(*values) if hasattr(like, "_fields") else type(like)(values)

@@ -44,7 +44,9 @@ class UnpaddedDetector(nn.Module):
         for part in ("transform", "backbone"):
             if not hasattr(detector, part):
                 raise TypeError(f"{type(detector).__name__} has no {part}: it is no such detector")
-        if not hasattr(detector, "rpn") and not hasattr(detector, "anchor_generator"):
+        # SSD, whose anchors depend on the size of the whole picture, has another generator.
+        anchors = getattr(getattr(detector, "rpn", detector), "anchor_generator", None)
+        if not hasattr(anchors, "grid_anchors"):
             raise TypeError(
                 f"expected torchvision's GeneralizedRCNN, RetinaNet or FCOS, found "
                 f"{type(detector).__name__}"
@@ -87,12 +89,15 @@ class UnpaddedDetector(nn.Module):
             targets: What is in them, as torchvision has it.
 
         Raises:
-            ValueError: There are no pictures; in training, there are no targets or a box is empty.
+            ValueError: There are no pictures; targets are lacking in training, or do not fit; a box
+                is empty.
         """
         if not len(images):
             raise ValueError("expected at least one picture")
         if self.training and targets is None:
             raise ValueError("training needs targets")
+        if targets is not None:
+            check_targets(targets, len(images))
         detector: Any = self.detector
         given = [(image.size(-2), image.size(-1)) for image in images]
         padded, found = detector.transform(list(images), None if targets is None else list(targets))
@@ -240,6 +245,25 @@ class PoolBySize(nn.Module):
             for i, part in zip(own, pooled.split([len(box) for box in inside]), strict=True):
                 rows[i] = part
         return torch.cat(rows)
+
+
+def check_targets(targets: Sequence[Mapping[str, Tensor]], count: int) -> None:
+    """Check what is said of so many pictures, as far as it does not depend on the detector.
+
+    Raises:
+        ValueError: It is said of more or fewer, or boxes and labels do not fit.
+    """
+    if len(targets) != count:
+        raise ValueError(f"expected the targets of {count} pictures, found {len(targets)}")
+    for i, target in enumerate(targets):
+        if missing := [name for name in ("boxes", "labels") if name not in target]:
+            raise ValueError(f"the target of picture {i} has no {' and no '.join(missing)}")
+        boxes, labels = target["boxes"], target["labels"]
+        if boxes.dim() != 2 or boxes.size(1) != 4 or labels.shape != (len(boxes),):
+            raise ValueError(
+                f"picture {i} needs boxes [N, 4] and labels [N], found {list(boxes.shape)} and "
+                f"{list(labels.shape)}"
+            )
 
 
 def _levels(features: Any) -> dict[str, Tensor]:

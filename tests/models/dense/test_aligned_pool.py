@@ -32,6 +32,12 @@ def test_regions_by_area_on_levels():
     assert pool(levels, [boxes]).flatten().tolist() == pytest.approx([0, 0, 1, 1, 2, 3])
 
 
+@pytest.mark.parametrize("strides", [[4, 8, 16, 16], [4, 16], [32, 16], [6, 12]])
+def test_levels_that_no_area_tells_apart(strides):
+    with pytest.raises(ValueError, match="each twice the one before, found"):
+        AlignedPool([str(stride) for stride in strides], strides, 7)
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("samples", [0, 1, 3])
 @pytest.mark.parametrize("size", [(7, 7), (2, 3)])

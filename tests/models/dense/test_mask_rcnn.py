@@ -15,6 +15,8 @@ def test_the_published_sizes():
     assert isinstance(detector, detection.MaskRCNN) and model.strides == [4, 8, 16, 32, 64]
     assert detector.roi_heads.box_predictor.cls_score.out_features == 81
     assert detector.transform.min_size == (800,) and detector.transform.max_size == 1333
+    assert detector.rpn._post_nms_top_n == {"training": 1000, "testing": 1000}
+    assert detector.rpn._pre_nms_top_n == {"training": 2000, "testing": 1000}
     # mmdetection's anchors: scale 8, ratios 0.5, 1 and 2 of height over width, not rounded.
     first = detector.rpn.anchor_generator.cell_anchors[0]
     expected = torch.tensor([[-22.6274, -11.3137, 22.6274, 11.3137], [-16, -16, 16, 16]])
@@ -47,6 +49,14 @@ def test_the_published_schedule():
     assert [short.lr_lambdas[0](step) for step in (0, 39, 40, 55)] == pytest.approx(
         [1, 1, 0.1, 0.01]
     )
+
+
+def test_strides_that_do_not_double():
+    with pytest.raises(ValueError, match=r"twice the one before, found \[4, 8, 16, 16\]"):
+        MaskRCNN(pyramid(output_stride=16), 3)
+    own = MaskRCNN(pyramid(out_indices=(1, 2, 3)), 3, rpn_post_nms_top_n_train=7)
+    assert own.strides == [8, 16, 32, 64]
+    assert own.detector.rpn._post_nms_top_n["training"] == 7
 
 
 def test_it_trains():

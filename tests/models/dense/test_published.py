@@ -112,7 +112,7 @@ def test_mask_rcnn_answers_as_its_checkpoint_says():
 # Starting a pyramid from a classifier.
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "backbone."])
+@pytest.mark.parametrize("prefix", ["", "module.", "module.backbone."])
 def test_a_pyramid_starts_from_imagenet(prefix, capsys):
     entries = checkpoint("coc_small") | {"fea_pos": torch.zeros(1, 2, 224, 224)}
     model = create_model("coc_small_feat7", features_only=True)
@@ -135,7 +135,7 @@ def test_a_pyramid_starts_from_imagenet(prefix, capsys):
 
 def test_a_pyramid_starts_from_segmentation(segmentation, capsys):
     model = create_model("coc_small", features_only=True, out_indices=(1, 3))
-    model.load_published(segmentation, backbone=True)
+    model.load_published({"state_dict": segmentation, "meta": {"epoch": 1}}, backbone=True)
     said = capsys.readouterr().out
     assert "decode_head.conv_seg.weight" in said and "norm0.weight" in said
     assert said.endswith("new: nothing\n")
@@ -169,6 +169,9 @@ def test_all_else_is_strict():
         model.load_published(entries | {"norm0.weight": torch.zeros(3)}, backbone=True)
     with pytest.raises(ValueError, match="do not fit"):
         model.load_published(checkpoint("coc_tiny"), backbone=True)
+    prefixed = {f"backbone.{k}": v for k, v in entries.items()} | {"other.x": torch.zeros(1)}
+    with pytest.raises(ValueError, match=r"1 entries do not fit.*other.x is not known"):
+        model.load_published(prefixed, backbone=True)
     with pytest.raises(ValueError, match="missing"):  # without the option as strict as ever
         model.load_published(entries)
     with pytest.raises(ValueError, match="features_only"):

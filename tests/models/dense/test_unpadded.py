@@ -30,6 +30,8 @@ class Decoder(nn.Module):
         rows = scores.flatten(2).mT
         if self.answer == "maps":
             return nn.functional.interpolate(scores, pictures.shape[2:], mode="bilinear")
+        if self.answer == "numbered":
+            return {0: scores, 1: rows}
         if self.answer == "named":
             return Answer(scores.mean(), [scores, (rows, None)])
         return {"loss": scores.mean(), "logits": scores, "queries": rows.mean(1), "rows": rows}
@@ -90,6 +92,61 @@ def test_answers_of_many_parts():
         assert isinstance(found, Answer) and found.maps[1][1] is None
         torch.testing.assert_close(found.maps[0][3, :, :9, :18], model(images[3][None]).maps[0][0])
         assert len(Unpadded(model)(images)) == 4
+
+
+def test_answers_by_numbers():
+    (image,) = pictures(SIZES[0])
+    model = shaken(Decoder("numbered"))
+    with torch.no_grad():
+        (found,), expected = Unpadded(model)([image]), model(image[None])
+    assert found.keys() == {0, 1}
+    torch.testing.assert_close(found[1], expected[1][0])
+
+
+def beside_a_larger_one(call):
+    """The answers for a picture of 64 x 96: without padding alone and in a batch, and padded."""
+    small, large = pictures((64, 96), (96, 64), dtype=torch.float32)
+    batch, sizes = padded([small, large]), [(64, 96), (96, 64)]
+    mask = torch.zeros(2, 96, 96, dtype=torch.int64)
+    for row, (h, w) in zip(mask, sizes, strict=True):
+        row[:h, :w] = 1
+    with torch.no_grad():
+        return call(small[None]), call(batch, sizes=sizes), call(batch, mask=mask), batch
+
+
+@pytest.mark.parametrize("kind", ["Unet", "FPN", "PAN", "DeepLabV3", "DeepLabV3Plus"])
+def test_networks_of_smp(kind):
+    smp = pytest.importorskip("segmentation_models_pytorch")
+    import pointcluster.timm  # noqa: F401
+
+    torch.manual_seed(0)
+    strides = {"PAN": 16, "DeepLabV3": 8, "DeepLabV3Plus": 16}
+    options = {"encoder_output_stride": strides[kind]} if kind in strides else {}
+    model = getattr(smp, kind)("tu-coc_nano", encoder_weights=None, classes=5, **options)
+    ours = Unpadded(model.eval(), divisor=32)
+    alone, by_sizes, by_mask, batch = beside_a_larger_one(ours)
+    assert torch.equal(by_sizes, by_mask)
+    torch.testing.assert_close(by_sizes[:1, :, :64], alone, atol=1e-5, rtol=1e-5)
+    ours.train()(batch).square().mean().backward()
+    assert model.encoder.model.reducers[0].linear.weight.grad.abs().sum() > 0
+
+
+def test_networks_of_transformers():
+    hf = pytest.importorskip("transformers")
+    import pointcluster.timm  # noqa: F401
+
+    torch.manual_seed(0)
+    body = hf.TimmBackboneConfig(
+        backbone="coc_nano", out_indices=[0, 1, 2, 3], use_pretrained_backbone=False
+    )
+    config = hf.UperNetConfig(
+        backbone_config=body, num_labels=5, hidden_size=32, auxiliary_in_channels=96
+    )
+    model = hf.UperNetForSemanticSegmentation(config).eval()
+    alone, by_sizes, by_mask, _ = beside_a_larger_one(Unpadded(model))
+    assert type(by_mask) is type(model(torch.rand(1, 3, 32, 32)))
+    assert torch.equal(by_sizes.logits, by_mask.logits)
+    torch.testing.assert_close(by_mask.logits[:1, :, :64], alone.logits, atol=1e-5, rtol=1e-5)
 
 
 def test_sides_that_must_be_multiples():

@@ -198,10 +198,9 @@ def test_what_is_no_detector_and_what_no_targets():
     with pytest.raises(TypeError, match="no transform"):
         UnpaddedDetector(nn.Conv2d(3, 3, 1))
     with pytest.raises(TypeError, match="found SSD"):
-        backbone = nn.Conv2d(3, 8, 1)
-        backbone.out_channels = 8
         boxes = detection.anchor_utils.DefaultBoxGenerator([[2]])
-        UnpaddedDetector(_ssd(backbone, boxes))
+        head = detection.ssd.SSDHead([8], boxes.num_anchors_per_location(), 3)
+        UnpaddedDetector(detection.ssd.SSD(nn.Conv2d(3, 8, 1), boxes, (64, 64), 3, head=head))
     ours = UnpaddedDetector(detector("faster_rcnn")).train()
     (image,) = pictures((100, 120))
     with pytest.raises(ValueError, match="needs targets"):
@@ -212,12 +211,22 @@ def test_what_is_no_detector_and_what_no_targets():
     wanted[0]["boxes"][1, 2] = wanted[0]["boxes"][1, 0]
     with pytest.raises(ValueError, match="picture 0 has a box without"):
         ours([image], wanted)
+    with pytest.raises(ValueError, match="targets of 1 pictures, found 2"):
+        ours([image], 2 * wanted)
+    with pytest.raises(ValueError, match="picture 0 has no labels"):
+        ours([image], [{"boxes": wanted[0]["boxes"]}])
+    with pytest.raises(ValueError, match=r"boxes \[N, 4\] and labels \[N\], found \[0\] and \[0\]"):
+        ours([image], [{"boxes": torch.zeros(0), "labels": torch.zeros(0)}])
 
 
-def _ssd(backbone, boxes):
-    class SSD(nn.Module):
-        def __init__(self):
-            super().__init__()
-            self.backbone, self.transform, self.boxes = backbone, nn.Identity(), boxes
-
-    return SSD()
+def test_on_any_backbone():
+    """A plain network of convolutions with torchvision's pyramid, too, answers as if alone."""
+    torch.manual_seed(0)
+    body = detection.backbone_utils.resnet_fpn_backbone(backbone_name="resnet18", weights=None)
+    options = {"min_size": 64, "max_size": 128, "box_score_thresh": 0.0}
+    options |= {"rpn_post_nms_top_n_test": 50}
+    ours = UnpaddedDetector(detection.FasterRCNN(body, 3, **options).eval())
+    assert ours.strides == [4, 8, 16, 32, 64]
+    small, large = pictures((64, 80), (96, 64), dtype=torch.float32)
+    with torch.no_grad():
+        assert_alike(ours([large, small])[1], ours([small])[0])
