@@ -13,6 +13,7 @@ import torch
 from torch.utils.data import Dataset
 
 from pointcluster._optional import installed_by
+from pointcluster.datasets.folders import files_of
 from pointcluster.datasets.mask_folder import pictures_in, read_picture
 
 Box = tuple[str, list[float]]
@@ -23,15 +24,16 @@ class BoxFolder(Dataset):
 
     Items are `(image, target)`: torchvision's `Image`, uint8 $(3, H, W)$, and a dictionary of
     `boxes`, `BoundingBoxes` (x1, y1, x2, y2) in pixels, and `labels`, int64, from 1 on; 0 is the
-    background. Boxes without width or height and COCO's crowds are left out.
+    background. Boxes are cut off where the picture ends; what has no width or height then and
+    COCO's crowds are left out.
 
     Args:
         images: The folder of pictures.
         boxes: A folder with a file of VOC's form a picture, `.xml`, of equal names; or one file of
             COCO's form, `.json`.
         transform: Applied to every picture with its target.
-        classes: Names of the classes, the first one's label being 1; sorted, if not said. Give a
-            test set those of its training set.
+        classes: Names of the classes, the first one's label being 1; those of the boxes, sorted, if
+            not said. Give a test set those of its training set.
         names: Which pictures, without their endings; all that have a file of boxes, if not said.
 
     Attributes:
@@ -40,7 +42,8 @@ class BoxFolder(Dataset):
 
     Raises:
         FileNotFoundError: A folder or file is not there.
-        ValueError: A file is damaged, a picture or class is missing, or there are none.
+        ValueError: A file is damaged, a picture or class is missing, there are none, or two
+            pictures have one name.
     """
 
     def __init__(
@@ -53,16 +56,20 @@ class BoxFolder(Dataset):
         names: Sequence[str] | None = None,
     ) -> None:
         self.transform = transform
-        there = {file.stem: file for file in pictures_in(images)}
+        there = pictures_in(images)
         source = Path(boxes).expanduser()
         found = _coco(source) if source.suffix == ".json" else _voc(source, names)
         if names is not None:
-            found = {name: found[name] for name in names if name in found}
+            if unknown := [name for name in names if name not in found]:
+                raise ValueError(f"{boxes} tells nothing of {unknown[0]}")
+            found = {name: found[name] for name in names}
         if lacking := [name for name in found if name not in there]:
             raise ValueError(f"{lacking[0]} has boxes in {boxes} and no picture in {images}")
         if not found:
             raise ValueError(f"{boxes} tells of no pictures")
         kinds = {kind for inside in found.values() for kind, _ in inside}
+        if classes is None and not kinds:
+            raise ValueError(f"{boxes} has no box: say which classes there are")
         self.classes = sorted(kinds) if classes is None else list(classes)
         if unknown := sorted(kinds.difference(self.classes)):
             raise ValueError(f"{boxes} has boxes of {unknown[0]!r}, expected {self.classes}")
@@ -113,12 +120,15 @@ class BoxFolder(Dataset):
             from torchvision import tv_tensors
 
         image = read_picture(self.files[index])
+        height, width = image.shape[1:]
         boxes = torch.tensor(self._boxes[index], dtype=torch.float32).view(-1, 4)
+        boxes = boxes.clamp(min=0).minimum(torch.tensor([width, height] * 2))
+        there = (boxes[:, :2] < boxes[:, 2:]).all(1)
         target = {
             "boxes": tv_tensors.BoundingBoxes(
-                boxes, format="XYXY", canvas_size=tuple(image.shape[1:])
+                boxes[there], format="XYXY", canvas_size=(height, width)
             ),
-            "labels": torch.tensor(self._labels[index], dtype=torch.int64),
+            "labels": torch.tensor(self._labels[index], dtype=torch.int64)[there],
         }
         item = image, target
         return item if self.transform is None else self.transform(*item)
@@ -128,11 +138,12 @@ def _voc(folder: Path, names: Sequence[str] | None) -> dict[str, list[Box]]:
     """Kinds and boxes by the pictures' names."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder, nor a file of COCO's form (.json)")
-    files = sorted(folder.glob("*.xml")) if names is None else [folder / f"{n}.xml" for n in names]
+    there = [folder / name for name in files_of(folder, (".xml",))]
+    files = there if names is None else [folder / f"{name}.xml" for name in dict.fromkeys(names)]
     found: dict[str, list[Box]] = {}
     for file in files:
+        inside = found.setdefault(file.name[: -len(".xml")], [])
         try:
-            inside = found.setdefault(file.stem, [])
             for thing in ElementTree.parse(file).getroot().iter("object"):
                 sides = [
                     thing.findtext(f"bndbox/{side}") for side in ("xmin", "ymin", "xmax", "ymax")
@@ -164,4 +175,6 @@ def _coco(file: Path) -> dict[str, list[Box]]:
                 found[pictures[each["image_id"]]].append((kinds[each["category_id"]], box))
     except (KeyError, TypeError, ValueError) as error:
         raise ValueError(f"{file} is no file of COCO's form: {error!r}") from error
+    if len(found) < len(pictures):
+        raise ValueError(f"{file} names two pictures alike but for their folders and endings")
     return found

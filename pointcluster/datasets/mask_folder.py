@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -44,8 +45,9 @@ class MaskFolder(Dataset):
 
     Raises:
         FileNotFoundError: A folder is not there.
-        ValueError: There are no pictures, one has no mask; when they are read, a mask is no picture
-            of indices, of another size than its picture, or holds a class that is none.
+        ValueError: There are no pictures, one has no mask, or two have one name; when they are
+            read, a mask is no picture of indices, of another size than its picture, or holds a
+            class that is none.
     """
 
     def __init__(
@@ -58,8 +60,7 @@ class MaskFolder(Dataset):
         ignore_index: int = 255,
     ) -> None:
         self.transform, self.ignore_index = transform, ignore_index
-        there = {file.stem: file for file in pictures_in(masks)}
-        found = pictures_in(images)
+        there, found = pictures_in(masks), list(pictures_in(images).values())
         if not found:
             raise ValueError(f"{images} holds no pictures")
         if lacking := [file.name for file in found if file.stem not in there]:
@@ -104,7 +105,8 @@ class MaskFolder(Dataset):
             raise ValueError(
                 f"{mask} has {list(values.shape)} pixels, {picture} {list(image.shape[1:])}"
             )
-        wrong = values[(values != self.ignore_index) & (values >= self.num_classes)]
+        unknown = (values < 0) | (values >= self.num_classes)
+        wrong = values[unknown & (values != self.ignore_index)]
         if len(wrong):
             raise ValueError(
                 f"{mask} holds {int(wrong[0])}, expected 0 to {self.num_classes - 1} or "
@@ -135,30 +137,40 @@ def read_mask(path: str | os.PathLike[str]) -> np.ndarray:
     """The indices that a mask holds, int64 [H, W].
 
     Raises:
-        ValueError: The file is no picture of indices.
+        OSError: The file cannot be read.
+        ValueError: It is no picture of indices, or a damaged one.
     """
     with installed_by("image"):
         from PIL import Image, UnidentifiedImageError
 
+    data = Path(path).read_bytes()  # what fails after this is the file's content, not the disk
     try:
-        with Image.open(path) as mask:
-            if mask.mode not in ("P", "L", "1", "I", "I;16"):
-                raise ValueError(
-                    f"{path} is a picture of colours ({mask.mode}), expected indices, grey or with "
-                    "a palette: each pixel's number is its class"
-                )
-            return np.array(mask).astype(np.int64)
-    except (UnidentifiedImageError, SyntaxError) as error:
-        raise ValueError(f"{path} is no picture: {error}") from error
+        with Image.open(BytesIO(data)) as mask:
+            mode, values = mask.mode, np.array(mask)
+    except UnidentifiedImageError:
+        raise ValueError(f"{path} is no picture") from None
+    except Exception as error:  # whatever the decoders make of a damaged file
+        raise ValueError(f"{path} is damaged or ends early: {error}") from error
+    if mode not in ("P", "L", "1", "I", "I;16"):
+        raise ValueError(
+            f"{path} is a picture of colours ({mode}), expected indices, grey or with a palette: "
+            "each pixel's number is its class"
+        )
+    return values.astype(np.int64)
 
 
-def pictures_in(folder: str | os.PathLike[str]) -> list[Path]:
-    """The pictures in a folder, by their endings, sorted; hidden ones left out.
+def pictures_in(folder: str | os.PathLike[str]) -> dict[str, Path]:
+    """The pictures in a folder by their names without endings, sorted; hidden ones left out.
 
     Raises:
         FileNotFoundError: It is no folder.
+        ValueError: Two have one name.
     """
     folder = Path(folder).expanduser()
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
-    return [folder / name for name in files_of(folder, SUFFIXES)]
+    found: dict[str, Path] = {}
+    for file in (folder / name for name in files_of(folder, SUFFIXES)):
+        if (other := found.setdefault(file.stem, file)) != file:
+            raise ValueError(f"{folder} holds {other.name} and {file.name}: which is it?")
+    return found

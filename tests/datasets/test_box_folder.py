@@ -51,6 +51,19 @@ def test_voc(folder):
     assert flipped["boxes"][0].tolist() == [15, 2, 19, 8]
 
 
+def test_boxes_end_where_the_picture_does(folder):
+    voc(
+        folder / "train/boxes/a.xml",
+        ("cat", (-3, 2, 5, 88)),
+        ("dog", (20, 0, 30, 9)),
+        ("dog", (2, 3, "inf", 4)),
+        ("cat", (2, 3, "nan", 4)),
+    )
+    _, target = BoxFolder.split(folder, "train")[0]
+    assert target["boxes"].tolist() == [[0, 2, 5, 10], [2, 3, 20, 4]]
+    assert target["labels"].tolist() == [1, 2]
+
+
 def test_a_batch_is_not_stacked(folder):
     data = BoxFolder.split(folder, "train")
     images, targets = BoxFolder.collate([data[0], data[1]])
@@ -64,6 +77,7 @@ def test_vocs_own_layout(folder):
     (folder / "ImageSets" / "Main" / "val.txt").write_text("b\na 1\n\n")
     data = BoxFolder.split(folder, "val", classes=["cat", "dog"])
     assert [file.stem for file in data.files] == ["b", "a"] and data[1][1]["labels"].tolist() == [1]
+    assert len(BoxFolder(folder / "JPEGImages", folder / "Annotations", names=["a", "a"])) == 1
     with pytest.raises(FileNotFoundError, match="no split 'test'"):
         BoxFolder.split(folder, "test")
     with pytest.raises(ValueError, match=r"boxes of 'cat', expected \['dog'\]"):
@@ -89,6 +103,12 @@ def test_coco(folder):
     data = BoxFolder.split(folder, "test")
     assert data.classes == ["dog"] and [path.stem for path in data.files] == ["b", "a"]
     assert data[0][1]["boxes"].tolist() == [[1, 2, 4, 6]] and len(data[1][1]["labels"]) == 0
+    with pytest.raises(ValueError, match="tells nothing of c"):
+        BoxFolder(folder / "test" / "images", file, names=["a", "c"])
+    twice = [*content["images"], {"id": 9, "file_name": "y/a.jpg"}]
+    file.write_text(json.dumps(content | {"images": twice}))
+    with pytest.raises(ValueError, match="names two pictures alike"):
+        BoxFolder.split(folder, "test")
     file.write_text(json.dumps(content | {"categories": []}))
     with pytest.raises(ValueError, match=r"boxes\.json is no file of COCO's form: KeyError\(18\)"):
         BoxFolder.split(folder, "test")
@@ -111,6 +131,14 @@ def test_what_does_not_fit(folder):
         BoxFolder(images, folder / "none.json")
     with pytest.raises(ValueError, match="tells of no pictures"):
         BoxFolder(images, images)
+    (boxes / "c.xml").unlink()
+    voc(boxes / "a.xml")
+    with pytest.raises(ValueError, match="has no box: say which classes"):
+        BoxFolder(images, boxes)
+    assert BoxFolder(images, boxes, classes=["cat"])[0][1]["labels"].shape == (0,)
+    Image.new("RGB", (20, 10)).save(images / "a.png")
+    with pytest.raises(ValueError, match=r"holds a\.jpg and a\.png"):
+        BoxFolder(images, boxes, classes=["cat"])
 
 
 def test_the_sample_that_ships():

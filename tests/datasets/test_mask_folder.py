@@ -63,6 +63,18 @@ def test_what_does_not_fit(tmp_path):
     (tmp_path / "masks" / "a.png").write_bytes(b"none")
     with pytest.raises(ValueError, match="is no picture"):
         read_mask(tmp_path / "masks" / "a.png")
+    write(tmp_path, "a", size=(300, 300), values=range(251))
+    whole = (tmp_path / "masks" / "a.png").read_bytes()
+    (tmp_path / "masks" / "a.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(ValueError, match=r"a\.png is damaged or ends early"):
+        read_mask(tmp_path / "masks" / "a.png")
+    with pytest.raises(FileNotFoundError):
+        read_mask(tmp_path / "masks" / "none.png")
+    write(tmp_path, "a")
+    (tmp_path / "masks" / "a.bmp").write_bytes(b"")
+    with pytest.raises(ValueError, match=r"holds a\.bmp and a\.png"):
+        MaskFolder(tmp_path / "images", tmp_path / "masks")
+    (tmp_path / "masks" / "a.bmp").unlink()
     (tmp_path / "masks" / "a.png").unlink()
     with pytest.raises(ValueError, match=r"1 of 1 pictures in .* have no mask in .*, first a.jpg"):
         MaskFolder(tmp_path / "images", tmp_path / "masks")
