@@ -104,10 +104,11 @@ def test_answers_by_numbers():
 
 
 def beside_a_larger_one(call):
-    """The answers for a picture of 64 x 96: without padding alone and in a batch, and padded."""
-    small, large = pictures((64, 96), (96, 64), dtype=torch.float32)
-    batch, sizes = padded([small, large]), [(64, 96), (96, 64)]
-    mask = torch.zeros(2, 96, 96, dtype=torch.int64)
+    """The answers for a picture of 128 x 160 alone, and in a batch by sizes and by mask."""
+    sizes = [(128, 160), (160, 128)]
+    small, large = pictures(*sizes, dtype=torch.float32)
+    batch = padded([small, large])
+    mask = torch.zeros(2, 160, 160, dtype=torch.int64)
     for row, (h, w) in zip(mask, sizes, strict=True):
         row[:h, :w] = 1
     with torch.no_grad():
@@ -126,7 +127,7 @@ def test_networks_of_smp(kind):
     ours = Unpadded(model.eval(), divisor=32)
     alone, by_sizes, by_mask, batch = beside_a_larger_one(ours)
     assert torch.equal(by_sizes, by_mask)
-    torch.testing.assert_close(by_sizes[:1, :, :64], alone, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(by_sizes[:1, :, :128], alone, atol=1e-5, rtol=1e-5)
     ours.train()(batch).square().mean().backward()
     assert model.encoder.model.reducers[0].linear.weight.grad.abs().sum() > 0
 
@@ -146,7 +147,7 @@ def test_networks_of_transformers():
     alone, by_sizes, by_mask, _ = beside_a_larger_one(Unpadded(model))
     assert type(by_mask) is type(model(torch.rand(1, 3, 32, 32)))
     assert torch.equal(by_sizes.logits, by_mask.logits)
-    torch.testing.assert_close(by_mask.logits[:1, :, :64], alone.logits, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(by_mask.logits[:1, :, :128], alone.logits, atol=1e-5, rtol=1e-5)
 
 
 def test_sides_that_must_be_multiples():
