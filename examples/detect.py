@@ -13,6 +13,7 @@ from typing import Any
 warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")
 try:
     import torch
+    from safetensors import SafetensorError
     from safetensors.torch import load_file, save_file
     from torch.utils.data import DataLoader
     from torchmetrics.detection import MeanAveragePrecision
@@ -20,9 +21,10 @@ try:
     from torchvision.models.detection import FCOS
     from torchvision.transforms import v2
 
+    from pointcluster._command import Parser, number
     from pointcluster.datasets import BoxFolder
     from pointcluster.datasets.mask_folder import read_picture
-    from pointcluster.models import create_model
+    from pointcluster.models import create_model, list_models
     from pointcluster.models.dense import PyramidBackbone, UnpaddedDetector, mask_rcnn_schedule
     from pointcluster.training.pictures import train_epochs, write_grid, write_picture
 except ModuleNotFoundError as error:
@@ -35,25 +37,25 @@ EPILOG = """examples:
   python examples/detect.py --predict a.jpg b.jpg --weights runs/detect/model.safetensors
 FOLDER holds train/images and train/boxes (VOC's XML) or train/boxes.json (COCO's), and test
 likewise; or VOC's JPEGImages, Annotations and ImageSets/Main. A run leaves model.safetensors,
-model.json, results.json and results.png: test pictures with what is found in them."""
+model.json, results.json and results.png: test pictures with what is found in them. Ctrl-C in
+training keeps the network in stopped.safetensors and stopped.json, for --weights."""
 PLAIN = v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True)
 
 
 def main() -> None:
     """Train and test, or predict."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(doc=f"{__doc__}\n\n{EPILOG}")
     add = parser.add_argument
+    backbones = [name.removeprefix("mask_rcnn_") for name in list_models("mask_rcnn_*", task=None)]
     add("--data", type=Path, metavar="FOLDER", default=TREES)
-    add("--model", default="coc_nano", help="the backbone")
-    add("--width", type=int, default=64, help="channels of pyramid and heads")
-    add("--size", type=int, default=256, help="pixels of the shorter side")
-    add("--epochs", type=int, default=30)
-    add("--batch-size", type=int, default=2)
-    add("--lr", type=float, default=5e-4)
+    add("--model", default="coc_nano", choices=backbones, metavar="NAME", help="the backbone")
+    add("--width", type=number(int, 64), default=64, help="channels, 64 or another multiple of 32")
+    add("--size", type=number(int, 1), default=256, help="pixels of the shorter side")
+    add("--epochs", type=number(int, 1), default=30)
+    add("--batch-size", type=number(int, 1), default=2)
+    add("--lr", type=number(float, 0), default=5e-4)
     add("--crop", action="store_true", help="train on parts, too: for long trainings")
-    add("--workers", type=int, default=0)
+    add("--workers", type=number(int, 0), default=0)
     add("--seed", type=int, default=0)
     add("--score", type=float, default=0.4, help="least score of what is drawn")
     add("--out", type=Path, default=Path("runs/detect"))
@@ -61,11 +63,12 @@ def main() -> None:
     add("--weights", type=Path, default=Path("runs/detect/model.safetensors"))
     args = parser.parse_args()
     args.device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    args.out.mkdir(parents=True, exist_ok=True)
     try:
         predict(args) if args.predict else train(args)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
     except (ImportError, OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 def build(model: str, classes: list[str], size: int, width: int) -> UnpaddedDetector:
@@ -87,8 +90,10 @@ def train(args: argparse.Namespace) -> None:
     test = BoxFolder.split(args.data, "test", transform=PLAIN, classes=data.classes)
     loader = DataLoader(data, args.batch_size, shuffle=True, num_workers=args.workers,
                         collate_fn=BoxFolder.collate)  # fmt: skip
+    print(f"{len(data)} pictures to train on, {len(test)} to test on, classes {data.classes}")
     about = {"model": args.model, "classes": data.classes, "size": args.size, "width": args.width}
     detector = build(**about).to(args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
     count = len(loader)
     steps = mask_rcnn_schedule(detector, count, args.epochs, lr=args.lr, warmup=count)
 
@@ -97,7 +102,16 @@ def train(args: argparse.Namespace) -> None:
         targets = [{k: v.to(args.device) for k, v in target.items()} for target in batch[1]]
         return sum(detector(images, targets).values())
 
-    last = train_epochs(detector, loader, loss, *steps, epochs=args.epochs, say=print)
+    def save(name: str) -> None:
+        save_file(detector.state_dict(), args.out / f"{name}.safetensors")
+        (args.out / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+
+    try:
+        last = train_epochs(detector, loader, loss, *steps, epochs=args.epochs, say=print)
+    except KeyboardInterrupt:
+        save("stopped")
+        raise
+    save("model")  # first of all: a test picture may be broken
     drawn = []
     for file, (image, target) in zip(test.files, test, strict=True):
         found = detect(detector, image.to(args.device))
@@ -109,16 +123,22 @@ def train(args: argparse.Namespace) -> None:
         f"AP {100 * results['map']:.1f}, AP50 {100 * results['map_50']:.1f} on {len(test)} pictures"
     )
     (args.out / "results.json").write_text(json.dumps(results | {"loss": last}, indent=1) + "\n")
-    save_file(detector.state_dict(), args.out / "model.safetensors")
-    (args.out / "model.json").write_text(json.dumps(about, indent=1) + "\n")
     write_grid(args.out / "results.png", drawn, columns=2, height=400)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Write the boxes as JSON, and a picture with them, for each file."""
-    about = json.loads(args.weights.with_suffix(".json").read_text())
-    detector = build(**about).to(args.device)
-    detector.load_state_dict(load_file(args.weights))
+    if len({file.stem for file in args.predict}) < len(args.predict):
+        raise ValueError("two of the pictures have one name, and their boxes would, too")
+    weights = args.weights.with_suffix(".safetensors")
+    try:
+        about = json.loads(weights.with_suffix(".json").read_text())
+        detector = build(**about)
+        detector.load_state_dict(load_file(weights))
+    except (RuntimeError, SafetensorError, TypeError, ValueError) as error:
+        raise ValueError(f"{weights} and .json are of no run of this program: {error}") from error
+    detector.to(args.device)
+    args.out.mkdir(parents=True, exist_ok=True)
     for file in args.predict:
         whole = read_picture(file)
         found = detect(detector, PLAIN(whole).to(args.device))

@@ -18,14 +18,16 @@ try:
     from PIL import Image
     from torch.nn.functional import cross_entropy
     from torch.utils.data import DataLoader
+    from torchmetrics import MetricCollection
     from torchmetrics.classification import MulticlassJaccardIndex
     from torchvision import tv_tensors, utils
     from torchvision.transforms import v2
 
+    from pointcluster._command import Parser, number
     from pointcluster.datasets import MaskFolder
     from pointcluster.datasets.mask_folder import read_picture
-    from pointcluster.models import create_model, load_model, save_model
-    from pointcluster.models.dense import Unpadded, semantic_fpn_schedule
+    from pointcluster.models import create_model, list_models, load_model, save_model
+    from pointcluster.models.dense import SemanticFPN, Unpadded, semantic_fpn_schedule
     from pointcluster.training.pictures import train_epochs, write_grid, write_picture
 except ModuleNotFoundError as error:
     sys.exit(f"error: {error.name} is not installed: pip install -e '.[train,image]'")
@@ -37,37 +39,40 @@ EPILOG = """examples:
   python examples/segment_pictures.py --predict a.jpg b.jpg --weights runs/segment_pictures/model
 FOLDER holds train/images, train/masks, test/images, test/masks; or train, trainannot, test,
 testannot. A mask is a picture of indices. A run leaves model.safetensors, model.json, results.json
-and results.png: pictures, what they are, and what the network says."""
+and results.png: pictures, what they are, and what the network says. Ctrl-C in training keeps the
+network in stopped.safetensors and stopped.json, for --weights."""
 PLAIN = [v2.ToDtype({tv_tensors.Image: torch.float32, "others": None}, scale=True),
          v2.Normalize([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])]  # fmt: skip
 
 
 def main() -> None:
     """Train and test, or predict."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter
-    )
+    parser = Parser(doc=f"{__doc__}\n\n{EPILOG}")
     add = parser.add_argument
+    backbones = [
+        name.removeprefix("semantic_fpn_") for name in list_models("semantic_fpn_*", task=None)
+    ]
     add("--data", type=Path, metavar="FOLDER", default=TREES)
     add("--ignore-index", type=int, default=255, help="of masks: no class is known")
-    add("--model", default="coc_nano", help="the backbone")
-    add("--width", type=int, default=128, help="channels of the pyramid")
-    add("--size", type=int, nargs=2, default=[192, 192], metavar=("H", "W"))
-    add("--epochs", type=int, default=30)
-    add("--batch-size", type=int, default=4)
-    add("--lr", type=float, default=1e-3)
-    add("--workers", type=int, default=0)
+    add("--model", default="coc_nano", choices=backbones, metavar="NAME", help="the backbone")
+    add("--width", type=number(int, 1), default=128, help="channels of the pyramid")
+    add("--size", type=number(int, 1), nargs=2, default=[192, 192], metavar=("H", "W"))
+    add("--epochs", type=number(int, 1), default=30)
+    add("--batch-size", type=number(int, 1), default=4)
+    add("--lr", type=number(float, 0), default=1e-3)
+    add("--workers", type=number(int, 0), default=0)
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("runs/segment_pictures"))
     add("--predict", type=Path, nargs="+", metavar="PICTURE")
     add("--weights", type=Path, default=Path("runs/segment_pictures/model"))
     args = parser.parse_args()
     args.device = torch.accelerator.current_accelerator(check_available=True) or "cpu"
-    args.out.mkdir(parents=True, exist_ok=True)
     try:
         predict(args) if args.predict else train(args)
+    except KeyboardInterrupt:
+        sys.exit("interrupted")
     except (OSError, ValueError) as error:
-        sys.exit(f"error: {error}")
+        sys.exit(f"error: {' '.join(str(error).split())}")
 
 
 def train(args: argparse.Namespace) -> None:
@@ -77,12 +82,18 @@ def train(args: argparse.Namespace) -> None:
              v2.RandomHorizontalFlip(), v2.RandomPhotometricDistort()]  # fmt: skip
     options = {"ignore_index": args.ignore_index}
     data = MaskFolder.split(args.data, "train", transform=v2.Compose(moved + PLAIN), **options)
-    options["num_classes"] = data.num_classes
     test = MaskFolder.split(args.data, "test", transform=v2.Compose(PLAIN), **options)
+    count = data.num_classes
+    if not 2 <= count >= test.num_classes:
+        raise ValueError(f"{args.data}: masks hold classes up to {count - 1} in train, up to "
+                         f"{test.num_classes - 1} in test, without {args.ignore_index}: expected 1 "
+                         "or more in train, and no others in test")  # fmt: skip
+    print(f"{len(data)} pictures to train on, {len(test)} to test on, {count} classes")
+    args.out.mkdir(parents=True, exist_ok=True)
     loader = DataLoader(data, args.batch_size, shuffle=True, drop_last=len(data) > args.batch_size,
                         num_workers=args.workers)  # fmt: skip
-    model: Any = create_model(f"semantic_fpn_{args.model}", num_classes=data.num_classes,
-                              width=args.width, head_width=args.width).to(args.device)  # fmt: skip
+    model: Any = create_model(f"semantic_fpn_{args.model}", num_classes=count, width=args.width,
+                              head_width=args.width).to(args.device)  # fmt: skip
     steps = semantic_fpn_schedule(model, args.epochs * len(loader), lr=args.lr)
 
     def loss(batch: Any) -> torch.Tensor:
@@ -90,27 +101,39 @@ def train(args: argparse.Namespace) -> None:
         return cross_entropy(model(images), masks.long(), ignore_index=args.ignore_index)
 
     start = time.perf_counter()
-    last = train_epochs(model, loader, loss, *steps, epochs=args.epochs, say=print)
-    metric = MulticlassJaccardIndex(data.num_classes, "none", ignore_index=args.ignore_index)
+    try:
+        last = train_epochs(model, loader, loss, *steps, epochs=args.epochs, say=print)
+    except KeyboardInterrupt:
+        save_model(args.out / "stopped", model)
+        raise
+    save_model(args.out / "model", model)  # first of all: a test picture may be broken
+    # Of classes that are nowhere, neither in masks nor in what is said, the mean takes none.
+    metric = MetricCollection({
+        name: MulticlassJaccardIndex(count, average, ignore_index=args.ignore_index)
+        for name, average in (("mIoU", "macro"), ("IoU", "none"))
+    })  # fmt: skip
     shown = []
     for (file, _), (image, mask) in zip(test.files, test, strict=True):
         said = segment(model, image.to(args.device))  # one by one: sizes may differ
         metric.update(said[None], mask[None])
         if len(shown) < 12:
             whole = read_picture(file)
-            shown += [whole, over(whole, mask), over(whole, said)]
-    kinds = metric.compute()
-    results = {"mIoU": float(kinds.mean()), "IoU": kinds.tolist(), "loss": last,
-               "seconds": time.perf_counter() - start}  # fmt: skip
+            shown += [whole, over(whole, mask, args.ignore_index), over(whole, said)]
+    results = {name: value.tolist() for name, value in metric.compute().items()}
     print(f"mIoU {100 * results['mIoU']:.1f} % on {len(test)} pictures")
+    results |= {"loss": last, "seconds": time.perf_counter() - start}
     (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
-    save_model(args.out / "model", model, {"mIoU": results["mIoU"]})
     write_grid(args.out / "results.png", shown, columns=3)
 
 
 def predict(args: argparse.Namespace) -> None:
     """Write a mask of indices, and the picture under it, for each file."""
+    if len({file.stem for file in args.predict}) < len(args.predict):
+        raise ValueError("two of the pictures have one name, and their masks would, too")
     model: Any = load_model(args.weights)[0].to(args.device)
+    if not isinstance(model, SemanticFPN):
+        raise ValueError(f"{args.weights} holds {model.config['name']!r}, expected semantic_fpn_*")
+    args.out.mkdir(parents=True, exist_ok=True)
     for file in args.predict:
         whole = read_picture(file)
         said = segment(model, v2.Compose(PLAIN)(whole).to(args.device))
@@ -133,10 +156,12 @@ def colours(count: int) -> list[tuple[int, ...]]:
     return [(40, 40, 40), *(tuple(round(255 * part) for part in hue) for hue in hues)]
 
 
-def over(image: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-    """The classes' colours over a picture; what is ignored (255) stays as it is."""
-    shades = colours(256)
-    kinds = [kind for kind in mask.unique().tolist() if kind != 255]
+def over(image: torch.Tensor, mask: torch.Tensor, ignored: int = 255) -> torch.Tensor:
+    """The classes' colours over a picture; what is ignored stays as it is."""
+    kinds = [kind for kind in mask.unique().tolist() if kind != ignored]
+    if not kinds:
+        return image
+    shades = colours(1 + max(kinds))
     layers = torch.stack([mask == kind for kind in kinds])
     return utils.draw_segmentation_masks(image, layers, 0.5, [shades[kind] for kind in kinds])
 

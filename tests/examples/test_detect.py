@@ -43,6 +43,7 @@ def program(monkeypatch):
         monkeypatch.setattr(sys, "argv", ["detect.py", *map(str, arguments)])
         module.main()
 
+    run.module = module
     return run
 
 
@@ -85,6 +86,48 @@ def test_trains_tests_and_predicts(program, folder, tmp_path, capsys):
     rows = json.loads((tmp_path / "said" / "1.json").read_text())
     assert all(row["class"] == "square" and len(row["box"]) == 4 for row in rows)
     assert pixels(tmp_path / "said" / "1_boxes.png").shape == (64, 96, 3)
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_network(program, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program.module, "train_epochs", interrupted)
+    out, said = tmp_path / "run", tmp_path / "said"
+    with pytest.raises(SystemExit, match="^interrupted$"):
+        program("--data", folder, "--out", out, "--width", 64, "--size", 64)
+    assert "to test on, classes ['square']\n" in capsys.readouterr().out
+    assert sorted(file.name for file in out.iterdir()) == ["stopped.json", "stopped.safetensors"]
+    # It is sure of nothing yet in a picture of another size and kind, and nothing is drawn.
+    Image.fromarray(np.arange(50 * 70, dtype="uint16").reshape(50, 70)).save(tmp_path / "grey.png")
+    options = ["--weights", out / "stopped", "--out", said]
+    program("--predict", tmp_path / "grey.png", *options)
+    rows = json.loads((said / "grey.json").read_text())
+    assert all(row["score"] < 0.4 for row in rows)
+    drawn = pixels(said / "grey_boxes.png")
+    assert drawn.shape == (50, 70, 3) and not np.ptp(drawn, axis=2).any()  # no yellow
+    with pytest.raises(SystemExit, match="error: two of the pictures have one name"):
+        program("--predict", tmp_path / "grey.png", "grey.jpg", *options)
+    other = {"model": "coc_nano", "classes": ["a", "b"], "size": 64, "width": 64}
+    for content in (json.dumps(other), '{"name": "coc_nano"}', "{"):
+        (out / "stopped.json").write_text(content)
+        with pytest.raises(SystemExit, match="are of no run of this program") as stopped:
+            program("--predict", tmp_path / "grey.png", *options)
+        assert "\n" not in str(stopped.value)
+    (out / "stopped.safetensors").write_bytes(b"none")
+    with pytest.raises(SystemExit, match="are of no run of this program"):
+        program("--predict", tmp_path / "grey.png", *options)
+
+
+def test_boxes_that_cannot_be_read(program, folder, tmp_path):
+    (folder / "train" / "images" / "0.png").unlink()
+    with pytest.raises(SystemExit, match="error: 0 has boxes in .* and no picture in "):
+        program("--data", folder, "--out", tmp_path / "run")
+    (folder / "train" / "boxes.json").write_text("[]")
+    with pytest.raises(SystemExit, match=r"error: .*boxes\.json is no file of COCO's form"):
+        program("--data", folder, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_what_is_not_there(program, tmp_path):

@@ -7,7 +7,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+
+from pointcluster.models import create_model, save_model
 
 pytest.importorskip("torchvision")
 pytest.importorskip("torchmetrics")
@@ -75,6 +78,65 @@ def test_what_is_not_there(program, tmp_path):
         program("--data", tmp_path, "--out", tmp_path / "out")
     with pytest.raises(SystemExit, match="error: "):
         program("--predict", "a.jpg", "--weights", tmp_path / "none", "--out", tmp_path / "out")
+
+
+def interrupted(*_, **__):
+    raise KeyboardInterrupt
+
+
+def test_ctrl_c_keeps_the_network(program, folder, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(program.module, "train_epochs", interrupted)
+    out, said = tmp_path / "run", tmp_path / "said"
+    with pytest.raises(SystemExit, match="^interrupted$"):
+        program("--data", folder, "--ignore-index", 9, "--out", out, "--width", 8)
+    assert capsys.readouterr().out == "4 pictures to train on, 2 to test on, 2 classes\n"
+    assert sorted(file.name for file in out.iterdir()) == ["stopped.json", "stopped.safetensors"]
+    # Pictures of other sizes and kinds: 16 bits of grey, and transparent ones.
+    Image.fromarray(np.arange(35 * 50, dtype="uint16").reshape(35, 50)).save(tmp_path / "grey.png")
+    Image.new("RGBA", (33, 41), (1, 2, 3, 4)).save(tmp_path / "clear.png")
+    two = tmp_path / "grey.png", tmp_path / "clear.png"
+    program("--predict", *two, "--weights", out / "stopped", "--out", said)
+    assert pixels(said / "grey_mask.png").shape == (35, 50)
+    assert pixels(said / "clear_over.png").shape == (41, 33, 3)
+    twins = two[0], out / "grey.jpg"
+    with pytest.raises(SystemExit, match="error: two of the pictures have one name"):
+        program("--predict", *twins, "--weights", out / "stopped", "--out", said)
+    (tmp_path / "bad.png").write_bytes(b"none")
+    with pytest.raises(SystemExit, match=r"error: .*bad\.png is no image"):
+        program("--predict", tmp_path / "bad.png", "--weights", out / "stopped", "--out", said)
+
+
+def test_masks_that_do_not_go_together(program, folder, tmp_path):
+    out = tmp_path / "run"
+    file = folder / "test" / "masks" / "1.png"
+    Image.fromarray(np.full((40, 64), 7, "uint8")).save(file)
+    with pytest.raises(SystemExit, match="up to 1 in train, up to 7 in test, without 9"):
+        program("--data", folder, "--ignore-index", 9, "--out", out)
+    for mask in (folder / "train" / "masks").iterdir():
+        Image.fromarray(np.where(pixels(mask) == 1, 255, 0).astype("uint8")).save(mask)
+    with pytest.raises(SystemExit, match="up to 0 in train, .*expected 1 or more"):
+        program("--data", folder, "--out", out)
+    assert not out.exists()
+
+
+def test_weights_of_another_network(program, tmp_path):
+    save_model(tmp_path / "other", create_model("coc_micro", num_classes=2))
+    with pytest.raises(SystemExit, match="holds 'coc_micro', expected semantic_fpn_"):
+        program("--predict", "a.jpg", "--weights", tmp_path / "other", "--out", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_is_ignored_everywhere_leaves_the_picture_as_it_is(program):
+    picture = torch.zeros(3, 4, 5, dtype=torch.uint8)
+    assert torch.equal(program.module.over(picture, torch.full((4, 5), 11), 11), picture)
+
+
+@pytest.mark.parametrize("option", [("--epochs", 0), ("--size", 0, 8), ("--model", "coc_no")])
+def test_options_that_are_none(program, option, capsys):
+    with pytest.raises(SystemExit) as stopped:
+        program(*option)
+    said = capsys.readouterr().err
+    assert stopped.value.code == 2 and said.startswith("error: ") and said.count("\n") == 1
 
 
 def test_colours_differ(program):
