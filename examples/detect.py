@@ -55,6 +55,7 @@ def main() -> None:
     add("--batch-size", type=number(int, 1), default=2)
     add("--lr", type=number(float, 0), default=5e-4)
     add("--crop", action="store_true", help="train on parts, too: for long trainings")
+    add("--precision", choices=("32", "bf16"), default="32", help="bf16: mixed, for GPUs")
     add("--workers", type=number(int, 0), default=0)
     add("--seed", type=int, default=0)
     add("--score", type=float, default=0.4, help="least score of what is drawn")
@@ -107,7 +108,8 @@ def train(args: argparse.Namespace) -> None:
         (args.out / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
 
     try:
-        last = train_epochs(detector, loader, loss, *steps, epochs=args.epochs, say=print)
+        last = train_epochs(detector, loader, loss, *steps, epochs=args.epochs,
+                            precision=args.precision, say=print)  # fmt: skip
     except KeyboardInterrupt:
         save("stopped")
         raise

@@ -60,6 +60,7 @@ def main() -> None:
     add("--epochs", type=number(int, 1), default=30)
     add("--batch-size", type=number(int, 1), default=4)
     add("--lr", type=number(float, 0), default=1e-3)
+    add("--precision", choices=("32", "bf16"), default="32", help="bf16: mixed, for GPUs")
     add("--workers", type=number(int, 0), default=0)
     add("--seed", type=int, default=0)
     add("--out", type=Path, default=Path("runs/segment_pictures"))
@@ -98,11 +99,15 @@ def train(args: argparse.Namespace) -> None:
 
     def loss(batch: Any) -> torch.Tensor:
         images, masks = (part.to(args.device) for part in batch)  # [B, 3, H, W], [B, H, W]
-        return cross_entropy(model(images), masks.long(), ignore_index=args.ignore_index)
+        # Not cross_entropy's own mean, which is no number where no pixel of a batch has a class.
+        total = cross_entropy(model(images), masks.long(), ignore_index=args.ignore_index,
+                              reduction="sum")  # fmt: skip
+        return total / (masks != args.ignore_index).sum().clamp_min(1)
 
     start = time.perf_counter()
     try:
-        last = train_epochs(model, loader, loss, *steps, epochs=args.epochs, say=print)
+        last = train_epochs(model, loader, loss, *steps, epochs=args.epochs,
+                            precision=args.precision, say=print)  # fmt: skip
     except KeyboardInterrupt:
         save_model(args.out / "stopped", model)
         raise

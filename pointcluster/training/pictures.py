@@ -137,6 +137,7 @@ def train_epochs(
     *,
     epochs: int,
     clip: float = 10.0,
+    precision: str = "32",
     say: Callable[[str], None] | None = None,
 ) -> float:
     """Train in a plain loop, for programs that need no more than that.
@@ -149,17 +150,20 @@ def train_epochs(
         schedule: Of its learning rate; steps with it.
         epochs: How often to go through the batches.
         clip: Highest norm of all gradients together.
+        precision: `"bf16"` works out products in bfloat16 (autocast), `"32"` all in float32.
         say: Told a line after each epoch.
 
     Returns:
         The mean loss of the last epoch.
     """
     start, mean = time.perf_counter(), float("nan")
+    device, half = next(model.parameters()).device.type, precision == "bf16"
     model.train()
     for epoch in range(epochs):
         losses = []
         for batch in batches:
-            value = loss(batch)
+            with torch.autocast(device, torch.bfloat16, enabled=half):
+                value = loss(batch)
             optimizer.zero_grad()
             value.backward()
             nn.utils.clip_grad_norm_(model.parameters(), clip)

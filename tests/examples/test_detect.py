@@ -76,6 +76,7 @@ def pixels(file):
 def test_trains_tests_and_predicts(program, folder, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--size", 64, "--width", 64, "--epochs", 2, "--batch-size", 2]
+    options += ["--precision", "bf16"]
     program("--data", folder, "--out", out, *options)
     assert "AP50" in capsys.readouterr().out
     assert {"map", "map_50", "loss"} <= set(json.loads((out / "results.json").read_text()))

@@ -60,6 +60,7 @@ def pixels(file):
 def test_trains_tests_and_predicts(program, folder, tmp_path, capsys):
     out = tmp_path / "run"
     options = ["--size", 32, 32, "--width", 16, "--epochs", 6, "--batch-size", 2, "--lr", 0.01]
+    options += ["--precision", "bf16"]
     program("--data", folder, "--ignore-index", 9, "--out", out, *options)
     results = json.loads((out / "results.json").read_text())
     assert len(results["IoU"]) == 2 and 0.4 < results["mIoU"] <= 1
@@ -124,6 +125,16 @@ def test_weights_of_another_network(program, tmp_path):
     with pytest.raises(SystemExit, match="holds 'coc_micro', expected semantic_fpn_"):
         program("--predict", "a.jpg", "--weights", tmp_path / "other", "--out", tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+def test_a_batch_without_any_class_teaches_nothing(program, folder, tmp_path):
+    mask = folder / "train" / "masks" / "0.png"
+    Image.fromarray(np.full_like(pixels(mask), 9)).save(mask)
+    options = ["--size", 64, 64, "--width", 16, "--epochs", 1, "--batch-size", 1]
+    program("--data", folder, "--ignore-index", 9, "--out", tmp_path / "run", *options)
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert 0 < results["loss"] < 10  # not NaN
 
 
 def test_what_is_ignored_everywhere_leaves_the_picture_as_it_is(program):

@@ -344,6 +344,22 @@ def test_a_plain_loop_goes_through_all_batches_and_tells_the_last_mean():
     assert len(lines) == 2 and lines[1].startswith("epoch 2: loss 97.5")
 
 
+@pytest.mark.parametrize("precision, kind", [("32", torch.float32), ("bf16", torch.bfloat16)])
+def test_products_of_the_plain_loop_are_as_precise_as_asked_for(precision, kind):
+    model, kinds = nn.Linear(3, 2), []
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0)
+
+    def loss(batch):
+        y = model(batch)
+        kinds.append(y.dtype)
+        return y.square().sum()
+
+    x = [torch.rand(4, 3)]
+    train_epochs(model, x, loss, optimizer, schedule, epochs=1, precision=precision)
+    assert kinds == [kind] and model.weight.dtype == model.weight.grad.dtype == torch.float32
+
+
 def test_pictures_of_several_sizes_side_by_side(tmp_path):
     flat = [torch.full((3, 20, 10 * n), 60 * n, dtype=torch.uint8) for n in (1, 2, 3)]
     write_grid(tmp_path / "grid.png", flat, columns=2, height=40)
