@@ -110,6 +110,7 @@ class ContextClusterBlock(nn.Module):
             batch = geometry.batch
             check_features(x, len(batch), *like, batch.device)
             clouds = (batch, geometry.batch_size, geometry.cloud_size)
+        of = None if clouds[2] else clouds[0]  # of one size, they need no index to be scaled
         y = self.norm1(x, *clouds)
         keep = self.drop_path.draw(clouds[1], x)
         # Where no cloud is left out the sum goes into the operator; who watches it sees it alone.
@@ -122,11 +123,11 @@ class ContextClusterBlock(nn.Module):
             return_clusters=return_clusters,
         )
         y, clusters = y if return_clusters else (y, None)
-        x = y if alone else _add(x, y, self.scale1, keep, clouds[0])
+        x = y if alone else _add(x, y, self.scale1, keep, of)
         y = self.norm2(x, *clouds)
         keep = self.drop_path.draw(clouds[1], x)
         alone = keep is None and self._by_weights()
-        x = self._mlp(y, x) if alone else _add(x, self._mlp(y), self.scale2, keep, clouds[0])
+        x = self._mlp(y, x) if alone else _add(x, self._mlp(y), self.scale2, keep, of)
         return x if clusters is None else (x, clusters)
 
     def _by_weights(self) -> bool:

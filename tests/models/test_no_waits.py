@@ -7,6 +7,7 @@ of theirs is an error.
 from __future__ import annotations
 
 import importlib.util
+from contextlib import contextmanager, nullcontext
 
 import pytest
 import torch
@@ -16,6 +17,7 @@ from torch.utils._pytree import tree_map_only
 from torch_geometric.data import Batch, Data
 
 from pointcluster.models import create_model, list_models
+from pointcluster.ops import use_backend
 
 # Most operations of a forward that are not just another view of memory, geometry and all.
 MOST = {
@@ -32,21 +34,46 @@ triton = pytest.mark.skipif(
 
 
 class Count(TorchDispatchMode):
-    """How many operations there are that are not just another view of memory, and how many of them
-    bring numbers from the host, which a CUDA graph cannot hold."""
+    """How many operations there are that are not just another view of memory, how many of them
+    bring numbers from the host, which a CUDA graph cannot hold, and how many copy what a norm gave,
+    or GELU of that: in another order or to another type, before a product takes it."""
 
     def __init__(self):
         super().__init__()
-        self.seen = self.brought = 0
+        self.seen = self.brought = self.copied = self.norms = 0
+        self.normed = {}
 
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func._schema.name
         aliases = [r.alias_info for r in func._schema.returns]
         view = any(alias is not None and not alias.is_write for alias in aliases)
-        self.seen += not (view or func.namespace == "prim" or "empty" in func._schema.name)
+        self.seen += not (view or func.namespace == "prim" or "empty" in name)
         out = func(*args, **(kwargs or {}))
-        if "copy" in func._schema.name:
-            self.brought += args[0].device.type == "cpu" and out.device.type == "cuda"
+        given = [each for each in args if isinstance(each, torch.Tensor)]
+        after = any(each.untyped_storage()._cdata in self.normed for each in given)
+        if "norm" in name.split("::")[1]:
+            self.norms += 1
+            self.normed[out[0].untyped_storage()._cdata] = out[0]
+        elif after and "gelu" in name:
+            self.normed[out.untyped_storage()._cdata] = out
+        elif "copy" in name or "clone" in name:
+            self.copied += after
+            self.brought += given[0].device.type == "cpu" and out.device.type == "cuda"
         return out
+
+
+@contextmanager
+def autocast():
+    """bfloat16 on a GPU that is not there, where `torch.autocast` would do nothing."""
+    torch.set_autocast_dtype("cuda", torch.bfloat16)
+    torch.set_autocast_enabled("cuda", True)
+    torch.autocast_increment_nesting()
+    try:
+        yield
+    finally:
+        torch.autocast_decrement_nesting()
+        torch.clear_autocast_cache()
+        torch.set_autocast_enabled("cuda", False)
 
 
 def on_fake_gpu(mode, module):
@@ -77,12 +104,13 @@ def fake(mode, data):
     return data
 
 
-def forward(name, data, train=False):
+def forward(name, data, train=False, half=False):
     """What a network gives on such a GPU, and a count of the operations of that."""
     model = create_model(name, num_classes=5).train(train)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         model, data = on_fake_gpu(mode, model), fake(mode, data)
-        with Count() as count, torch.set_grad_enabled(train):
+        cast = autocast() if half else nullcontext()
+        with Count() as count, torch.set_grad_enabled(train), cast:
             y = model(data)
     return y, count
 
@@ -98,14 +126,30 @@ def test_a_forward_asks_a_gpu_for_nothing(name, train):
     y, count = forward(name, data, train)
     assert y.shape == (2, 5) and y.device.type == "cuda"
     assert count.seen <= MOST[name]
+    assert count.norms and not count.copied
     assert not (name.startswith("point_coc") and count.brought)  # lattices come once
 
 
 @triton
 @pytest.mark.parametrize("name", [*list_models("point_*"), "pointmlp_coc"])
 def test_nor_does_one_of_clouds_of_any_sizes(name):
-    y, _ = forward(name, clouds(700, 1024, 900))
-    assert y.shape == (3, 5)
+    y, count = forward(name, clouds(700, 1024, 900))
+    assert y.shape == (3, 5) and not count.copied
+
+
+@triton
+@pytest.mark.parametrize("name", ["coc_tiny", "point_coc_small"])
+def test_nor_in_half_precision_and_nothing_is_copied_before_a_product(name):
+    data = torch.rand(2, 3, 224, 224) if name.startswith("coc") else clouds(1024, 1024)
+    y, count = forward(name, data, train=True, half=True)
+    assert y.dtype == torch.bfloat16 and not count.copied
+
+
+def test_plain_operations_of_pictures_copy_nothing_between_a_norm_and_a_product():
+    model = create_model("coc_micro", num_classes=5).eval()
+    with use_backend("torch"), Count() as count, torch.no_grad():
+        model(torch.rand(2, 3, 28, 28))
+    assert count.norms and not count.copied
 
 
 @triton
