@@ -1,9 +1,10 @@
 """What a GPU gives: agreement with the CPU, geometry, the layer, networks, launches, trainings.
 
-One command, under 8 minutes on one card: parts for which no time is left say so, and one that fails
-says why, while the others go on. It needs a checkout on `PYTHONPATH`, no installation: torch,
-PyTorch Geometric, and for its parts timm (deit_tiny, the recipe of pictures) and lightning (whole
-trainings). `--device cpu --small` runs all of it anywhere, to see that it runs.
+One command, under 8 minutes on one card: rows for which no time is left say so, one that fails or
+takes too long says why, and the page is written row by row. It needs a checkout on `PYTHONPATH`, no
+installation: torch, PyTorch Geometric, and for its parts timm (deit_tiny, the recipe of pictures)
+and lightning (whole trainings). `--device cpu --small` runs all of it anywhere, to see that it
+runs; what a card alone can do (CUDA graphs, compiled networks) is left out there.
 
 Times are medians by the host's clock around calls that are waited for. `--published DIR` is a
 checkout of the published code, as for `published.py`.
@@ -12,8 +13,10 @@ checkout of the published code, as for `published.py`.
 from __future__ import annotations
 
 import argparse
+import gc
 import os
 import platform
+import signal
 import statistics
 import subprocess
 import sys
@@ -21,12 +24,13 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-from measure import RESULTS, number, report, table
+from measure import RESULTS, number, report, table, write
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch, Data
@@ -44,16 +48,39 @@ def main() -> None:
     args = parse_arguments()
     torch.manual_seed(0)
     torch.set_float32_matmul_precision("high" if args.tf32 else "highest")
-    bench, lines = Bench(args), []
-    for part in (agreement, geometry, layers, images, clouds, launches, trainings):
-        lines += [f"## {(part.__doc__ or '').splitlines()[0].rstrip('.')}"]
+    bench, path, lines = Bench(args), args.out / "gpu.md", []
+    try:
+        lines += [bench.about()]
+    except Exception as error:
+        lines += [failure(error)]
+    for part in (
+        agreement, geometry, layers, clouds, images, launches, compiled, trainings,
+    ):  # fmt: skip
+        lines += [f"## {(part.__doc__ or '').splitlines()[0].rstrip('.')}", ""]
+        found: list[Row] = []
         try:
-            lines += [table(*rows_of(part(bench)))]
-        except Exception as error:  # the others are worth having
-            lines += [f"This part failed: {type(error).__name__}: {str(error)[:400]}"]
+            for row in part(bench):
+                found += [row]
+                lines[-1] = table(*as_text(found))
+                write(path, page(lines))
+        except (Exception, SystemExit) as error:  # what was measured is worth having
+            lines += [f"This part failed: {failure(error)}"]
             if args.strict:
                 raise
-    report(args.out / "gpu.md", "On a GPU", [bench.about(), *lines])
+        bench.free()
+    report(path, TITLE, lines)
+
+
+TITLE = "On a GPU"
+
+
+def page(lines: list[str]) -> str:
+    """What there is so far; `report` writes the whole."""
+    return "\n\n".join([f"# {TITLE}", *lines]) + "\n"
+
+
+def failure(error: BaseException) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())[:400]}"
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -94,8 +121,30 @@ class Bench:
     def size(self, large: int, small: int) -> int:
         return small if self.small else large
 
-    def late(self) -> bool:
-        return time.perf_counter() > self.until
+    def left(self) -> float:
+        """Seconds."""
+        return self.until - time.perf_counter()
+
+    def row(self, name: str, cells: int, measure: Callable[[], Row], limit: float = 90) -> Row:
+        """A row: what is measured within some seconds, or why it is not."""
+        why = "left out, no time"
+        if self.left() > 0:
+            try:
+                with time_limit(min(limit, self.left())):
+                    return [name, *measure()]
+            except (Exception, SystemExit) as error:
+                if self.args.strict:
+                    raise
+                why = failure(error).replace("|", "/")
+            self.free()
+        return [f"{name}: {why}", *[None] * cells]
+
+    def free(self) -> None:
+        """Let nothing stay on the card, even after an error, which may hold what was there."""
+        gc.collect()
+        if self.gpu:
+            with suppress(RuntimeError):  # a card that has failed says so again in the next row
+                torch.cuda.empty_cache()
 
     def wait(self) -> None:
         if self.gpu:
@@ -152,7 +201,26 @@ class Bench:
 Row = list[Any]
 
 
-def rows_of(rows: Iterator[Row]) -> tuple[list[str], list[list[str]]]:
+@contextmanager
+def time_limit(seconds: float) -> Iterator[None]:
+    """Stop what takes longer, a compilation for instance, where the system has an alarm."""
+
+    def stop(*_: Any) -> None:
+        raise TimeoutError(f"took longer than {seconds:.0f} s")
+
+    if not hasattr(signal, "setitimer"):
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def as_text(rows: list[Row]) -> tuple[list[str], list[list[str]]]:
     """A table's head and its rows, as text."""
     head, *rest = rows
     text = [[cell if isinstance(cell, str) else number(cell) for cell in row] for row in rest]
@@ -222,25 +290,25 @@ def geometry(bench: Bench) -> Iterator[Row]:
         ("nearest 24, half of them ask", 32, 1024, 24), ("nearest 16", 1, 100_000, 16),
     ]  # fmt: skip
     for what, count, size, k in cases:
-        if bench.late():
-            yield [f"{what}: left out, no time", None, None]
-            continue
         size, k = bench.size(size, min(size // 8, 500)), bench.size(k, min(k, 16))
-        pos = torch.rand(count * size, 3, device=bench.device)
-        sizes = [size] * count
-        batch = torch.arange(count, device=bench.device).repeat_interleave(size)
-        ask = slice(None, None, 2 if "half" in what else 1)
-        asked = [len(range(*ask.indices(size)))] * count
+        measure = partial(search, bench, what, count, size, k)
+        yield bench.row(f"{what}: {count} x {size:,}, {k}", 2, measure)
 
-        if what.startswith("farthest"):
-            call = partial(fps, pos, k, batch, sizes=sizes, start="first")
-        else:
-            given = pos, pos[ask], k, batch, batch[ask]
-            call = partial(knn, *given, sizes=sizes, query_sizes=asked)
-        ours = 1e3 * bench.seconds(call)
-        few = count * size <= 40_000
-        plain = 1e3 * bench.seconds(partial(call, backend="torch")) if few else None
-        yield [f"{what}: {count} x {size:,}, {k}", ours, plain]
+
+def search(bench: Bench, what: str, count: int, size: int, k: int) -> Row:
+    pos = torch.rand(count * size, 3, device=bench.device)
+    sizes = [size] * count
+    batch = torch.arange(count, device=bench.device).repeat_interleave(size)
+    ask = slice(None, None, 2 if "half" in what else 1)
+    asked = [len(range(*ask.indices(size)))] * count
+    if what.startswith("farthest"):
+        call = partial(fps, pos, k, batch, sizes=sizes, start="first")
+    else:
+        given = pos, pos[ask], k, batch, batch[ask]
+        call = partial(knn, *given, sizes=sizes, query_sizes=asked)
+    few = count * size <= 40_000
+    plain = 1e3 * bench.seconds(partial(call, backend="torch")) if few else None
+    return [1e3 * bench.seconds(call), plain]
 
 
 # The layer ----------------------------------------------------------------------------------------
@@ -248,7 +316,8 @@ def geometry(bench: Bench) -> Iterator[Row]:
 
 def layers(bench: Bench) -> Iterator[Row]:
     """The layer, 64 channels, forward and backward: milliseconds, MiB beyond its input."""
-    yield ["clouds", "ours", "MiB", "torch's operations", "MiB", "features alone, MiB"]
+    features = "features alone, MiB"
+    yield ["clouds", "ours", "MiB", "torch's operations", "MiB", features, "MiB of ours to that"]
     count, size = bench.size(64, 4), bench.size(4096, 100)
     shift = torch.randint(-size // 8, size // 8, (count,)).tolist()
     large = bench.size(1_000_000, 1000)
@@ -259,22 +328,27 @@ def layers(bench: Bench) -> Iterator[Row]:
         (f"one of {large:,}", [large], None),
     ]
     for name, sizes, region in cases:
-        batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(bench.device)
-        pos, x = torch.rand(len(batch), 3, device=bench.device), None
-        layer = ContextCluster(64, heads=4, head_channels=24).to(bench.device)
-        where = cluster_geometry(pos, batch, num_centers=4, k=9, region_size=region)
-        x = torch.randn(len(batch), 64, device=bench.device, requires_grad=True)
+        yield bench.row(name, 6, partial(layer_of, bench, sizes, region))
 
-        def call(layer: Any = layer, x: Tensor = x, where: Any = where) -> None:
-            layer.zero_grad()
-            x.grad = None
-            layer(x, where).sum().backward()
 
-        cells: Row = []
-        for backend in ("auto", "torch"):
-            with use_backend(backend):
-                cells += [1e3 * bench.seconds(call), bench.memory(call)]
-        yield [name, *cells, x.numel() * 4 / MIB]
+def layer_of(bench: Bench, sizes: list[int], region: int | None) -> Row:
+    batch = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes)).to(bench.device)
+    pos = torch.rand(len(batch), 3, device=bench.device)
+    layer = ContextCluster(64, heads=4, head_channels=24).to(bench.device)
+    where = cluster_geometry(pos, batch, num_centers=4, k=9, region_size=region)
+    x = torch.randn(len(batch), 64, device=bench.device, requires_grad=True)
+
+    def call() -> None:
+        layer.zero_grad()
+        x.grad = None
+        layer(x, where).sum().backward()
+
+    cells: Row = []
+    for backend in ("auto", "torch"):
+        with use_backend(backend):
+            cells += [1e3 * bench.seconds(call), bench.memory(call)]
+    alone = x.numel() * 4 / MIB
+    return [*cells, alone, None if cells[1] is None else cells[1] / alone]
 
 
 # Networks -----------------------------------------------------------------------------------------
@@ -309,35 +383,91 @@ def images(bench: Bench) -> Iterator[Row]:
     size, batch = bench.size(224, 64), bench.size(128, 2)
     pictures = torch.randn(batch, 3, size, size, device=bench.device)
     target = torch.randint(1000, (batch,), device=bench.device)
+    for name, make in networks(bench, size).items():
+        yield bench.row(name, 5, partial(pictures_of, bench, make, pictures, target))
+
+
+def networks(bench: Bench, size: int) -> dict[str, Callable[[], nn.Module]]:
     names = ["coc_tiny"] if bench.small else ["coc_tiny", "coc_tiny_plain", "coc_small"]
     makers: dict[str, Callable[[], nn.Module]] = {
         name: lambda name=name: create_model(name) for name in names
     }
     if bench.args.published:
         makers["published coc_tiny"] = lambda: published(bench.args.published)
-    makers["deit_tiny"] = lambda: deit(size)
-    for name, make in makers.items():
-        try:
-            plain = make().to(bench.device)
-        except ImportError as error:
-            yield [f"{name}: {error}", str(batch), None, None, None, None]
-            continue
-        ways = {"": plain}
-        if bench.args.compile and name in ("coc_tiny", "deit_tiny") and not bench.small:
-            ways[", compiled"] = torch.compile(plain)
-        for way, model in ways.items():
-            if bench.late():
-                yield [f"{name}{way}: left out, no time", str(batch), None, None, None, None]
-                continue
-            infer, train = stepping(model, pictures, target, half=True)
-            one, _ = stepping(model, pictures[:1], target[:1], half=True)
-            cells: Row = [batch / bench.seconds(infer), batch / bench.seconds(train)]
-            cells += [bench.memory(train), 1e3 * bench.seconds(one)]
-            yield [name + way, str(batch), *cells]
-        if bench.gpu and name == "coc_tiny" and bench.args.compile and not bench.late():
-            graph = torch.compile(plain, mode="reduce-overhead")
-            one, _ = stepping(graph, pictures[:1], target[:1], half=True)
-            yield [f"{name}, as a CUDA graph", "1", None, None, None, 1e3 * bench.seconds(one)]
+    return makers | {"deit_tiny": lambda: deit(size)}
+
+
+def pictures_of(
+    bench: Bench, make: Callable[[], nn.Module], pictures: Tensor, target: Tensor
+) -> Row:
+    model = make().to(bench.device)
+    infer, train = stepping(model, pictures, target, half=True)
+    one, _ = stepping(model, pictures[:1], target[:1], half=True)
+    cells: Row = [len(pictures) / bench.seconds(infer), len(pictures) / bench.seconds(train)]
+    return [str(len(pictures)), *cells, bench.memory(train), 1e3 * bench.seconds(one)]
+
+
+def compiled(bench: Bench) -> Iterator[Row]:
+    """The same by a CUDA graph and by torch.compile, which are made first: seconds of that, too."""
+    yield ["network", "batch", "inference", "training", "MiB", "one picture, ms", "made in, s"]
+    size, batch = bench.size(224, 64), bench.size(128, 2)
+    if not bench.args.compile or not bench.gpu:
+        return
+    pictures = torch.randn(batch, 3, size, size, device=bench.device)
+    target = torch.randint(1000, (batch,), device=bench.device)
+    for name in ("coc_tiny", "deit_tiny"):
+        make = networks(bench, size)[name]
+        given = bench, make, pictures, target
+        yield bench.row(f"{name}, as a CUDA graph", 6, partial(as_a_graph, *given))
+        yield bench.row(f"{name}, compiled", 6, partial(compiled_training, *given), limit=150)
+    given = bench, networks(bench, size)["coc_tiny"], pictures, target
+    yield bench.row("coc_tiny, compiled as a graph", 6, partial(compiled_graph, *given), limit=100)
+
+
+def as_a_graph(
+    bench: Bench, make: Callable[[], nn.Module], pictures: Tensor, target: Tensor
+) -> Row:
+    """A pass is recorded once and replayed: no compiler, and nothing left for the host to do."""
+    cells, began = [], time.perf_counter()
+    model = make().to(bench.device)
+    for count in (len(pictures), 1):
+        infer, _ = stepping(model, pictures[:count], target[:count], half=True)
+        beside = torch.cuda.Stream()
+        with torch.cuda.stream(beside):
+            infer(), infer()
+        torch.cuda.current_stream().wait_stream(beside)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            infer()
+        cells += [(graph, bench.seconds(graph.replay))]
+    (_, many), (_, one) = cells
+    made = time.perf_counter() - began
+    return [str(len(pictures)), len(pictures) / many, None, None, 1e3 * one, made]
+
+
+def compiled_training(
+    bench: Bench, make: Callable[[], nn.Module], pictures: Tensor, target: Tensor
+) -> Row:
+    torch.compiler.reset()
+    model = torch.compile(make().to(bench.device), dynamic=False)
+    infer, train = stepping(model, pictures, target, half=True)
+    began = time.perf_counter()
+    infer(), train(), bench.wait()
+    made = time.perf_counter() - began
+    cells: Row = [len(pictures) / bench.seconds(infer), len(pictures) / bench.seconds(train)]
+    return [str(len(pictures)), *cells, bench.memory(train), None, made]
+
+
+def compiled_graph(
+    bench: Bench, make: Callable[[], nn.Module], pictures: Tensor, target: Tensor
+) -> Row:
+    torch.compiler.reset()
+    model = torch.compile(make().to(bench.device), mode="reduce-overhead", dynamic=False)
+    one, _ = stepping(model, pictures[:1], target[:1], half=True)
+    began = time.perf_counter()
+    one(), one(), bench.wait()
+    made = time.perf_counter() - began
+    return ["1", None, None, None, 1e3 * bench.seconds(one), made]
 
 
 def deit(size: int) -> nn.Module:
@@ -363,13 +493,15 @@ def clouds(bench: Bench) -> Iterator[Row]:
     size = bench.size(1024, 128)
     for name in ("point_coc_tiny", "point_coc_small", "pointmlp_coc"):
         for count in (2,) if bench.small else (32, 256):
-            if bench.late() or (count > 32 and name == "pointmlp_coc"):
-                continue
-            data = batches(bench, count, size)
-            model = create_model(name, num_classes=5).to(bench.device)
-            infer, train = stepping(model, data, data.y, half=False)
-            cells: Row = [count / bench.seconds(infer), count / bench.seconds(train)]
-            yield [name, f"{count} of {size:,}", *cells, bench.memory(train)]
+            yield bench.row(name, 4, partial(clouds_of, bench, name, count, size))
+
+
+def clouds_of(bench: Bench, name: str, count: int, size: int) -> Row:
+    data = batches(bench, count, size)
+    model = create_model(name, num_classes=5).to(bench.device)
+    infer, train = stepping(model, data, data.y, half=False)
+    cells: Row = [count / bench.seconds(infer), count / bench.seconds(train)]
+    return [f"{count} of {size:,}", *cells, bench.memory(train)]
 
 
 # Launches -----------------------------------------------------------------------------------------
@@ -394,25 +526,29 @@ def launches(bench: Bench) -> Iterator[Row]:
     """What a step asks of the device: torch's operations, kernels launched, and waits."""
     yield ["network", "operations forward", "kernels of a training step", "waits of it"]
     for name in ("coc_tiny", "point_coc_small", "pointmlp_coc"):
-        model = create_model(name, num_classes=5).to(bench.device)
-        data: Any = torch.randn(2, 3, *[bench.size(224, 64)] * 2, device=bench.device)
-        target = torch.tensor([0, 1], device=bench.device)
-        if not name.startswith("coc"):
-            data = batches(bench, 2, bench.size(1024, 128))
-        infer, train = stepping(model, data, target, half=False)
-        infer(), train()
-        with Operations() as count:
-            infer()
-        kernels = waits = None
-        if bench.gpu:
-            activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
-            with torch.profiler.profile(activities=activities) as profile:
-                train()
-                bench.wait()
-            names = Counter(event.name for event in profile.events())
-            kernels = float(sum(n for key, n in names.items() if "LaunchKernel" in key))
-            waits = float(names["cudaStreamSynchronize"] + names["cudaEventSynchronize"])
-        yield [name, float(sum(count.seen.values())), kernels, waits]
+        yield bench.row(name, 3, partial(launched, bench, name))
+
+
+def launched(bench: Bench, name: str) -> Row:
+    model = create_model(name, num_classes=5).to(bench.device)
+    data: Any = torch.randn(2, 3, *[bench.size(224, 64)] * 2, device=bench.device)
+    target = torch.tensor([0, 1], device=bench.device)
+    if not name.startswith("coc"):
+        data = batches(bench, 2, bench.size(1024, 128))
+    infer, train = stepping(model, data, target, half=False)
+    infer(), train()
+    with Operations() as count:
+        infer()
+    kernels = waits = None
+    if bench.gpu:
+        activities = [torch.profiler.ProfilerActivity.CPU, torch.profiler.ProfilerActivity.CUDA]
+        with torch.profiler.profile(activities=activities) as profile:
+            train()
+            bench.wait()
+        names = Counter(event.name for event in profile.events())
+        kernels = float(sum(n for key, n in names.items() if "LaunchKernel" in key))
+        waits = float(names["cudaStreamSynchronize"] + names["cudaEventSynchronize"])
+    return [float(sum(count.seen.values())), kernels, waits]
 
 
 # Whole trainings ----------------------------------------------------------------------------------
@@ -430,21 +566,22 @@ def trainings(bench: Bench) -> Iterator[Row]:
     if not bench.args.train:
         programs = {}
     for name, options in programs.items():
-        if bench.late():
-            yield [f"{name}: left out, no time", None]
-            continue
-        with tempfile.TemporaryDirectory() as folder:
-            command = [sys.executable, f"{ROOT}/examples/{name}.py", *options]
-            command += ["--accelerator", accelerator, "--workers", "0", "--out", f"{folder}/run"]
-            began = time.perf_counter()
-            done = subprocess.run(
-                command, capture_output=True, text=True, timeout=300,
-                env=os.environ | {"PYTHONPATH": str(ROOT)},
-            )  # fmt: skip
-            seconds = time.perf_counter() - began
+        command = [sys.executable, f"{ROOT}/examples/{name}.py", *options]
+        command += ["--accelerator", accelerator, "--workers", "0"]
+        yield bench.row(f"{name}.py {' '.join(options)}", 1, partial(trained, bench, command), 120)
+
+
+def trained(bench: Bench, command: list[str]) -> Row:
+    began = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        done = subprocess.run(
+            [*command, "--out", f"{folder}/run"], capture_output=True, text=True,
+            timeout=max(1, bench.left()), env=os.environ | {"PYTHONPATH": str(ROOT)},
+        )  # fmt: skip
+    if done.returncode:
         last = (done.stderr or done.stdout).strip().splitlines()[-1:] or [""]
-        note = f": failed, {last[0][:200]}" if done.returncode else ""
-        yield [f"{name}.py {' '.join(options)}{note}", None if done.returncode else seconds]
+        raise RuntimeError(last[0])
+    return [time.perf_counter() - began]
 
 
 if __name__ == "__main__":

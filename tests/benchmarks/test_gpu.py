@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import sys
+import time
+
 import pytest
 
 
@@ -27,3 +30,35 @@ def test_a_part_that_fails_says_why_and_the_others_go_on(script, run, monkeypatc
     page, _ = run("gpu", "--device", "cpu", "--small", "--no-train")
     assert page.count("This part failed: RuntimeError: out of memory") == 6
     assert "| farthest points: 32 x 128, 16 |" in page
+
+
+def test_a_row_that_fails_or_takes_too_long_says_why_and_the_others_go_on(script, run, monkeypatch):
+    gpu = script("gpu")
+
+    def rows(bench):
+        """Rows."""
+        yield ["what", "seconds"]
+        yield bench.row("good", 1, lambda: [1.0])
+        yield bench.row("bad", 1, lambda: 1 / 0)
+        yield bench.row("missing", 1, lambda: sys.exit("needs einops"))
+        yield bench.row("slow", 1, lambda: time.sleep(9) or [1.0], limit=0.05)
+        page = (bench.args.out / "gpu.md").read_text()  # written as they come
+        assert "| good | 1.00 |" in page and "late" not in page
+        bench.until = 0
+        yield bench.row("late", 1, lambda: [1.0])
+
+    def nothing(bench):
+        """Nothing."""
+        yield ["head"]
+
+    monkeypatch.setattr(gpu, "agreement", rows)
+    for name in ("geometry", "layers", "images", "clouds", "launches", "trainings"):
+        monkeypatch.setattr(gpu, name, nothing)
+    page, _ = run("gpu", "--device", "cpu", "--small", "--no-train")
+    for row in (
+        "| good | 1.00 |", "| bad: ZeroDivisionError: division by zero | – |",
+        "| missing: SystemExit: needs einops | – |", "| slow: TimeoutError: took longer than 0 s |",
+        "| late: left out, no time | – |",
+    ):  # fmt: skip
+        assert row in page
+    assert "This part failed" not in page
