@@ -10,6 +10,8 @@ POINTERS = {
     torch.float32: "*fp32", torch.bfloat16: "*bf16", torch.float16: "*fp16", torch.int64: "*i64",
     torch.int32: "*i32", torch.bool: "*i1",
 }  # fmt: skip
+LEAST_SHARED = 99 << 10
+"""Bytes of shared memory that every GPU has for a program since Ampere."""
 
 
 class Compiled:
@@ -46,6 +48,7 @@ class Compiled:
         source = ASTSource(self.kernel, signature, constants)
         target = GPUTarget("cuda", self.capability, 32)
         done = triton.compile(source, target=target, options=options)
+        assert done.metadata.shared <= LEAST_SHARED, (self.kernel.__name__, done.metadata.shared)
         self.seen.append(SimpleNamespace(name=self.kernel.__name__, compiled=done))
 
 
