@@ -97,6 +97,14 @@ def test_regions_in_chunks(chunks, name):
 
 
 @pytest.mark.parametrize("way", ["tiles", "chunks"])
+def test_heads_one_after_another(way, request, monkeypatch):
+    if way == "chunks":
+        request.getfixturevalue("chunks")
+    monkeypatch.setattr(gpu, "MOST_NUMBERS", 0)
+    agrees(*case([5, 1, 12], "own", heads=3))
+
+
+@pytest.mark.parametrize("way", ["tiles", "chunks"])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_features_of_half_the_width(way, dtype, request):
     if way == "chunks":
