@@ -142,7 +142,7 @@ def _voc(folder: Path, names: Sequence[str] | None) -> dict[str, list[Box]]:
     files = there if names is None else [folder / f"{name}.xml" for name in dict.fromkeys(names)]
     found: dict[str, list[Box]] = {}
     for file in files:
-        inside = found.setdefault(file.name[: -len(".xml")], [])
+        inside = found.setdefault(file.stem, [])
         try:
             for thing in ElementTree.parse(file).getroot().iter("object"):
                 sides = [

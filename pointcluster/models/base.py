@@ -205,22 +205,22 @@ class Network(nn.Module):
             options["context_fn"] = lambda: (nullcontext(), statistics_kept(part))
         return checkpoint(part, *inputs, **options)
 
-    def hierarchy(self, data: Data) -> Hierarchy:
+    def hierarchy(self, data: Data, given: Hierarchy | None = None) -> Hierarchy:
         """The geometry of all stages for these points.
 
-        It is what :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
+        It is the one that is given beside them, which must be theirs; else what
+        :class:`~pointcluster.transforms.PrecomputeHierarchy` worked out, where it did.
 
         Raises:
-            TypeError, ValueError: The data carry one that does not fit, or are malformed.
+            TypeError, ValueError: It does not fit, or the data are malformed.
         """
-        known = known_hierarchy(data, self.plans)
+        known = known_hierarchy(data, self.plans, given)
         return self.build_hierarchy(data) if known is None else known
 
     def checked_hierarchy(self, data: Data, hierarchy: Hierarchy | None) -> Hierarchy:
-        """The geometry for points that fit the network; a given one must be theirs."""
+        """The same, for points that fit the network."""
         self.check(data)
-        known = known_hierarchy(data, self.plans, hierarchy)
-        return self.build_hierarchy(data) if known is None else known
+        return self.hierarchy(data, hierarchy)
 
     def new_head(self, num_classes: int, **options: Any) -> nn.Module:
         """A classifier of what the neck gives; nothing for 0 classes."""

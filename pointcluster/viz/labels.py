@@ -117,9 +117,11 @@ def draw_labels(
         ImportError: Matplotlib is not installed.
         ValueError: Numbers of points or classes differ, or a position is NaN or infinite.
     """
-    what: dict[str, Any] = {"truth": truth, "classes": classes, "colours": colours}
-    look: dict[str, Any] = {"title": title, "up": up, "turn": turn, "tilt": tilt}
-    return _drawn(labelled_scan(pos, labels, **what, **look, shading=shading))
+    scan = labelled_scan(
+        pos, labels, truth=truth, classes=classes, colours=colours, title=title, up=up, turn=turn,
+        tilt=tilt, shading=shading,
+    )  # fmt: skip
+    return _drawn(scan)
 
 
 def save_labels(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -87,21 +89,16 @@ def context_cluster(
     The GPU is not asked whether groupings name points that are there: where one does not, what
     comes out is no number.
     """
-    if _at_once(x, w, heads):
-        fv = F.linear(x, w.fv, w.fv_bias)
-        y, index, similarity = gather_around(fv, regions, w.alpha, w.beta, heads)
-        out = F.linear(y, w.out, w.out_bias)
-        return out if residual is None else residual + out, index, similarity
-    out = w.out_bias.repeat(len(x), 1) if residual is None else residual + w.out_bias
-    assigned = []
-    for head in range(heads):
-        one = _of_head(w, heads, head)
-        fv = F.linear(x, one.fv, one.fv_bias)
-        y, *given = gather_around(fv, regions, w.alpha, w.beta, 1)
-        out.addmm_(y, one.out.t())
+    out, assigned = None, []
+    for some, which in _groups_of_heads(x, w, heads):
+        fv = F.linear(x, some.fv, some.fv_bias)
+        y, *given = gather_around(fv, regions, w.alpha, w.beta, which.stop - which.start)
+        out = F.linear(y, some.out, w.out_bias) if out is None else out.addmm_(y, some.out.t())
         assigned.append(given)
-    index, similarity = (torch.cat(each, dim=1) for each in zip(*assigned, strict=True))
-    return out, index, similarity
+        del fv, y  # before those of the next heads
+    assert out is not None
+    index, similarity = (_joined(each, dim=1) for each in zip(*assigned, strict=True))
+    return out if residual is None else residual + out, index, similarity
 
 
 def context_cluster_backward(
@@ -119,51 +116,51 @@ def context_cluster_backward(
     every layer.
     """
     grad = grad.to(x.dtype)
-    if _at_once(x, w, heads):
-        return _backward(x, regions, w, heads, index, similarity, grad)
     to_x: Tensor | None = None
-    parts: list[list[Tensor]] = []
-    for head in range(heads):
-        i, s = (each[:, head : head + 1].contiguous() for each in (index, similarity))
-        to_x, *part = _backward(x, regions, _of_head(w, heads, head), 1, i, s, grad, to_x)
-        parts.append(part)
+    parts: list[tuple[Tensor, ...]] = []
+    for some, which in _groups_of_heads(x, w, heads):
+        fv = F.linear(x, some.fv, some.fv_bias)
+        i, s = (each[:, which].contiguous() for each in (index, similarity))
+        to_fv, numbers, y = gather_around_backward(
+            fv, regions, w.alpha, which.stop - which.start, i, s, grad @ some.out
+        )
+        to_x = to_fv @ some.fv if to_x is None else to_x.addmm_(to_fv, some.fv)
+        parts.append((to_fv.t() @ x, to_fv.sum(dim=0), grad.t() @ y, numbers))
+        del fv, to_fv, y  # before those of the next heads
     assert to_x is not None
-    fv, fv_bias, out, (out_bias, *_), alpha, beta = zip(*parts, strict=True)
-    to_fv, to_fv_bias = (
-        torch.stack([each.unflatten(0, (2, -1)) for each in of_heads], dim=1).flatten(0, 2)
-        for of_heads in (fv, fv_bias)
-    )
-    numbers = (torch.stack(of_heads).sum(dim=0) for of_heads in (alpha, beta))
-    return to_x, to_fv, to_fv_bias, torch.cat(out, dim=1), out_bias, *numbers
-
-
-def _backward(
-    x: Tensor, regions: Regions, w: Weights, heads: int, index: Tensor, similarity: Tensor,
-    grad: Tensor, to_x: Tensor | None = None,
-) -> tuple[Tensor, ...]:  # fmt: skip
-    """As :func:`context_cluster_backward`; what x gets is added to `to_x`, where there is one."""
-    fv = F.linear(x, w.fv, w.fv_bias)
-    to_fv, to_numbers, y = gather_around_backward(
-        fv, regions, w.alpha, heads, index, similarity, grad @ w.out
-    )
+    to_map, to_bias, to_out, to_numbers = zip(*parts, strict=True)
+    total = functools.reduce(torch.add, to_numbers)
     return (
-        to_fv @ w.fv if to_x is None else to_x.addmm_(to_fv, w.fv),
-        to_fv.t() @ x, to_fv.sum(dim=0), grad.t() @ y, grad.sum(dim=0),
-        to_numbers[:1].to(w.alpha.dtype), to_numbers[1:].to(w.beta.dtype),
+        to_x, _of_all_heads(to_map), _of_all_heads(to_bias), _joined(to_out, dim=1),
+        grad.sum(dim=0), total[:1].to(w.alpha.dtype), total[1:].to(w.beta.dtype),
     )  # fmt: skip
 
 
-def _at_once(x: Tensor, w: Weights, heads: int) -> bool:
-    """Whether there is room for f and v of all heads."""
-    return heads == 1 or len(x) * w.fv.size(0) <= MOST_NUMBERS
+def _groups_of_heads(x: Tensor, w: Weights, heads: int) -> list[tuple[Weights, slice]]:
+    """The weights of heads that are worked out together, and which ones these are."""
+    if heads == 1 or len(x) * w.fv.size(0) <= MOST_NUMBERS:
+        return [(w, slice(0, heads))]
+    f_v, biases = (each.unflatten(0, (2, heads, -1)) for each in (w.fv, w.fv_bias))
+    out = w.out.unflatten(1, (heads, -1))
+    return [
+        (
+            w._replace(
+                fv=f_v[:, h].flatten(0, 1), fv_bias=biases[:, h].flatten(0, 1), out=out[:, h]
+            ),
+            slice(h, h + 1),
+        )
+        for h in range(heads)
+    ]
 
 
-def _of_head(w: Weights, heads: int, head: int) -> Weights:
-    """The weights of one head."""
-    fv, bias = (
-        each.unflatten(0, (2, heads, -1))[:, head].flatten(0, 1) for each in (w.fv, w.fv_bias)
-    )
-    return w._replace(fv=fv, fv_bias=bias, out=w.out.unflatten(1, (heads, -1))[:, head])
+def _of_all_heads(parts: Sequence[Tensor]) -> Tensor:
+    """What there is of f and v of each head, with f of all heads before v of all."""
+    f_v = [part.unflatten(0, (2, -1)) for part in parts]
+    return _joined(f_v, dim=1).flatten(0, 1)
+
+
+def _joined(parts: Sequence[Tensor], dim: int) -> Tensor:
+    return parts[0] if len(parts) == 1 else torch.cat(list(parts), dim)
 
 
 # Between the linear maps --------------------------------------------------------------------------
