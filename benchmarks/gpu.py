@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from measure import RESULTS, number, report, table, write
+from measure import RESULTS, number, page, report, table, write
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch_geometric.data import Batch, Data
@@ -41,7 +41,7 @@ from pointcluster.nn import ContextCluster
 from pointcluster.ops import use_backend
 
 ROOT = Path(__file__).resolve().parents[1]
-MIB = 1 << 20
+MIB, TITLE = 1 << 20, "On a GPU"
 
 
 def main() -> None:
@@ -62,21 +62,13 @@ def main() -> None:
             for row in part(bench):
                 found += [row]
                 lines[-1] = table(*as_text(found))
-                write(path, page(lines))
+                write(path, page(TITLE, lines))
         except (Exception, SystemExit) as error:  # what was measured is worth having
             lines += [f"This part failed: {failure(error)}"]
             if args.strict:
                 raise
         bench.free()
     report(path, TITLE, lines)
-
-
-TITLE = "On a GPU"
-
-
-def page(lines: list[str]) -> str:
-    """What there is so far; `report` writes the whole."""
-    return "\n\n".join([f"# {TITLE}", *lines]) + "\n"
 
 
 def failure(error: BaseException) -> str:

@@ -234,9 +234,14 @@ def write(path: Path, text: str) -> None:
     os.replace(temporary, path)
 
 
+def page(title: str, parts: Sequence[str]) -> str:
+    """A page of results."""
+    return "\n\n".join([f"# {title}", f"Measured on {machine()}.", *parts]) + "\n"
+
+
 def report(path: Path, title: str, parts: Sequence[str]) -> None:
     """Write a page of results and print it."""
-    text = "\n\n".join([f"# {title}", f"Measured on {machine()}.", *parts]) + "\n"
+    text = page(title, parts)
     write(path, text)
     print(text, flush=True)
 

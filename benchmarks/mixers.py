@@ -171,11 +171,6 @@ class Centred(ContextCluster):
         return y if residual is None else residual + y, index, s
 
 
-def centred(cluster: ContextCluster) -> ContextCluster:
-    cluster.__class__ = Centred
-    return cluster
-
-
 class Varied(ContextCluster):
     """The operator with one of its steps changed, in plain torch: its seconds say nothing.
 
@@ -232,15 +227,6 @@ class Varied(ContextCluster):
         return y if residual is None else residual + y, index, s
 
 
-def varied(step: str) -> Callable[[ContextCluster], ContextCluster]:
-    def change(cluster: ContextCluster) -> ContextCluster:
-        cluster.__class__ = Varied
-        cluster.step = step
-        return cluster
-
-    return change
-
-
 class Shifted(ContextCluster):
     """The operator on regions that are moved by half of one, so that clusters cross borders.
 
@@ -262,9 +248,22 @@ class Shifted(ContextCluster):
         return y if residual is None else residual + y
 
 
-def shifted(cluster: ContextCluster) -> ContextCluster:
-    cluster.__class__ = Shifted
-    return cluster
+def become(kind: type, **options: Any) -> Callable[[ContextCluster], ContextCluster]:
+    """Let an operator with its weights be of another kind."""
+
+    def change(cluster: ContextCluster) -> ContextCluster:
+        cluster.__class__ = kind
+        vars(cluster).update(options)
+        return cluster
+
+    return change
+
+
+centred, shifted = become(Centred), become(Shifted)
+
+
+def varied(step: str) -> Callable[[ContextCluster], ContextCluster]:
+    return become(Varied, step=step)
 
 
 MIXERS: dict[str, Callable[[ContextCluster], nn.Module]] = {

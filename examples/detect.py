@@ -24,6 +24,7 @@ try:
     from pointcluster._command import Parser, number
     from pointcluster.datasets import BoxFolder
     from pointcluster.datasets.mask_folder import read_picture
+    from pointcluster.files import replacing, write_whole
     from pointcluster.models import create_model, list_models
     from pointcluster.models.dense import PyramidBackbone, UnpaddedDetector, mask_rcnn_schedule
     from pointcluster.training.pictures import train_epochs, write_grid, write_picture
@@ -104,8 +105,9 @@ def train(args: argparse.Namespace) -> None:
         return sum(detector(images, targets).values())
 
     def save(name: str) -> None:
-        save_file(detector.state_dict(), args.out / f"{name}.safetensors")
-        (args.out / f"{name}.json").write_text(json.dumps(about, indent=1) + "\n")
+        with replacing(args.out / f"{name}.safetensors") as temporary:
+            save_file(detector.state_dict(), temporary)
+        write_whole(args.out / f"{name}.json", json.dumps(about, indent=1) + "\n")
 
     try:
         last = train_epochs(detector, loader, loss, *steps, epochs=args.epochs,
@@ -124,7 +126,8 @@ def train(args: argparse.Namespace) -> None:
     print(
         f"AP {100 * results['map']:.1f}, AP50 {100 * results['map_50']:.1f} on {len(test)} pictures"
     )
-    (args.out / "results.json").write_text(json.dumps(results | {"loss": last}, indent=1) + "\n")
+    text = json.dumps(results | {"loss": last}, indent=1)
+    write_whole(args.out / "results.json", text + "\n")
     write_grid(args.out / "results.png", drawn, columns=2, height=400)
 
 
@@ -149,7 +152,7 @@ def predict(args: argparse.Namespace) -> None:
             {"class": about["classes"][label - 1], "score": score, "box": box}
             for label, score, box in zip(*values, strict=True)
         ]
-        (args.out / f"{file.stem}.json").write_text(json.dumps(rows, indent=1) + "\n")
+        write_whole(args.out / f"{file.stem}.json", json.dumps(rows, indent=1) + "\n")
         picture = draw(whole, found, about["classes"], args.score)
         write_picture(args.out / f"{file.stem}_boxes.png", picture)
         print(args.out / f"{file.stem}.json", len(rows), "boxes")

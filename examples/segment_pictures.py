@@ -26,6 +26,7 @@ try:
     from pointcluster._command import Parser, number
     from pointcluster.datasets import MaskFolder
     from pointcluster.datasets.mask_folder import read_picture
+    from pointcluster.files import replacing, write_whole
     from pointcluster.models import create_model, list_models, load_model, save_model
     from pointcluster.models.dense import SemanticFPN, Unpadded, semantic_fpn_schedule
     from pointcluster.training.pictures import train_epochs, write_grid, write_picture
@@ -127,7 +128,7 @@ def train(args: argparse.Namespace) -> None:
     results = {name: value.tolist() for name, value in metric.compute().items()}
     print(f"mIoU {100 * results['mIoU']:.1f} % on {len(test)} pictures")
     results |= {"loss": last, "seconds": time.perf_counter() - start}
-    (args.out / "results.json").write_text(json.dumps(results, indent=1) + "\n")
+    write_whole(args.out / "results.json", json.dumps(results, indent=1) + "\n")
     write_grid(args.out / "results.png", shown, columns=3)
 
 
@@ -144,7 +145,8 @@ def predict(args: argparse.Namespace) -> None:
         said = segment(model, v2.Compose(PLAIN)(whole).to(args.device))
         mask = Image.fromarray(said.numpy().astype("uint8")).convert("P")
         mask.putpalette([value for colour in colours(model.num_classes) for value in colour])
-        mask.save(args.out / f"{file.stem}_mask.png")
+        with replacing(args.out / f"{file.stem}_mask.png") as temporary:
+            mask.save(temporary)
         write_picture(args.out / f"{file.stem}_over.png", over(whole, said))
         print(args.out / f"{file.stem}_mask.png")
 

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 from pointcluster._optional import installed_by
 from pointcluster.datasets import read_image
+from pointcluster.files import replacing
 from pointcluster.models import CoC, load_model
 from pointcluster.models.factory import network_of_run
 from pointcluster.models.files import is_run, read_safely, short
@@ -155,7 +156,12 @@ def train_epochs(
 
     Returns:
         The mean loss of the last epoch.
+
+    Raises:
+        ValueError: There is no such precision.
     """
+    if precision not in ("32", "bf16"):
+        raise ValueError(f"precision must be '32' or 'bf16', found {precision!r}")
     start, mean = time.perf_counter(), float("nan")
     device, half = next(model.parameters()).device.type, precision == "bf16"
     model.train()
@@ -205,7 +211,8 @@ def write_picture(path: str | os.PathLike[str], picture: Tensor) -> None:
     """
     with installed_by("image"):
         from PIL import Image
-    Image.fromarray(picture.permute(1, 2, 0).numpy()).save(path)
+    with replacing(path) as temporary:
+        Image.fromarray(picture.permute(1, 2, 0).numpy()).save(temporary)
 
 
 class TrainedNetwork(NamedTuple):

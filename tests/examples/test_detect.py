@@ -67,13 +67,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def pixels(file):
-    with Image.open(file) as image:
-        return np.array(image)
-
-
 @pytest.mark.slow
-def test_trains_tests_and_predicts(program, folder, tmp_path, capsys):
+def test_trains_tests_and_predicts(program, folder, tmp_path, capsys, pixels):
     out = tmp_path / "run"
     options = ["--size", 64, "--width", 64, "--epochs", 2, "--batch-size", 2]
     options += ["--precision", "bf16"]
@@ -89,12 +84,7 @@ def test_trains_tests_and_predicts(program, folder, tmp_path, capsys):
     assert pixels(tmp_path / "said" / "1_boxes.png").shape == (64, 96, 3)
 
 
-def interrupted(*_, **__):
-    raise KeyboardInterrupt
-
-
-def test_ctrl_c_keeps_the_network(program, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(program.module, "train_epochs", interrupted)
+def test_ctrl_c_keeps_the_network(program, interrupted, folder, tmp_path, pixels, capsys):
     out, said = tmp_path / "run", tmp_path / "said"
     with pytest.raises(SystemExit, match="^interrupted$"):
         program("--data", folder, "--out", out, "--width", 64, "--size", 64)

@@ -51,13 +51,8 @@ def folder(tmp_path):
     return tmp_path
 
 
-def pixels(file):
-    with Image.open(file) as image:
-        return np.array(image)
-
-
 @pytest.mark.slow
-def test_trains_tests_and_predicts(program, folder, tmp_path, capsys):
+def test_trains_tests_and_predicts(program, folder, tmp_path, capsys, pixels):
     out = tmp_path / "run"
     options = ["--size", 32, 32, "--width", 16, "--epochs", 6, "--batch-size", 2, "--lr", 0.01]
     options += ["--precision", "bf16"]
@@ -81,12 +76,7 @@ def test_what_is_not_there(program, tmp_path):
         program("--predict", "a.jpg", "--weights", tmp_path / "none", "--out", tmp_path / "out")
 
 
-def interrupted(*_, **__):
-    raise KeyboardInterrupt
-
-
-def test_ctrl_c_keeps_the_network(program, folder, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(program.module, "train_epochs", interrupted)
+def test_ctrl_c_keeps_the_network(program, interrupted, folder, tmp_path, pixels, capsys):
     out, said = tmp_path / "run", tmp_path / "said"
     with pytest.raises(SystemExit, match="^interrupted$"):
         program("--data", folder, "--ignore-index", 9, "--out", out, "--width", 8)
@@ -107,7 +97,7 @@ def test_ctrl_c_keeps_the_network(program, folder, tmp_path, monkeypatch, capsys
         program("--predict", tmp_path / "bad.png", "--weights", out / "stopped", "--out", said)
 
 
-def test_masks_that_do_not_go_together(program, folder, tmp_path):
+def test_masks_that_do_not_go_together(program, folder, tmp_path, pixels):
     out = tmp_path / "run"
     file = folder / "test" / "masks" / "1.png"
     Image.fromarray(np.full((40, 64), 7, "uint8")).save(file)
@@ -128,7 +118,7 @@ def test_weights_of_another_network(program, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_batch_without_any_class_teaches_nothing(program, folder, tmp_path):
+def test_a_batch_without_any_class_teaches_nothing(program, folder, tmp_path, pixels):
     mask = folder / "train" / "masks" / "0.png"
     Image.fromarray(np.full_like(pixels(mask), 9)).save(mask)
     options = ["--size", 64, 64, "--width", 16, "--epochs", 1, "--batch-size", 1]

@@ -358,6 +358,8 @@ def test_products_of_the_plain_loop_are_as_precise_as_asked_for(precision, kind)
     x = [torch.rand(4, 3)]
     train_epochs(model, x, loss, optimizer, schedule, epochs=1, precision=precision)
     assert kinds == [kind] and model.weight.dtype == model.weight.grad.dtype == torch.float32
+    with pytest.raises(ValueError, match="must be '32' or 'bf16', found '16'"):
+        train_epochs(model, x, loss, optimizer, schedule, epochs=1, precision="16")
 
 
 def test_pictures_of_several_sizes_side_by_side(tmp_path):
