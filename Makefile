@@ -17,8 +17,7 @@ CONSTRAINTS ?= $(if $(filter 3.11 3.12 3.13,$(PYTHON_VERSION)),constraints.txt)
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip --disable-pip-version-check
 # --prefer-binary: an older wheel rather than a newer release that would have to be compiled.
-# Modules are compiled when they are first imported: most of torch's never are.
-INSTALL := $(PIP) install -qq --no-compile --prefer-binary $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
+INSTALL := $(PIP) install -qq --prefer-binary $(if $(CONSTRAINTS),-c $(CONSTRAINTS))
 EXTENSIONS := torch-cluster==1.6.3 torch-scatter==2.1.2
 
 .DEFAULT_GOAL := help
