@@ -181,48 +181,78 @@ class Varied(ContextCluster):
       k-means ("k-means Mask Transformer", Yu et al., ECCV 2022, and ClusterFormer's recurrent
       centres, Liang et al., NeurIPS 2023);
     - `offset`: dispatched is the cluster and how the point's value differs from the centre's
-      (residuals to centres: "NetVLAD", Arandjelovic et al., CVPR 2016).
+      (residuals to centres: "NetVLAD", Arandjelovic et al., CVPR 2016);
+    - `placed`: what a point gives to its cluster and takes from it is scaled, channel by channel,
+      by 1 and a small MLP of where the point lies from the centre; of pictures alone
+      (ours; functions of relative positions are those of "PointConv", Wu et al., CVPR 2019).
     """
 
     step = ""
+    places: Any
+
+    def forward(self, x: Tensor, geometry: Any, **options: Any) -> Any:  # type: ignore[override]
+        if self.step == "placed":
+            (part,) = geometry.parts
+            axes = [torch.arange(size, device=x.device) for size in (part.height, part.width)]
+            at = torch.cartesian_prod(*axes).to(x.dtype) / max(part.height, part.width)
+            away = at[:, None] - at[part.regions.group[0]].mean(dim=1)  # [P, M, 2]
+            self.tables = [1 + way(away).unflatten(2, (self.heads, -1)) for way in self.places]
+        return super().forward(x, geometry, **options)
+
+    def placed(self, t: Tensor, way: int, one: Tensor) -> Tensor:
+        """Values by the places of their points from their centres. [R, P, H, c]"""
+        if self.step != "placed":
+            return t
+        return t * torch.einsum("rpmh,pmhc->rphc", one, self.tables[way])
 
     def _cluster(
         self, x: Tensor, regions: ops.Regions, residual: Tensor | None, scale: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor]:
         f, v = self.fv(x).unflatten(1, (2, self.heads, self.head_channels)).unbind(1)  # [N, H, c]
-        of, m = regions.region(len(f)), regions.num_centers
-        count = len(regions.starts(len(f))) - 1
-        near = regions.group + regions.starts(len(f))[:-1, None, None]  # [R, M, k]
+        starts, of, there = regions.starts(len(f)), regions.region(len(f)), None
+        near = regions.group + starts[:-1, None, None]  # [R, M, k]
         share = regions.counting(f.dtype)
-        share = (share / share.sum(dim=2, keepdim=True)).expand(count, -1, -1)
-        c, g = (torch.einsum("rmk,rmkhc->rmhc", share, t[near]) for t in (f, v))  # [R, M, H, c]
-        head = torch.arange(self.heads, device=f.device)
+        share = (share / share.sum(dim=2, keepdim=True)).expand(len(near), -1, -1)
+        c, g = (torch.einsum("rmk,rmkhc->rmhc", share, t[near]) for t in (f, v))
+        if regions.size is None:
+            (f, there), (v, _) = to_dense_batch(f, of), to_dense_batch(v, of)
+        else:
+            f, v = (t.unflatten(0, (-1, regions.size)) for t in (f, v))  # [R, P, H, c]
+        closed = None if regions.closed is None else regions.closed[:, None, :, None]
 
-        def cluster_mean(t: Tensor, center: Tensor, slot: Tensor, s: Tensor) -> Tensor:
-            """Of a centre and its points, by similarity: [R * M * H, c]"""
-            slot = slot.flatten()
-            total = scatter((s[..., None] * t).flatten(0, 1), slot, dim_size=count * m * self.heads)
-            mass = scatter(s.flatten(), slot, dim_size=len(total))
-            return (center.flatten(0, 2) + total) / (1 + mass)[:, None]
+        def choose(c: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+            """How like centres points are, whose they are, by how much. [R, P, M, H], [R, P, H]"""
+            alike = torch.einsum("rphc,rmhc->rpmh", *(F.normalize(t, dim=3) for t in (f, c)))
+            score = self.beta + self.alpha * alike
+            score = score if closed is None else score.masked_fill(closed, -torch.inf)
+            best, index = score.max(dim=2)
+            s = best.sigmoid()
+            one = F.one_hot(index, score.size(2)).movedim(3, 2).to(s.dtype)
+            return score, one, s if there is None else s * there[..., None]
 
-        for left in reversed(range(2 if self.step == "twice" else 1)):
-            cos = F.cosine_similarity(f[:, None], c[of], dim=3)  # [N, M, H]
-            score = self.beta + self.alpha * cos
-            if regions.closed is not None:
-                closed = regions.closed.expand(count, -1)[of, :, None]
-                score = score.masked_fill(closed, -torch.inf)
-            best, index = score.max(dim=1)  # [N, H]
-            s, slot = best.sigmoid(), (of[:, None] * m + index) * self.heads + head
-            if left:
-                c = cluster_mean(f, c, slot, s).view_as(c)
-        h = cluster_mean(v, g, slot, s)
-        y = h[slot]
+        def cluster_mean(t: Tensor, center: Tensor, one: Tensor, s: Tensor) -> Tensor:
+            """Of a centre and its points, by similarity. [R, M, H, c]"""
+            mine = one * s[:, :, None]
+            total = torch.einsum("rpmh,rphc->rmhc", mine, t)
+            return (center + total) / (1 + mine.sum(dim=1))[..., None]
+
+        def of_centers(one: Tensor, h: Tensor) -> Tensor:
+            return torch.einsum("rpmh,rmhc->rphc", one, h)
+
+        score, one, s = choose(c)
+        if self.step == "twice":
+            score, one, s = choose(cluster_mean(f, c, one, s))
+        h = cluster_mean(self.placed(v, 0, one), g, one, s)
+        y = of_centers(one, h)
         if self.step == "soft" and self.training:
-            soft = torch.einsum("nmh,nmhc->nhc", score.softmax(dim=1), h.view_as(g)[of])
+            soft = of_centers(score.softmax(dim=2), h)
             y = soft + (y - soft).detach()
         elif self.step == "offset":
-            y = y + v - g.flatten(0, 2)[slot]
-        y = self.proj((s[..., None] * y).flatten(1))
+            y = y + v - of_centers(one, g)
+        y = (s[..., None] * self.placed(y, 1, one)).flatten(2)
+        index = one.argmax(dim=2)
+        y, index, s = (t.flatten(0, 1) if there is None else t[there] for t in (y, index, s))
+        y = self.proj(y)
         y = y if scale is None else y * scale
         return y if residual is None else residual + y, index, s
 
@@ -266,6 +296,15 @@ def varied(step: str) -> Callable[[ContextCluster], ContextCluster]:
     return become(Varied, step=step)
 
 
+def placed(cluster: ContextCluster) -> ContextCluster:
+    cluster = varied("placed")(cluster)
+    cluster.places = nn.ModuleList(
+        nn.Sequential(nn.Linear(2, 16), nn.GELU(), nn.Linear(16, cluster.proj.in_features))
+        for _ in range(2)
+    )
+    return cluster
+
+
 MIXERS: dict[str, Callable[[ContextCluster], nn.Module]] = {
     "clusters": lambda cluster: cluster,
     "sharp": sharp,
@@ -275,6 +314,8 @@ MIXERS: dict[str, Callable[[ContextCluster], nn.Module]] = {
     "twice": varied("twice"),
     "offset": varied("offset"),
     "shifted": shifted,
+    "placed": placed,
+    "placed and sharp": lambda cluster: sharp(placed(cluster)),
     "frozen": frozen,
     "windows": Windows,
     "mean": Mean,
@@ -282,7 +323,13 @@ MIXERS: dict[str, Callable[[ContextCluster], nn.Module]] = {
     "attention": Attention,
     "nothing": Nothing,
 }
-LATTICES = {"windows", "depthwise", "shifted"}  # what only pictures have
+LATTICES = {
+    "windows",
+    "depthwise",
+    "shifted",
+    "placed",
+    "placed and sharp",
+}  # what only pictures have
 
 
 def with_mixer(model: nn.Module, mixer: str) -> nn.Module:
@@ -302,13 +349,15 @@ class Pictures:
     recipe = Recipe(lr=2e-3, label_smoothing=0.1, batch_size=128)
     data, default, pictures = "CIFAR-10", "coc_micro", True
 
-    def __init__(self, folder: Path, model: str | None = None) -> None:
-        self.model = model or self.default
+    def __init__(
+        self, folder: Path, model: str | None = None, options: dict[str, Any] | None = None
+    ) -> None:
+        self.model, self.options = model or self.default, options or {}
         self.train, self.test = (read_pictures(folder, part) for part in ("train", "test"))
         self.steps = len(self.train[0]) // self.recipe.batch_size
 
     def build(self) -> nn.Module:
-        return create_model(self.model, num_classes=10)
+        return create_model(self.model, num_classes=10, **self.options)
 
     def batches(self, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
         """Batches for ever."""
@@ -358,8 +407,10 @@ class Scans:
     recipe = SceneRecipe(lr=2.5e-3, batch_size=2, voxel_size=1.0, brighten=0.3)
     data, default, pictures = "LiDAR HD", "point_coc_small_seg", False
 
-    def __init__(self, folder: Path, model: str | None = None) -> None:
-        self.model = model or self.default
+    def __init__(
+        self, folder: Path, model: str | None = None, options: dict[str, Any] | None = None
+    ) -> None:
+        self.model, self.options = model or self.default, options or {}
         self.train, self.test = LidarHD(folder), LidarHD(folder, "test")
         self.weights = self.recipe.class_weights(self.train, len(self.train.classes))
         self.blocks = SceneBlocks(
@@ -369,7 +420,7 @@ class Scans:
 
     def build(self) -> nn.Module:
         sizes = {"num_classes": len(self.train.classes), "in_channels": self.train.in_channels}
-        return create_model(self.model, place=False, **sizes)
+        return create_model(self.model, place=False, **sizes, **self.options)
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         change = self.recipe.train_transform()
@@ -403,17 +454,20 @@ class Clouds:
     recipe = POINT_RECIPES["small"]
     data, default, pictures = "HomeObjects", "point_coc_tiny", False
 
-    def __init__(self, folds: int, fold: int, model: str | None = None, points: int = 512) -> None:
+    def __init__(
+        self, folds: int, fold: int, model: str | None = None,
+        options: dict[str, Any] | None = None, points: int = 512,
+    ) -> None:  # fmt: skip
         from peers import without_fold
 
-        self.model = model or self.default
+        self.model, self.options = model or self.default, options or {}
         whole = HomeObjects(split="train")
         self.train, self.test = without_fold(whole, folds, fold)
         self.classes, self.points = len(whole.classes), points
         self.steps = len(self.train) // self.recipe.batch_size
 
     def build(self) -> nn.Module:
-        return create_model(self.model, num_classes=self.classes)
+        return create_model(self.model, num_classes=self.classes, **self.options)
 
     def batches(self, generator: torch.Generator) -> Iterator[Batch]:
         change = self.recipe.train_transform(self.points)
@@ -584,6 +638,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--lidar", type=Path, metavar="FOLDER")
     add("--home", type=int, metavar="FOLDS", help="folds of HomeObjects, such as 4")
     add("--model", metavar="NAME", help="another network than the usual one")
+    add("--options", type=json.loads, default={}, metavar="JSON",
+        help="""of the network, such as '{"centers": [4, 4, 4, 4, 4]}'""")  # fmt: skip
     add("--mixers", nargs="+", choices=MIXERS, default=list(MIXERS), metavar="NAME",
         help=", ".join(MIXERS))  # fmt: skip
     add("--against", choices=MIXERS, default="nothing", metavar="NAME")
@@ -595,18 +651,21 @@ def main(argv: Sequence[str] | None = None) -> None:
     budget = {"minutes": args.minutes} if args.minutes else {"epochs": args.epochs}
     tasks: list[list[Any]] = []
     if args.cifar10:
-        tasks.append([Pictures(args.cifar10, args.model)])
+        tasks.append([Pictures(args.cifar10, args.model, args.options)])
     if args.lidar:
-        tasks.append([Scans(args.lidar, args.model)])
+        tasks.append([Scans(args.lidar, args.model, args.options)])
     if args.home:
-        tasks.append([Clouds(args.home, fold, args.model) for fold in range(args.home)])
+        tasks.append(
+            [Clouds(args.home, fold, args.model, args.options) for fold in range(args.home)]
+        )
     file = args.out / "mixers.json"
     runs: list[dict[str, Any]] = json.loads(file.read_text()) if file.exists() else []
     text = "".join(f"{value:g} {name}" for name, value in budget.items())
     for folds in tasks:
         some = [name for name in args.mixers if folds[0].pictures or name not in LATTICES]
         for seed, mixer in ((seed, mixer) for seed in range(args.seeds) for mixer in some):
-            key = {"data": folds[0].data, "model": folds[0].model, "budget": text,
+            network = " ".join([folds[0].model, *(f"{k}={v}" for k, v in args.options.items())])
+            key = {"data": folds[0].data, "model": network, "budget": text,
                    "mixer": mixer, "seed": seed}  # fmt: skip
             if not any(key.items() <= known.items() for known in runs):
                 runs.append(key | run(folds, mixer, seed, budget))

@@ -72,6 +72,24 @@ def test_a_varied_operator_differs_in_its_step_alone(script):
     assert not torch.equal(changed.index, clusters.index)
 
 
+def test_placed_values_depend_on_where_in_its_region_a_point_lies(script):
+    mixers = script("mixers")
+    torch.manual_seed(0)
+    layer = ContextCluster(6, heads=2, head_channels=3, num_centers=4, k=None).double()
+    geometry = lattice_geometry((8, 8), fold=2)
+    x = torch.randn(64, 6).double()
+    plain = layer(x, geometry)
+    layer = mixers.placed(layer).double()
+    moved = layer(x, geometry)
+    assert not torch.allclose(moved, plain)
+    # The same map in another region of the picture gives the same: places count inside of regions.
+    torch.testing.assert_close(layer(x.roll(16, 0), geometry), moved.roll(16, 0))
+    for way in layer.places:
+        torch.nn.init.zeros_(way[2].weight)
+        torch.nn.init.zeros_(way[2].bias)
+    torch.testing.assert_close(layer(x, geometry), plain)
+
+
 def test_shifted_regions_are_those_of_a_moved_picture(script):
     mixers = script("mixers")
     torch.manual_seed(0)
